@@ -1,0 +1,502 @@
+//! The settled configuration: what the rest of the program sees. Every value here is valid, has its unit in its type or
+//! name, and its default in `Default`. How it comes about: [`load`] reads files, environment and flags, [`settle`] makes
+//! sense of them and names every mistake.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::topic::Pattern;
+
+/// Everything.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The public listener.
+    pub server: Server,
+    /// The admin listener.
+    pub admin: Admin,
+    /// What one session may use.
+    pub limits: Limits,
+    /// permessage-deflate.
+    pub compression: Compression,
+    /// The broker.
+    pub amqp: Amqp,
+    /// Where messages come from, in the order of their names; at least one once settled.
+    pub sources: Vec<Source>,
+    /// Where browsers' publishes go unless a route says otherwise.
+    pub publish: Publish,
+    /// Where browsers' calls go unless a route says otherwise.
+    pub call: Call,
+    /// Exceptions, the narrower pattern first.
+    pub routes: Vec<Route>,
+    /// Who may come in.
+    pub auth: Auth,
+    /// The embedded AMQP listener; `None` when a broker is configured.
+    pub embedded: Option<Embedded>,
+    /// Further names for subprotocols: alias to registered name.
+    pub aliases: BTreeMap<String, String>,
+    /// Log lines.
+    pub logging: Logging,
+}
+
+/// `[server]`: the public listener.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// A Unix socket to listen on as well.
+    pub unix_socket: Option<PathBuf>,
+    /// Origins allowed beyond the same origin: `https://host[:port]`, or `null`.
+    pub allowed_origins: Vec<String>,
+    /// A prefix before every path, such as `/live`; empty for none. Requests without it are 404.
+    pub path_prefix: String,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// A folder whose files are served at `/` instead of the landing page.
+    pub static_dir: Option<PathBuf>,
+    /// Whether a handshake that offers only unknown subprotocols is refused with 400.
+    pub strict: bool,
+    /// Shards, one thread each; 0 is one a core.
+    pub shards: usize,
+    /// Connections in all.
+    pub connections_max: usize,
+    /// From accept until the handshake's answer.
+    pub handshake_timeout: Duration,
+    /// Bytes of a request's head; at least 8192.
+    pub head_bytes_max: usize,
+    /// Header fields in a request's head.
+    pub head_fields_max: usize,
+    /// Between two pings; a peer that misses two is closed.
+    pub heartbeat: Duration,
+    /// How long a stop may take, during which clients are told to go, spread at random.
+    pub drain: Duration,
+    /// Whether `/readyz` is 503 while a source is without its broker after its first link.
+    pub ready_on_outage: bool,
+}
+
+/// `[admin]`: metrics, health and the API.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address to listen on; `None` switches it off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[limits]`: what one session may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one message from a client, inflated.
+    pub message_bytes_max: usize,
+    /// Patterns of one session.
+    pub subscriptions_max: usize,
+    /// Publishes without their confirm; beyond it the socket is not read.
+    pub publishes_in_flight_max: usize,
+    /// Calls without their answer; beyond it the socket is not read.
+    pub calls_in_flight_max: usize,
+    /// Bytes that may wait for a socket to drain before the session is ended as too slow.
+    pub outbox_bytes_max: usize,
+    /// Frames likewise.
+    pub outbox_frames_max: usize,
+    /// Messages that `last` may bring in all.
+    pub last_max: usize,
+    /// Without identity after the handshake.
+    pub unauthenticated_timeout: Duration,
+}
+
+/// `[compression]`: permessage-deflate without context takeover.
+#[derive(Debug, Clone)]
+pub struct Compression {
+    /// Whether it is negotiated.
+    pub enabled: bool,
+    /// Messages below this many bytes are sent as they are.
+    pub bytes_min: usize,
+    /// 1 (fast) to 9 (small).
+    pub level: u32,
+}
+
+/// `[amqp]`: the broker.
+#[derive(Debug, Clone)]
+pub struct Amqp {
+    /// `amqp://` or `amqps://` addresses, tried in turn. With the embedded listener: its address.
+    pub urls: Vec<Secret>,
+    /// Before the name of every queue that passerelle declares.
+    pub queue_prefix: String,
+    /// This node's name: part of its queues' names.
+    pub node: String,
+    /// Unacknowledged deliveries a consumer.
+    pub prefetch: u16,
+    /// AMQP heartbeat; the broker may ask for a shorter one.
+    pub heartbeat: Duration,
+    /// For one attempt to connect.
+    pub connect_timeout: Duration,
+    /// The longest pause between two attempts.
+    pub backoff_max: Duration,
+    /// Own certificate authority, PEM.
+    pub tls_ca: Option<PathBuf>,
+    /// Client certificate chain, PEM.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Exit when the first attempt to connect fails.
+    pub fail_fast: bool,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+/// `[source.NAME]`.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name: ASCII letters, digits, `_` and `-`.
+    pub name: String,
+    /// What it reads.
+    pub input: Input,
+    /// The topic of its messages; `None` takes the routing key.
+    pub topic: Option<TopicTemplate>,
+    /// How payloads become frames on `passerelle.v1.raw`.
+    pub frames: RawFrames,
+    /// What happens to a delivery that cannot be mapped to a message.
+    pub rejected: Rejected,
+    /// The log.
+    pub log: LogBounds,
+}
+
+/// What a source reads.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An exchange, through a queue of our own.
+    Exchange(ExchangeInput),
+    /// An existing queue.
+    Queue(QueueInput),
+}
+
+/// An exchange source.
+#[derive(Debug, Clone)]
+pub struct ExchangeInput {
+    /// The exchange's name.
+    pub exchange: String,
+    /// Its type, which AMQP cannot be asked for.
+    pub kind: ExchangeKind,
+    /// What to bind.
+    pub bindings: Bindings,
+    /// Whether to declare it (durable) rather than wait for it.
+    pub declare: bool,
+    /// How long a binding stays after its last subscriber.
+    pub linger: Duration,
+    /// Client-made bindings at most.
+    pub bindings_max: usize,
+    /// Bytes that the broker keeps for us before it drops the oldest.
+    pub queue_bytes_max: usize,
+}
+
+/// A queue source.
+#[derive(Debug, Clone)]
+pub struct QueueInput {
+    /// The queue's name.
+    pub queue: String,
+    /// Whether other consumers may take part of its messages.
+    pub shared: bool,
+    /// Whether to declare it (durable) rather than wait for it.
+    pub declare: bool,
+}
+
+/// Types of exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeKind {
+    /// Patterns.
+    Topic,
+    /// Literal keys.
+    Direct,
+    /// Everything.
+    Fanout,
+    /// By header fields; bound without arguments, which matches everything.
+    Headers,
+}
+
+/// What an exchange source binds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bindings {
+    /// What its node's sessions want, reference-counted.
+    OnDemand,
+    /// `#`, once.
+    All,
+    /// These.
+    List(Vec<Pattern>),
+}
+
+/// `topic = "…"`: literal text with `{routing_key}`, `{exchange}`, `{queue}`, `{source}` and `{header.NAME}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicTemplate(pub Vec<TemplatePart>);
+
+/// A piece of a [`TopicTemplate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplatePart {
+    /// As it stands.
+    Text(String),
+    /// The delivery's routing key.
+    RoutingKey,
+    /// The delivery's exchange.
+    Exchange,
+    /// The queue of a queue source.
+    Queue,
+    /// The source's name.
+    Source,
+    /// A header field that is text or a number.
+    Header(String),
+}
+
+/// How a payload becomes a WebSocket frame on `passerelle.v1.raw`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawFrames {
+    /// Text when it is UTF-8, else binary.
+    Auto,
+    /// Text; what is not UTF-8 is skipped with a gap.
+    Text,
+    /// Binary.
+    Binary,
+}
+
+/// What happens to a delivery that cannot be mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// It is acknowledged: gone.
+    Acknowledge,
+    /// It is rejected without requeue: RabbitMQ dead-letters it where the queue says so.
+    DeadLetter,
+}
+
+/// Bounds of one source's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBounds {
+    /// Publications at most.
+    pub messages_max: usize,
+    /// Bytes of payloads and attributes at most.
+    pub bytes_max: usize,
+    /// Older ones go.
+    pub age_max: Duration,
+}
+
+/// `[publish]`.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// The exchange.
+    pub exchange: String,
+    /// Delivery mode 2 or 1.
+    pub persistent: bool,
+    /// Until the broker's confirm.
+    pub timeout: Duration,
+    /// Publishes that wait for the broker's confirm, over all sessions.
+    pub in_flight_max: usize,
+}
+
+/// `[call]`.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The exchange; empty is the default exchange.
+    pub exchange: String,
+    /// When the client names none.
+    pub timeout: Duration,
+    /// The longest a client may ask for.
+    pub timeout_max: Duration,
+    /// Calls that wait for their answer, over all sessions.
+    pub in_flight_max: usize,
+}
+
+/// `[route.NAME]`: where publishes and calls on some topics go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// The topics.
+    pub pattern: Pattern,
+    /// The exchange.
+    pub exchange: String,
+}
+
+/// `[auth]`.
+#[derive(Debug, Clone, Default)]
+pub struct Auth {
+    /// Who comes without a token may listen: from anywhere (`true`), not at all (`false`), or, when not configured,
+    /// from this machine only.
+    pub anonymous: Option<bool>,
+    /// Who comes without a token may publish and call; when not configured, with the embedded listener only.
+    pub anonymous_publish: Option<bool>,
+}
+
+/// `[embedded]`.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Bytes of all queued messages; beyond it publishers are blocked.
+    pub memory_bytes_max: usize,
+    /// Connections at most.
+    pub connections_max: usize,
+}
+
+/// `[logging]`.
+#[derive(Debug, Clone, Default)]
+pub struct Logging {
+    /// A `tracing` filter such as `info,passerelle=debug`; empty is `info`.
+    pub filter: String,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Secret {
+    /// Wraps a text that must not be printed.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for whoever has to send it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("(secret)")
+    }
+}
+
+impl Source {
+    /// The source that there is when none is configured: `events`, on `amq.topic`.
+    pub fn events() -> Self {
+        Self {
+            name: "events".into(),
+            input: Input::Exchange(ExchangeInput::new("amq.topic")),
+            topic: None,
+            frames: RawFrames::Auto,
+            rejected: Rejected::Acknowledge,
+            log: LogBounds::default(),
+        }
+    }
+}
+
+impl ExchangeInput {
+    /// A topic exchange bound on demand.
+    pub fn new(exchange: &str) -> Self {
+        Self {
+            exchange: exchange.into(),
+            kind: ExchangeKind::Topic,
+            bindings: Bindings::OnDemand,
+            declare: false,
+            linger: LogBounds::default().age_max,
+            bindings_max: 10_000,
+            queue_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            unix_socket: None,
+            allowed_origins: Vec::new(),
+            path_prefix: String::new(),
+            trusted_proxies: Vec::new(),
+            static_dir: None,
+            strict: false,
+            shards: 0,
+            connections_max: 100_000,
+            handshake_timeout: Duration::from_secs(10),
+            head_bytes_max: 16 << 10,
+            head_fields_max: 64,
+            heartbeat: Duration::from_secs(25),
+            drain: Duration::from_secs(20),
+            ready_on_outage: true,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 8081))) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 1 << 20,
+            subscriptions_max: 10_000,
+            publishes_in_flight_max: 64,
+            calls_in_flight_max: 32,
+            outbox_bytes_max: 1 << 20,
+            outbox_frames_max: 65_536,
+            last_max: 1_000,
+            unauthenticated_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self { enabled: true, bytes_min: 256, level: 3 }
+    }
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            queue_prefix: "passerelle.".into(),
+            node: String::new(),
+            prefetch: 1_000,
+            heartbeat: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(10),
+            backoff_max: Duration::from_secs(15),
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+            fail_fast: false,
+        }
+    }
+}
+
+impl Default for LogBounds {
+    fn default() -> Self {
+        Self { messages_max: 100_000, bytes_max: 64 << 20, age_max: Duration::from_secs(600) }
+    }
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self { exchange: "amq.topic".into(), persistent: true, timeout: Duration::from_secs(10), in_flight_max: 4_096 }
+    }
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self {
+            exchange: String::new(),
+            timeout: Duration::from_secs(10),
+            timeout_max: Duration::from_secs(120),
+            in_flight_max: 4_096,
+        }
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5672)), memory_bytes_max: 256 << 20, connections_max: 1_000 }
+    }
+}

@@ -1,0 +1,3 @@
+//! The program's exit code and nothing else.
+
+fn main() {}

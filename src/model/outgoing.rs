@@ -1,0 +1,72 @@
+//! What goes up: a message that a client wants published, a request that it wants answered, and how each ended.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::topic::Topic;
+use crate::model::value::Headers;
+
+/// A message on its way to the broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// Its topic, which becomes the routing key.
+    pub topic: Topic,
+    /// The body.
+    pub payload: Bytes,
+    /// The property `content_type`.
+    pub content_type: Option<String>,
+    /// The property `message_id`.
+    pub message_id: Option<String>,
+    /// Header fields as the client gave them; checked by the session before they come here.
+    pub headers: Headers,
+}
+
+/// How a publish ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// The broker confirmed; `routed` says whether any queue got it.
+    Confirmed {
+        /// False when the broker returned it as unroutable.
+        routed: bool,
+    },
+    /// The broker, or a rule before it, refused the message; the sentence says why.
+    Refused(String),
+    /// The broker could not be reached, is blocked, or did not confirm in time; it may or may not have got it.
+    Unavailable(String),
+}
+
+/// A request and how long its answer may take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The message itself.
+    pub message: Outgoing,
+    /// From now until `timeout` is answered.
+    pub timeout: Duration,
+}
+
+/// The answer to a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The body.
+    pub payload: Bytes,
+    /// The property `content_type`.
+    pub content_type: Option<String>,
+    /// Header fields.
+    pub headers: Headers,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CallOutcome {
+    /// Somebody answered.
+    Replied(Reply),
+    /// No queue took the request.
+    Unroutable,
+    /// Nobody answered in time.
+    TimedOut,
+    /// The broker, or a rule before it, refused the request.
+    Refused(String),
+    /// The broker could not be reached or went away before the answer.
+    Unavailable(String),
+}
