@@ -1,0 +1,399 @@
+//! Subprotocols: sans-I/O codecs between what travels in a WebSocket message (or an SSE block) and the two
+//! protocol-free vocabularies, [`Command`] and [`Event`].
+//!
+//! A codec knows no socket, no clock, no session and no hub. A new subprotocol is one file and one row in
+//! [`REGISTRY`]; negotiation, metric labels, the shared conformance suite and the documentation read that table.
+
+pub mod event_stream;
+pub mod json;
+pub mod negotiate;
+pub mod raw;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::model::close::CloseReason;
+use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::outgoing::{Outgoing, Reply};
+use crate::model::publication::{Publication, SourceInfo, UnixMillis};
+use crate::model::topic::{Pattern, Topic};
+
+/// A client's own name for a command, handed back unchanged in the reply: any JSON number or string.
+pub type CommandId = Option<Box<RawValue>>;
+
+/// What a client sent: one whole message, unmasked and inflated.
+#[derive(Debug, Clone, Copy)]
+pub enum Incoming<'a> {
+    /// A text message; its UTF-8 was checked.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+/// What a client gets: the payload of one WebSocket message, or one SSE block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outbound {
+    /// To go as text.
+    Text(Bytes),
+    /// To go as binary.
+    Binary(Bytes),
+}
+
+/// What a client asked for, in no protocol.
+#[derive(Debug)]
+pub enum Command {
+    /// Who it is.
+    Connect {
+        /// Its id.
+        id: CommandId,
+        /// The token, if it brings one.
+        token: Option<String>,
+        /// Name and version of the client's program, for the log.
+        client: Option<String>,
+    },
+    /// Start a subscription, or replace the one on the same pattern.
+    Subscribe(Subscribe),
+    /// End one.
+    Unsubscribe {
+        /// Its id.
+        id: CommandId,
+        /// The pattern that was subscribed.
+        pattern: Pattern,
+    },
+    /// Publish and answer with the broker's word.
+    Publish {
+        /// Its id; without one no reply is wanted where the protocol has none.
+        id: CommandId,
+        /// The message.
+        message: Outgoing,
+        /// Whether it is an error that no queue got it.
+        mandatory: bool,
+    },
+    /// Ask, and answer with the reply.
+    Call {
+        /// Its id.
+        id: CommandId,
+        /// The request's message.
+        message: Outgoing,
+        /// How long the client would wait.
+        timeout: Option<Duration>,
+    },
+    /// Answer at once.
+    Ping {
+        /// Its id.
+        id: CommandId,
+    },
+}
+
+/// A subscription as it was asked for.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Its id.
+    pub id: CommandId,
+    /// What it wants.
+    pub pattern: Pattern,
+    /// Where it wants to go on: cursors by source name.
+    pub after: JointCursor,
+    /// The newest messages of each matching topic that it wants first; 0 for none.
+    pub last: usize,
+    /// The only source it wants, by name.
+    pub source: Option<String>,
+}
+
+/// What a client is told, in no protocol.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The session stands.
+    Welcome {
+        /// The id of the `connect`, if there was one.
+        id: CommandId,
+        /// This connection's name in logs and in the API.
+        connection: Arc<str>,
+        /// Name and version of the server.
+        server: &'static str,
+        /// Between two heartbeats.
+        heartbeat: Duration,
+        /// The largest message a client may send.
+        message_bytes_max: usize,
+        /// Who the client is; `None` for anonymous.
+        user: Option<Arc<str>>,
+        /// When its token ends.
+        expires_at: Option<UnixMillis>,
+    },
+    /// Every matching message published from now on will come.
+    Subscribed {
+        /// The id of the subscribe.
+        id: CommandId,
+        /// Its pattern, canonical.
+        pattern: Pattern,
+        /// The position now, of every source that it reads.
+        cursors: JointCursor,
+        /// Whether it is certain that nothing between `after` and now was or will be missed.
+        resumed: bool,
+    },
+    /// A message that is not shared: one of a replay.
+    Replayed {
+        /// The message.
+        publication: Arc<Publication>,
+        /// The joint cursor after it.
+        position: JointCursor,
+    },
+    /// Everything after `after` was sent.
+    CaughtUp {
+        /// The id of the subscribe.
+        id: CommandId,
+        /// Its pattern.
+        pattern: Pattern,
+    },
+    /// Where a quiet session stands.
+    Position {
+        /// Of every source that it reads.
+        cursors: JointCursor,
+    },
+    /// Something was or may have been missed.
+    Gap(Gap),
+    /// A source's link to the broker went away.
+    Outage {
+        /// Its name.
+        source: Arc<str>,
+    },
+    /// It came back.
+    Restored {
+        /// Its name.
+        source: Arc<str>,
+    },
+    /// The session will be closed with 1001 next.
+    Goodbye {
+        /// Why.
+        reason: &'static str,
+        /// How long to wait before connecting again.
+        reconnect_in: Duration,
+    },
+    /// A command was done.
+    Done {
+        /// Its id.
+        id: CommandId,
+        /// For a publish: whether any queue got it.
+        routed: Option<bool>,
+    },
+    /// The answer to a call.
+    Result {
+        /// Its id.
+        id: CommandId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A command failed.
+    Error {
+        /// Its id.
+        id: CommandId,
+        /// Which kind of failure.
+        code: ErrorCode,
+        /// A sentence that says what to do.
+        message: String,
+    },
+    /// The answer to a ping.
+    Pong {
+        /// Its id.
+        id: CommandId,
+    },
+}
+
+/// What was or may have been missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The subscription that missed it.
+    pub pattern: Pattern,
+    /// The source, by name.
+    pub source: Arc<str>,
+    /// How many messages, when that is known.
+    pub missed: Option<u64>,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why something was missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The reader was too slow.
+    Slow,
+    /// The log no longer reaches back so far.
+    Expired,
+    /// The link to the broker was away.
+    Outage,
+    /// Nobody had asked the broker for these topics at the time.
+    Unbound,
+    /// The cursor is not of this log.
+    UnknownCursor,
+}
+
+/// Codes of errors; the fixed list of `docs/protocol.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Not a message of this protocol.
+    BadMessage,
+    /// An `op` that this server does not know.
+    UnknownOp,
+    /// A field is missing or has the wrong form.
+    BadField,
+    /// Known, but not offered by this server.
+    Unsupported,
+    /// First say who you are.
+    Unauthenticated,
+    /// Not allowed.
+    Forbidden,
+    /// A limit of this server.
+    Limit,
+    /// There is no such source, subscription or queue.
+    NotFound,
+    /// No queue got the message.
+    Unroutable,
+    /// The broker refused.
+    Refused,
+    /// The broker is away or blocked.
+    Unavailable,
+    /// Nobody answered in time.
+    Timeout,
+}
+
+/// What a codec makes of something that it cannot read.
+#[derive(Debug)]
+pub enum Fault {
+    /// Answer with an error and go on.
+    Reply {
+        /// The id, where one could be read.
+        id: CommandId,
+        /// Which kind.
+        code: ErrorCode,
+        /// A sentence that says what to do.
+        message: String,
+    },
+    /// End the session.
+    Close {
+        /// The ending.
+        reason: CloseReason,
+        /// A sentence of at most 123 bytes.
+        detail: &'static str,
+    },
+}
+
+/// One subprotocol's two directions. Methods take whole messages; framing and compression lie below.
+pub trait Codec {
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// A [`Fault`] that says whether the session goes on.
+    fn decode(&mut self, message: Incoming<'_>) -> Result<Command, Fault>;
+
+    /// Writes one event, or nothing where the protocol has no word for it.
+    fn encode(&self, event: &Event) -> Option<Outbound>;
+}
+
+/// What every subscriber of a live message gets, so that it can be encoded once: no word of it depends on the receiver.
+#[derive(Debug, Clone, Copy)]
+pub struct Live<'a> {
+    /// The message.
+    pub publication: &'a Publication,
+    /// Where the shard stood in every source when it took the message: the joint cursor of everybody who is caught up.
+    pub positions: &'a [(Arc<SourceInfo>, u64)],
+}
+
+/// A row of the table of subprotocols.
+#[derive(Debug, Clone, Copy)]
+pub struct Subprotocol {
+    /// The name that is negotiated, and the metric label. SSE has one too, though nobody negotiates it.
+    pub name: &'static str,
+    /// What it is, for documentation.
+    pub summary: &'static str,
+    /// Whether it can be asked for in `Sec-WebSocket-Protocol`.
+    pub negotiable: bool,
+    /// Which row this is: indexes metrics and frame caches.
+    pub index: ProtocolId,
+    /// Encodes a live message once for everybody; nothing when this protocol cannot carry it.
+    pub encode_live: fn(Live<'_>) -> Option<Outbound>,
+}
+
+/// Index of a row in [`REGISTRY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProtocolId(pub u8);
+
+/// Every subprotocol, in no particular order of preference: the client's order decides.
+pub static REGISTRY: &[Subprotocol] = &[json::SUBPROTOCOL, raw::SUBPROTOCOL, event_stream::SUBPROTOCOL];
+
+impl GapReason {
+    /// As it is written in every protocol and on the metric.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Expired => "expired",
+            Self::Outage => "outage",
+            Self::Unbound => "unbound",
+            Self::UnknownCursor => "unknown_cursor",
+        }
+    }
+}
+
+impl ErrorCode {
+    /// Every code.
+    pub const ALL: &[Self] = &[
+        Self::BadMessage,
+        Self::UnknownOp,
+        Self::BadField,
+        Self::Unsupported,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::Limit,
+        Self::NotFound,
+        Self::Unroutable,
+        Self::Refused,
+        Self::Unavailable,
+        Self::Timeout,
+    ];
+
+    /// As it is written on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadMessage => "bad_message",
+            Self::UnknownOp => "unknown_op",
+            Self::BadField => "bad_field",
+            Self::Unsupported => "unsupported",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::Limit => "limit",
+            Self::NotFound => "not_found",
+            Self::Unroutable => "unroutable",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// One cursor of a source as a pair for [`JointCursor`].
+pub fn cursor_of(source: &SourceInfo, offset: u64) -> (String, Cursor) {
+    (source.name.to_string(), Cursor { epoch: source.epoch, offset })
+}
+
+/// A topic from what a client wrote, or the fault that names the field.
+///
+/// # Errors
+/// A [`Fault::Reply`] with [`ErrorCode::BadField`].
+pub fn topic_field(id: &CommandId, field: &str, text: &str) -> Result<Topic, Fault> {
+    Topic::parse(text).map_err(|error| bad_field(id, format!("{field} {error}")))
+}
+
+/// A pattern likewise.
+///
+/// # Errors
+/// A [`Fault::Reply`] with [`ErrorCode::BadField`].
+pub fn pattern_field(id: &CommandId, field: &str, text: &str) -> Result<Pattern, Fault> {
+    Pattern::parse(text).map_err(|error| bad_field(id, format!("{field} {error}")))
+}
+
+/// A fault about one field.
+pub fn bad_field(id: &CommandId, message: String) -> Fault {
+    Fault::Reply { id: id.clone(), code: ErrorCode::BadField, message }
+}

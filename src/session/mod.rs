@@ -1,0 +1,141 @@
+//! One client's conversation as a pure state machine: commands and completions in, actions out.
+//!
+//! A session knows no socket, no protocol's bytes, no hub and no clock. The driver feeds it and does what it asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::Identity;
+use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
+use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
+use crate::model::topic::Pattern;
+use crate::protocol::{Event, Gap};
+
+/// Names a subscription within its session; never reused there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionKey(pub u32);
+
+/// Names a publish, call or authentication in flight within its session; never reused there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobKey(pub u32);
+
+/// What the session needs done by someone with I/O.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell the client.
+    Send(Event),
+    /// Find out who this is; answered with [`Completion::Authenticated`].
+    Authenticate {
+        /// The job.
+        job: JobKey,
+        /// The token.
+        token: String,
+    },
+    /// Register interest and, once every binding stands, go live; answered with [`Completion::Subscribed`] or
+    /// [`Completion::SubscribeFailed`]. Replaces the subscription on the same pattern, if any, without losing a message.
+    Subscribe(SubscribeAction),
+    /// Drop it.
+    Unsubscribe {
+        /// Which.
+        subscription: SubscriptionKey,
+    },
+    /// Publish; answered with [`Completion::Published`].
+    Publish {
+        /// The job.
+        job: JobKey,
+        /// The message.
+        message: Outgoing,
+    },
+    /// Call; answered with [`Completion::Called`].
+    Call {
+        /// The job.
+        job: JobKey,
+        /// The request's message.
+        message: Outgoing,
+        /// For how long.
+        timeout: Duration,
+    },
+    /// End the session; nothing follows.
+    Close {
+        /// The ending.
+        reason: CloseReason,
+        /// A sentence of at most 123 bytes.
+        detail: String,
+    },
+}
+
+/// A subscription to be made.
+#[derive(Debug)]
+pub struct SubscribeAction {
+    /// Its name from now on.
+    pub subscription: SubscriptionKey,
+    /// What it wants.
+    pub pattern: Pattern,
+    /// Where to go on, by source name; a source that is not named starts now.
+    pub after: JointCursor,
+    /// The newest messages of each matching topic first; 0 for none.
+    pub last: usize,
+    /// The only source, by name.
+    pub source: Option<String>,
+}
+
+/// What became of an action.
+#[derive(Debug)]
+pub enum Completion {
+    /// Of [`Action::Authenticate`].
+    Authenticated {
+        /// The job.
+        job: JobKey,
+        /// Who it is, or a sentence that says why not.
+        result: Result<Arc<Identity>, String>,
+    },
+    /// Of [`Action::Subscribe`]: its bindings stand.
+    Subscribed {
+        /// Which.
+        subscription: SubscriptionKey,
+        /// The position now.
+        cursors: JointCursor,
+        /// Whether nothing was missed.
+        resumed: bool,
+        /// What was, to be told before the next message.
+        gaps: Vec<Gap>,
+        /// Whether a replay follows, ended by [`Completion::CaughtUp`].
+        replay: bool,
+    },
+    /// Of [`Action::Subscribe`]: it does not stand and is forgotten.
+    SubscribeFailed {
+        /// Which.
+        subscription: SubscriptionKey,
+        /// Why.
+        refusal: SubscribeRefusal,
+    },
+    /// The replay ended; live messages follow.
+    CaughtUp {
+        /// Which.
+        subscription: SubscriptionKey,
+    },
+    /// Of [`Action::Publish`].
+    Published {
+        /// The job.
+        job: JobKey,
+        /// How it ended.
+        outcome: PublishOutcome,
+    },
+    /// Of [`Action::Call`].
+    Called {
+        /// The job.
+        job: JobKey,
+        /// How it ended.
+        outcome: CallOutcome,
+    },
+}
+
+/// Why a subscription cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubscribeRefusal {
+    /// There is no such source.
+    UnknownSource(String),
+    /// The source cannot be bound so; the sentence says what to do.
+    Refused(String),
+}
