@@ -1,1 +1,3 @@
-//! transport
+//! Listeners, HTTP, WebSocket, Server-Sent Events.
+
+pub mod admin;
