@@ -9,7 +9,6 @@ mod answer;
 pub mod view;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The admin listener over real sockets, in front of a view made of constants.
 
 use std::future::pending;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
