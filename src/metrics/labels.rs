@@ -1,8 +1,8 @@
 //! The values of every label that is not a source or a subprotocol: small enums with a name each, so that no label is
 //! ever made of something that a stranger sent.
 
+use crate::model::gap::GapReason;
 use crate::model::outgoing::{CallOutcome, PublishOutcome};
-use crate::protocol::GapReason;
 
 /// A closed set of label values, usable as an index.
 pub(super) trait Label: Copy + 'static {
