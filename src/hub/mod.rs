@@ -10,5 +10,6 @@ pub mod index;
 pub mod interest;
 pub mod log;
 pub mod shard;
+mod trie;
 pub mod turn;
 pub mod upstream;
