@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use passerelle::metrics::{BrokerLink, Handshake, Metrics, PublishResult, Transport};
 use passerelle::model::cursor::Epoch;
-use passerelle::model::publication::{Attributes, Draft, Publication, PublishedAt, SourceId, SourceInfo};
+use passerelle::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
 use passerelle::model::topic::Topic;
 use passerelle::protocol::REGISTRY;
 use passerelle::transport::admin::AdminListener;
@@ -111,7 +111,7 @@ fn busy(metrics: &Metrics) -> String {
         metrics.deliveries(row.index, 100, 15_000);
     }
     let attributes = Attributes { published_at: PublishedAt::Millis(1_000), ..Attributes::default() };
-    let info = SourceInfo { id: source, name: "events".into(), epoch: Epoch(1) };
+    let info = SourceInfo { id: source, name: "events".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto };
     let topic = Topic::parse("orders.eu").expect("a topic");
     let draft = Draft { topic, payload: Default::default(), attributes, received_at: 1_001 };
     metrics.latencies().written(&Publication { source: Arc::new(info), offset: 1, draft }, 1_004);
