@@ -166,16 +166,10 @@ impl From<&CallOutcome> for CallResult {
 }
 
 impl Label for GapReason {
-    const ALL: &'static [Self] = &[Self::Slow, Self::Expired, Self::Outage, Self::Unbound, Self::UnknownCursor];
+    const ALL: &'static [Self] = &GapReason::ALL;
 
     fn index(self) -> usize {
-        match self {
-            Self::Slow => 0,
-            Self::Expired => 1,
-            Self::Outage => 2,
-            Self::Unbound => 3,
-            Self::UnknownCursor => 4,
-        }
+        self as usize
     }
 
     fn name(self) -> &'static str {
