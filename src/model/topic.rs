@@ -85,6 +85,11 @@ impl Pattern {
         Ok(Self(canonical(text).into()))
     }
 
+    /// `#`: the pattern that matches every topic.
+    pub fn all() -> Self {
+        Self("#".into())
+    }
+
     /// The pattern that matches this topic and nothing else, if there is one: a topic with a word `*` or `#` has none.
     pub fn literal(topic: &Topic) -> Option<Self> {
         let pattern = Self(topic.0.clone());
