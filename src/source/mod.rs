@@ -25,6 +25,9 @@ pub(crate) trait Source: Send {
 
     /// Serves on this link until that fails or the program stops; says so on the board when everything stands.
     fn run(&mut self, link: &Self::Link, board: &Board) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// What it had on a link stands no longer. Called after every end of [`Source::run`], or where that was dropped.
+    fn lost(&mut self);
 }
 
 /// Why something did not work, in a sentence that says what to do. No password is ever in it.

@@ -1,11 +1,13 @@
 //! What goes up, made fit for the wire. A bad property closes the AMQP channel and takes every publish in flight with it,
 //! so everything that a client chose is checked here, before it can do that.
 
+use bytes::Bytes;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
 use tokio::sync::oneshot;
 
 use crate::config::Settings;
+use crate::metrics::Metrics;
 use crate::model::outgoing::{Outgoing, PublishOutcome};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
@@ -26,47 +28,87 @@ const SHORT_BYTES_MAX: usize = 255;
 pub(crate) struct Outbound {
     /// Where it goes.
     pub(crate) exchange: String,
+    /// The configuration's key that says so.
+    pub(crate) key: String,
     /// Its routing key.
     pub(crate) topic: Topic,
     /// Its body.
-    pub(crate) payload: bytes::Bytes,
-    /// Checked; our id comes in when it is published.
+    pub(crate) payload: Bytes,
+    /// Checked; the headers come in when it is published.
     pub(crate) properties: AMQPProperties,
-    /// Its header fields, checked.
+    /// Its header fields, checked, without our id.
     pub(crate) headers: FieldTable,
-    /// Where the outcome goes.
-    pub(crate) outcome: oneshot::Sender<PublishOutcome>,
+    /// Who is told the outcome.
+    pub(crate) answer: Answer,
+}
+
+/// Who is told how a publish ended.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A client's publish, which is counted.
+    Publish(oneshot::Sender<PublishOutcome>),
+    /// The request of a call, which is counted as a call.
+    Request(oneshot::Sender<PublishOutcome>),
+}
+
+impl Answer {
+    /// Tells; whoever has stopped waiting misses it.
+    pub(crate) fn give(self, metrics: &Metrics, outcome: PublishOutcome) {
+        let place = match self {
+            Self::Publish(place) => {
+                metrics.publish(&outcome);
+                place
+            }
+            Self::Request(place) => place,
+        };
+        // The receiver may have gone with its session.
+        let _ = place.send(outcome);
+    }
 }
 
 /// Which exchange publishes or calls on a topic go to, and which key says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination<'a> {
-    /// The exchange.
-    pub(crate) exchange: &'a str,
-    /// The route's name, if a route decided.
-    route: Option<&'a str>,
-    /// The section that decides otherwise.
-    section: &'static str,
+    exchange: &'a str,
+    key: String,
 }
 
 impl<'a> Destination<'a> {
     /// Where a publish on this topic goes: the narrowest route, else `[publish]`.
     pub(crate) fn of_publish(settings: &'a Settings, topic: &Topic) -> Self {
-        Self::routed(settings, topic, Self { exchange: &settings.publish.exchange, route: None, section: "publish" })
+        Self::routed(settings, topic, (&settings.publish.exchange, "publish.exchange"))
     }
 
     /// Where a call on this topic goes: the narrowest route, else `[call]`.
     pub(crate) fn of_call(settings: &'a Settings, topic: &Topic) -> Self {
-        Self::routed(settings, topic, Self { exchange: &settings.call.exchange, route: None, section: "call" })
+        Self::routed(settings, topic, (&settings.call.exchange, "call.exchange"))
     }
 
-    fn routed(settings: &'a Settings, topic: &Topic, otherwise: Self) -> Self {
+    fn routed(settings: &'a Settings, topic: &Topic, (exchange, key): (&'a str, &str)) -> Self {
         // The narrower pattern stands first.
         match settings.routes.iter().find(|route| route.pattern.matches(topic)) {
-            Some(route) => Self { exchange: &route.exchange, route: Some(&route.name), ..otherwise },
-            None => otherwise,
+            Some(route) => Self { exchange: &route.exchange, key: format!("route.{}.exchange", route.name) },
+            None => Self { exchange, key: key.to_owned() },
         }
     }
+}
+
+/// A message with its destination, checked.
+///
+/// # Errors
+/// The place for the outcome again, with the reason in words, when it must not reach the broker.
+pub(crate) fn checked(
+    message: Outgoing,
+    destination: Destination<'_>,
+    answer: Answer,
+) -> Result<Outbound, (Answer, String)> {
+    let (properties, headers) = match properties(&message).and_then(|fit| Ok((fit, headers(&message.headers)?))) {
+        Ok(checked) => checked,
+        Err(sentence) => return Err((answer, sentence)),
+    };
+    let Outgoing { topic, payload, .. } = message;
+    let Destination { exchange, key } = destination;
+    Ok(Outbound { exchange: exchange.to_owned(), key, topic, payload, properties, headers, answer })
 }
 
 /// Every exchange that publishes or calls may go to, with the key that names it.
@@ -82,7 +124,7 @@ pub(crate) fn exchanges(settings: &Settings) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// In words, when one cannot be published.
-pub(crate) fn properties(message: &Outgoing) -> Result<AMQPProperties, String> {
+fn properties(message: &Outgoing) -> Result<AMQPProperties, String> {
     let mut properties = AMQPProperties::default();
     if let Some(content_type) = &message.content_type {
         properties = properties.with_content_type(short(content_type, "content_type")?);
@@ -102,7 +144,7 @@ fn short(text: &str, name: &str) -> Result<ShortString, String> {
 ///
 /// # Errors
 /// In words, when one cannot be published.
-pub(crate) fn headers(headers: &Headers) -> Result<FieldTable, String> {
+fn headers(headers: &Headers) -> Result<FieldTable, String> {
     for (name, _) in &headers.0 {
         reserved(name)?;
     }
