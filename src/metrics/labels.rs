@@ -1,8 +1,8 @@
 //! The values of every label that is not a source or a subprotocol: small enums with a name each, so that no label is
 //! ever made of something that a stranger sent.
 
+use crate::model::gap::GapReason;
 use crate::model::outgoing::{CallOutcome, PublishOutcome};
-use crate::protocol::GapReason;
 
 /// A closed set of label values, usable as an index.
 pub(super) trait Label: Copy + 'static {
@@ -166,16 +166,10 @@ impl From<&CallOutcome> for CallResult {
 }
 
 impl Label for GapReason {
-    const ALL: &'static [Self] = &[Self::Slow, Self::Expired, Self::Outage, Self::Unbound, Self::UnknownCursor];
+    const ALL: &'static [Self] = &GapReason::ALL;
 
     fn index(self) -> usize {
-        match self {
-            Self::Slow => 0,
-            Self::Expired => 1,
-            Self::Outage => 2,
-            Self::Unbound => 3,
-            Self::UnknownCursor => 4,
-        }
+        self as usize
     }
 
     fn name(self) -> &'static str {

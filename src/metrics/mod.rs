@@ -13,8 +13,9 @@ use prometheus::{
 };
 
 use crate::model::close::CloseReason;
+use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, PublishedAt, SourceId, UnixMillis};
-use crate::protocol::{GapReason, ProtocolId, REGISTRY};
+use crate::protocol::{ProtocolId, REGISTRY};
 
 pub use labels::{BrokerLink, CallResult, DropReason, Handshake, PublishResult, Rejection, Transport};
 

@@ -9,6 +9,8 @@ mod answer;
 pub mod view;
 
 use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,34 +51,55 @@ struct Patience {
 /// After a failed accept, which is mostly a lack of open files that passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers until `stop`, then lets answers under way finish for a few seconds. Stop it last: a load balancer asks here
-/// whether the node is draining.
-///
-/// # Errors
-/// When the listener has no address, which means that it was never bound.
-pub async fn serve<V: AdminView>(listener: TcpListener, view: Arc<V>, stop: CancellationToken) -> std::io::Result<()> {
-    serve_patiently(listener, view, stop, Patience::default()).await
+/// The listener, bound and not yet answering.
+#[derive(Debug)]
+pub struct AdminListener {
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
-async fn serve_patiently<V: AdminView>(
-    listener: TcpListener,
-    view: Arc<V>,
-    stop: CancellationToken,
-    patience: Patience,
-) -> std::io::Result<()> {
-    let listen = listener.local_addr()?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let connections = TaskTracker::new();
-    while let Some((stream, place)) = next_peer(&listener, &places, &stop).await {
-        let (view, stop) = (Arc::clone(&view), stop.clone());
-        connections.spawn(async move {
-            converse(stream, Desk { listen, view, patience }, stop).await;
-            drop(place);
-        });
+impl AdminListener {
+    /// Binds it.
+    ///
+    /// # Errors
+    /// When the address cannot be had; the sentence names the key to change.
+    pub async fn bind(listen: SocketAddr) -> io::Result<Self> {
+        let in_words = |error: io::Error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                io::Error::new(ErrorKind::AddrInUse, format!("{listen} is in use: set admin.listen"))
+            }
+            kind => io::Error::new(kind, format!("admin.listen = \"{listen}\": {error}")),
+        };
+        let listener = TcpListener::bind(listen).await.map_err(in_words)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
     }
-    connections.close();
-    connections.wait().await;
-    Ok(())
+
+    /// Where it listens: with the port that it was given where port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop`, then lets answers under way finish for a few seconds. Stop it last: a load balancer asks
+    /// here whether the node is draining.
+    pub async fn serve<V: AdminView>(self, view: Arc<V>, stop: CancellationToken) {
+        self.serve_patiently(view, stop, Patience::default()).await;
+    }
+
+    async fn serve_patiently<V: AdminView>(self, view: Arc<V>, stop: CancellationToken, patience: Patience) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        while let Some((stream, place)) = next_peer(&self.listener, &places, &stop).await {
+            let desk = Desk { listen: self.address, view: Arc::clone(&view), patience };
+            let stop = stop.clone();
+            connections.spawn(async move {
+                converse(stream, desk, stop).await;
+                drop(place);
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
 }
 
 impl Default for Patience {

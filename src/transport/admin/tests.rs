@@ -1,7 +1,6 @@
 //! The admin listener over real sockets, in front of a view made of constants.
 
 use std::future::pending;
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -47,7 +46,7 @@ impl AdminView for Constant {
 struct Running {
     address: SocketAddr,
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 async fn start(listen: &str, phase: NodePhase) -> Running {
@@ -55,10 +54,10 @@ async fn start(listen: &str, phase: NodePhase) -> Running {
 }
 
 async fn start_patiently(listen: &str, phase: NodePhase, patience: Patience) -> Running {
-    let listener = TcpListener::bind(listen).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = AdminListener::bind(listen.parse().unwrap()).await.unwrap();
+    let port = listener.address().port();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve_patiently(listener, Arc::new(Constant { phase }), stop.clone(), patience));
+    let task = tokio::spawn(listener.serve_patiently(Arc::new(Constant { phase }), stop.clone(), patience));
     Running { address: SocketAddr::from(([127, 0, 0, 1], port)), stop, task }
 }
 
@@ -185,5 +184,12 @@ async fn stopping_ends_idle_connections() {
     let mut start = [0; 15];
     stream.read_exact(&mut start).await.unwrap();
     running.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(20), running.task).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), running.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_told_in_words() {
+    let running = start("127.0.0.1:0", NodePhase::Serving).await;
+    let error = AdminListener::bind(running.address).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{} is in use: set admin.listen", running.address));
 }
