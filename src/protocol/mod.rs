@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
 use crate::model::topic::{Pattern, Topic};
@@ -215,21 +216,6 @@ pub struct Gap {
     pub reason: GapReason,
 }
 
-/// Why something was missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GapReason {
-    /// The reader was too slow.
-    Slow,
-    /// The log no longer reaches back so far.
-    Expired,
-    /// The link to the broker was away.
-    Outage,
-    /// Nobody had asked the broker for these topics at the time.
-    Unbound,
-    /// The cursor is not of this log.
-    UnknownCursor,
-}
-
 /// Codes of errors; the fixed list of `docs/protocol.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -342,19 +328,6 @@ pub struct ProtocolId(pub u8);
 
 /// Every subprotocol, in no particular order of preference: the client's order decides.
 pub static REGISTRY: &[Subprotocol] = &[json::SUBPROTOCOL, raw::SUBPROTOCOL, event_stream::SUBPROTOCOL];
-
-impl GapReason {
-    /// As it is written in every protocol and on the metric.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Slow => "slow",
-            Self::Expired => "expired",
-            Self::Outage => "outage",
-            Self::Unbound => "unbound",
-            Self::UnknownCursor => "unknown_cursor",
-        }
-    }
-}
 
 impl ErrorCode {
     /// Every code.
