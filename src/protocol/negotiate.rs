@@ -200,4 +200,30 @@ mod tests {
         assert_eq!(offers([",".repeat(5000).as_str()]), Vec::<&str>::new());
         assert_eq!(offers(["a,".repeat(5000).as_str()]).len(), OFFERS_MAX);
     }
+
+    /// A header's values in one direction of a recorded handshake.
+    fn values<'a>(transcript: &'a str, direction: &str, header: &str) -> Vec<&'a str> {
+        let lines = transcript.lines().filter_map(|line| line.strip_prefix(direction)?.split_once(": "));
+        lines.filter(|(name, _)| name.eq_ignore_ascii_case(header)).map(|(_, value)| value).collect()
+    }
+
+    #[test]
+    fn recorded_handshakes_get_the_recorded_answer() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/handshakes");
+        let mut upgraded = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let transcript = std::fs::read_to_string(&path).unwrap();
+            if !transcript.contains("\n< HTTP/1.1 101 ") {
+                continue;
+            }
+            upgraded += 1;
+            let offered = offers(values(&transcript, "> ", "Sec-WebSocket-Protocol"));
+            let negotiated = negotiate(&offered, &BTreeMap::new(), Strictness::Lenient);
+            let answered = values(&transcript, "< ", "Sec-WebSocket-Protocol");
+            assert_eq!(negotiated.verdict.echo(), answered.first().copied(), "{}", path.display());
+            assert_eq!(values(&transcript, "< ", "Sec-WebSocket-Extensions"), Vec::<&str>::new());
+        }
+        assert!(upgraded >= 7, "the handshakes are not all there");
+    }
 }

@@ -41,9 +41,12 @@ pub(super) fn command(message: Incoming<'_>) -> Result<Command, Fault> {
         Incoming::Text(text) => text,
         Incoming::Binary(_) => return Err(bad_message("passerelle.v1.json speaks in text messages: send text".into())),
     };
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
-        bad_message(format!("this is not a message, which is one JSON object: {}", shortened(&error.to_string())))
-    })?;
+    // An array of as many values would be read as the fields in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(bad_message("a message is one JSON object, such as {\"op\":\"ping\"}".into()));
+    }
+    let fields: Fields<'_> = serde_json::from_str(text)
+        .map_err(|error| bad_message(format!("this is not one JSON object: {}", shortened(&error.to_string()))))?;
     let id = command_id(fields.id)?;
     let op = op(&id, &fields, text)?;
     let request = Request { id, op, fields, text };

@@ -9,7 +9,6 @@ use serde_json::value::RawValue;
 
 /// Every field that any op reads, as the text that it is. Null counts as absent, but for `data`.
 #[derive(Deserialize)]
-#[serde(expecting = "one JSON object")]
 pub(super) struct Fields<'a> {
     #[serde(borrow)]
     pub(super) op: Option<&'a RawValue>,

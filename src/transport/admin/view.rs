@@ -7,9 +7,6 @@ use serde::Serialize;
 
 use crate::model::publication::UnixMillis;
 
-/// Patterns that one row of a connection shows; how many there are in all stands beside them.
-pub const PATTERNS_SHOWN_MAX: usize = 50;
-
 /// Where the admin listener's answers come from.
 pub trait AdminView: Send + Sync + 'static {
     /// Every metric as Prometheus text.
@@ -79,39 +76,43 @@ pub struct Listing<Row> {
 pub struct ConnectionRow {
     /// Its name, as in `welcome` and in the log.
     pub connection: String,
-    /// Who it is; nothing for anonymous.
-    pub user: Option<String>,
+    /// Who it is: a name, `anonymous` or `unauthenticated`.
+    pub user: String,
     /// The subprotocol's name.
     pub protocol: &'static str,
     /// `websocket` or `sse`.
     pub transport: &'static str,
-    /// The peer's address.
-    pub address: String,
+    /// The client's address, as far as it is known.
+    pub address: Option<String>,
+    /// Name and version of the client's program, as it says.
+    pub client: Option<String>,
     /// When it began.
     pub since_ms: UnixMillis,
-    /// What it subscribed to, at most [`PATTERNS_SHOWN_MAX`].
+    /// The first of the patterns that stand.
     pub patterns: Vec<String>,
-    /// How many patterns there are in all.
-    pub patterns_total: usize,
-    /// Live messages that matched it since it began.
+    /// Subscriptions in all.
+    pub subscriptions: usize,
+    /// Subscriptions whose bindings do not stand yet.
+    pub pending: usize,
+    /// Messages that it was sent since it began.
     pub matched: u64,
     /// Bytes that wait for its socket.
     pub outbox_bytes: usize,
-    /// The last gap that it was told.
+    /// What it missed last.
     pub last_gap: Option<GapRow>,
 }
 
 /// A gap as it was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GapRow {
-    /// The source that missed it.
+    /// The subscription that missed something.
+    pub pattern: String,
+    /// The source.
     pub source: String,
     /// Why.
     pub reason: &'static str,
     /// How many messages, when that is known.
     pub missed: Option<u64>,
-    /// When it was told.
-    pub at_ms: UnixMillis,
 }
 
 /// One topic of one source's log.

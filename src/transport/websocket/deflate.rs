@@ -219,3 +219,140 @@ impl Deflater {
         self.output.strip_suffix(&STRIPPED).filter(|_| complete)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(lines: &[&str]) -> Option<&'static str> {
+        Negotiated::from_offers(lines.iter().copied()).map(Negotiated::answer)
+    }
+
+    const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    const NAMED: &str =
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15";
+
+    #[test]
+    fn offers_that_are_accepted() {
+        for offer in [
+            "permessage-deflate",
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate;client_max_window_bits=8",
+            "permessage-deflate; client_max_window_bits=\"10\"",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            "x-webkit-deflate-frame, permessage-deflate",
+            "unknown; text=\"a, permessage-deflate; b\\\"\", permessage-deflate",
+        ] {
+            assert_eq!(answer(&[offer]), Some(PLAIN), "{offer}");
+        }
+        assert_eq!(answer(&["permessage-deflate; server_max_window_bits=15"]), Some(NAMED));
+    }
+
+    #[test]
+    fn offers_that_are_passed_over() {
+        for offer in [
+            "",
+            "deflate-frame",
+            "permessage-deflate;",
+            "permessage-deflate; unknown",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=14",
+            "permessage-deflate; server_max_window_bits=16",
+            "permessage-deflate; server_max_window_bits=015",
+            "permessage-deflate; server_max_window_bits=+15",
+            "permessage-deflate; server_max_window_bits=\"15",
+            "permessage-deflate; client_max_window_bits=7",
+            "permessage-deflate; client_max_window_bits=16",
+            "permessage-deflate; client_max_window_bits=",
+            "permessage-deflate; server_no_context_takeover=1",
+            "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+            "unknown; text=\"a, permessage-deflate\"",
+        ] {
+            assert_eq!(answer(&[offer]), None, "{offer}");
+        }
+    }
+
+    #[test]
+    fn the_first_acceptable_offer_counts() {
+        let small = "permessage-deflate; server_max_window_bits=9";
+        let named = "permessage-deflate; server_max_window_bits=15";
+        assert_eq!(answer(&[&format!("{small}, {named}, permessage-deflate")]), Some(NAMED));
+        assert_eq!(answer(&[small, "permessage-deflate", named]), Some(PLAIN));
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_is_not_compressed() {
+        let mut deflater = Deflater::default();
+        assert_eq!(deflater.compress(b"", 6), None);
+        assert_eq!(deflater.compress(b"short", 6), None);
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> = (0..300_000).map(|_| random.u8(..)).collect();
+        assert_eq!(deflater.compress(&noise, 9), None);
+        assert!(deflater.compress(&[b'a'; 1000], 1).is_some_and(|compressed| compressed.len() < 20));
+    }
+
+    #[test]
+    fn the_same_message_gives_the_same_bytes_whatever_came_before() {
+        let mut deflater = Deflater::default();
+        let text = "the quick brown fox jumps over the lazy dog, and again over the lazy dog".repeat(3);
+        let first = deflater.compress(text.as_bytes(), 6).unwrap().to_vec();
+        assert!(deflater.compress(&[7; 500], 1).is_some());
+        assert_eq!(deflater.compress(text.as_bytes(), 6), Some(first.as_slice()));
+        assert_eq!(Deflater::default().compress(text.as_bytes(), 6), Some(first.as_slice()));
+    }
+
+    #[test]
+    fn every_cut_message_is_noticed() {
+        let text: String = (0..200).map(|number| format!("{number} ")).collect();
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        let whole = deflater.compress(text.as_bytes(), 6).unwrap();
+        assert_eq!(inflater.inflate(whole, 10_000), Ok(text.as_bytes()));
+        for kept in 1..whole.len() {
+            assert_eq!(
+                inflater.inflate(&whole[..kept], 10_000).map_err(|fault| fault.reason.code()),
+                Err(1007),
+                "{kept}"
+            );
+        }
+        assert_eq!(inflater.inflate(&[], 10), Ok(&[][..]));
+    }
+
+    #[test]
+    fn a_large_message_leaves_no_large_buffer() {
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        let large = vec![b'0'; 2_000_000];
+        let compressed = deflater.compress(&large, 1).unwrap().to_vec();
+        assert_eq!(inflater.inflate(&compressed, 2_000_000).map(<[u8]>::len), Ok(2_000_000));
+        let small = deflater.compress(&[b'0'; 100], 1).unwrap();
+        assert_eq!(inflater.inflate(small, 100).map(<[u8]>::len), Ok(100));
+        assert!(inflater.output.capacity() <= BUFFER_BYTES_KEPT);
+        assert!(deflater.output.capacity() <= BUFFER_BYTES_KEPT);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_compressed_inflates_to_itself(
+            words in proptest::collection::vec("[a-e]{1,6}|.{0,9}", 0..300), level in 0_u32..12, room in 0_usize..3,
+        ) {
+            let text = words.concat();
+            let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+            if let Some(compressed) = deflater.compress(text.as_bytes(), level) {
+                prop_assert!(compressed.len() < text.len());
+                prop_assert_eq!(inflater.inflate(compressed, text.len() + room), Ok(text.as_bytes()));
+                let refused = inflater.inflate(compressed, text.len() - 1).map_err(|fault| fault.reason.code());
+                prop_assert_eq!(refused, Err(1009));
+            }
+        }
+
+        #[test]
+        fn noise_inflates_to_something_bounded_or_to_a_fault(
+            noise in proptest::collection::vec(any::<u8>(), 0..200), bytes_max in 0_usize..1000,
+        ) {
+            if let Ok(output) = Inflater::default().inflate(&noise, bytes_max) {
+                prop_assert!(output.len() <= bytes_max);
+            }
+        }
+    }
+}

@@ -162,3 +162,125 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let value = values.next()?.to_str().ok()?.trim();
     if values.next().is_some() { None } else { Some(value) }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// The example of RFC 6455, section 1.2, with some fields replaced (an empty value leaves a field out) and others
+    /// added.
+    fn request(changes: &[(&str, &str)]) -> Parts {
+        let usual = [
+            ("host", "server.example.com"),
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        let kept = usual.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+        let changed = changes.iter().filter(|(_, value)| !value.is_empty());
+        let builder =
+            kept.chain(changed).fold(Request::get("/ws"), |builder, (name, value)| builder.header(*name, *value));
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn refusal(changes: &[(&str, &str)]) -> Refusal {
+        examine(&request(changes)).expect_err("should be refused")
+    }
+
+    #[test]
+    fn the_example_of_the_specification() {
+        let upgrade = examine(&request(&[("sec-websocket-protocol", "chat, superchat")])).unwrap();
+        assert_eq!(upgrade.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(upgrade.protocols, ["chat", "superchat"]);
+        assert_eq!(upgrade.deflate, None);
+        assert_eq!(
+            response(&upgrade.accept_key, Some("chat"), None),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_compressed_connection_says_so() {
+        let offer = ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits");
+        let upgrade = examine(&request(&[offer])).unwrap();
+        let head = response(&upgrade.accept_key, None, upgrade.deflate);
+        assert!(head.ends_with(
+            b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n"
+        ));
+    }
+
+    #[test]
+    fn token_lists_are_read_in_any_form() {
+        for (name, value) in [
+            ("connection", "keep-alive, Upgrade"),
+            ("connection", "keep-alive,upgrade"),
+            ("connection", " UPGRADE ,"),
+            ("upgrade", "WebSocket"),
+            ("upgrade", "h2c, websocket"),
+        ] {
+            assert!(examine(&request(&[(name, value)])).is_ok(), "{name}: {value}");
+        }
+        let spread = request(&[("connection", "keep-alive"), ("connection", "upgrade")]);
+        assert!(examine(&spread).is_ok());
+    }
+
+    #[test]
+    fn protocols_keep_their_order_over_several_lines() {
+        let name = "sec-websocket-protocol";
+        let upgrade =
+            examine(&request(&[(name, " mqtt ,v12.stomp"), (name, ""), (name, ", passerelle.token.a.b-_c,")])).unwrap();
+        assert_eq!(upgrade.protocols, ["mqtt", "v12.stomp", "passerelle.token.a.b-_c"]);
+        let most = vec!["a"; PROTOCOLS_MAX].join(",");
+        assert_eq!(examine(&request(&[(name, &most)])).unwrap().protocols.len(), PROTOCOLS_MAX);
+        assert_eq!(refusal(&[(name, &format!("{most},a"))]).status, StatusCode::BAD_REQUEST);
+        assert_eq!(refusal(&[(name, "not a token")]).status, StatusCode::BAD_REQUEST);
+        assert_eq!(refusal(&[(name, "\"quoted\"")]).status, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn a_plain_request_is_told_what_this_is() {
+        for changes in [[("upgrade", "")], [("upgrade", "h2c")]] {
+            let refusal = refusal(&changes);
+            assert_eq!(refusal.status, StatusCode::UPGRADE_REQUIRED);
+            assert_eq!(refusal.headers, [(CONNECTION, "Upgrade"), (UPGRADE, "websocket")]);
+            assert!(!is_upgrade(&request(&changes).headers));
+        }
+    }
+
+    #[test]
+    fn another_version_is_answered_with_ours() {
+        for version in ["", "8", "12", "14", "13, 8", "13a"] {
+            let refusal = refusal(&[("sec-websocket-version", version)]);
+            assert_eq!(refusal.status, StatusCode::UPGRADE_REQUIRED, "{version}");
+            assert_eq!(refusal.headers, [(SEC_WEBSOCKET_VERSION, "13")]);
+        }
+    }
+
+    #[test]
+    fn keys_must_be_sixteen_bytes() {
+        let name = "sec-websocket-key";
+        for key in ["", "x", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAA", "dGhlIHNhbXBsZSBub25jZQ=!"] {
+            assert_eq!(refusal(&[(name, key)]).status, StatusCode::BAD_REQUEST, "{key}");
+        }
+        let good = "dGhlIHNhbXBsZSBub25jZQ==";
+        assert!(refusal(&[(name, good), (name, good)]).message.contains("more than one"));
+    }
+
+    #[test]
+    fn the_rest_of_the_request_must_fit() {
+        assert!(refusal(&[("connection", "")]).message.contains("Connection"));
+        assert!(refusal(&[("connection", "close")]).message.contains("Connection"));
+        assert!(refusal(&[("host", "")]).message.contains("Host"));
+        let mut post = request(&[]);
+        post.method = Method::POST;
+        let refusal = examine(&post).unwrap_err();
+        assert_eq!((refusal.status, refusal.headers), (StatusCode::METHOD_NOT_ALLOWED, &[(ALLOW, "GET")][..]));
+        let mut old = request(&[]);
+        old.version = Version::HTTP_10;
+        assert_eq!(examine(&old).unwrap_err().status, StatusCode::BAD_REQUEST);
+    }
+}

@@ -40,3 +40,5 @@ impl Fault {
         Fault { reason: CloseReason::TooBig, detail }
     }
 }
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,8 @@ fn errors_name_what_was_missing_and_what_came_instead() {
 
 #[test]
 fn what_is_no_message_is_answered_and_never_ends_the_session() {
-    for text in ["", "{", "[]", "1", "{\"op\":1,\"op\":2}", "{\"op\":\"ping\"} x", "null"] {
+    let positional = format!("[\"ping\"{}]", ",null".repeat(17));
+    for text in ["", "{", "[]", "1", "{\"op\":1,\"op\":2}", "{\"op\":\"ping\"} x", "null", &positional] {
         assert_eq!(refusal(text).0, "bad_message", "{text}");
     }
     assert!(matches!(command(Incoming::Binary(b"{}")), Err(Fault::Reply { code: ErrorCode::BadMessage, .. })));
