@@ -65,6 +65,15 @@ test("a request waits for the line, but not for ever", async () => {
   assert.deepEqual(line.socket.of("publish"), [], "what was answered with unavailable is not sent after all");
 });
 
+test("only so many requests wait for the line", async () => {
+  const line = await fakeLine();
+  const waiting = Array.from({ length: 1_000 }, () => line.client.publish("a", 1));
+  await assert.rejects(line.client.publish("a", 1), { code: "unavailable" });
+  line.client.close();
+  const results = await Promise.allSettled(waiting);
+  assert.ok(results.every(({ status, reason }) => status === "rejected" && reason.code === "unavailable"));
+});
+
 test("what was in flight on a lost line is unavailable and is not sent again", async () => {
   const line = await openLine();
   const publish = assert.rejects(line.client.publish("a", 1), { code: "unavailable" });

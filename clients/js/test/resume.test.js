@@ -34,6 +34,14 @@ test("a message goes to every subscription that it matches, and to no other", as
   assert.deepEqual([all.got, stars.got, other.got], [[1, 2], [1], [3]]);
 });
 
+test("a message that comes again is delivered once", async () => {
+  const line = await openLine();
+  const { got } = collect(line, "a");
+  subscribed(line, "a", 0);
+  line.socket.says(message(1, "a"), message(1, "a"), message(2, "a"));
+  assert.deepEqual(got, [1, 2]);
+});
+
 test("before subscribed nothing is delivered", async () => {
   const line = await openLine();
   collect(line, "a.#");
