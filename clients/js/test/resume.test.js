@@ -234,6 +234,15 @@ test("unsubscribe says so, ends the iteration and hears no more", async () => {
   assert.deepEqual(line.socket.of("subscribe"), []);
 });
 
+test("a subscribe that was taken back before it stood is no error", async () => {
+  const line = await openLine();
+  line.client.subscribe("a").unsubscribe();
+  const [{ id }] = line.socket.of("subscribe");
+  line.socket.says({ op: "error", id, code: "not_found", message: "it was unsubscribed before it stood" });
+  line.socket.says({ op: "ok", id: line.socket.of("unsubscribe")[0].id });
+  assert.deepEqual(line.of("error"), []);
+});
+
 test("the same pattern twice is refused in words, also in another writing", async () => {
   const line = await openLine();
   line.client.subscribe("a.#.*");
