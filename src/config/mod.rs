@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::model::publication::RawFrames;
 use crate::model::topic::Pattern;
 
 /// Everything.
@@ -246,17 +247,6 @@ pub enum TemplatePart {
     Source,
     /// A header field that is text or a number.
     Header(String),
-}
-
-/// How a payload becomes a WebSocket frame on `passerelle.v1.raw`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RawFrames {
-    /// Text when it is UTF-8, else binary.
-    Auto,
-    /// Text; what is not UTF-8 is skipped with a gap.
-    Text,
-    /// Binary.
-    Binary,
 }
 
 /// What happens to a delivery that cannot be mapped.

@@ -9,6 +9,8 @@ pub mod feed;
 pub mod index;
 pub mod interest;
 pub mod log;
+pub mod outbox;
 pub mod shard;
+mod trie;
 pub mod turn;
 pub mod upstream;

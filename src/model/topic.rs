@@ -4,6 +4,7 @@
 //! so two patterns that differ only in how a run of wildcards was written are equal, and no matcher ever
 //! meets `#.#`. The naive [`Pattern::matches`] is the reference that the index is tested against.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +84,11 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         check(text)?;
         Ok(Self(canonical(text).into()))
+    }
+
+    /// `#`: the pattern that matches every topic.
+    pub fn all() -> Self {
+        Self("#".into())
     }
 
     /// The pattern that matches this topic and nothing else, if there is one: a topic with a word `*` or `#` has none.
@@ -233,6 +239,12 @@ fn canonical(text: &str) -> String {
         out.push("#");
     }
     out.join(".")
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for Topic {
