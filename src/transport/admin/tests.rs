@@ -27,7 +27,7 @@ impl AdminView for Constant {
             user: "anonymous".into(),
             protocol: "passerelle.v1.json",
             transport: "websocket",
-            address: Some("127.0.0.1:1".into()),
+            address: None,
             client: None,
             since_ms: 7,
             patterns: vec!["orders.#".into()],
