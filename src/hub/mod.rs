@@ -10,6 +10,7 @@ pub mod index;
 pub mod interest;
 pub mod log;
 pub mod shard;
+mod matcher;
 mod trie;
 pub mod turn;
 pub mod upstream;
