@@ -211,7 +211,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn what_is_told_is_true_and_what_is_bound_is_the_antichain(
         steps in proptest::collection::vec(step(PATTERNS.len()), 0..120)
