@@ -106,6 +106,7 @@ impl SourceState {
 
     /// Adds a shard's doorbell: rung after appends, holes, bindings and changes of the link.
     pub fn add_doorbell(&self, doorbell: Arc<Notify>) {
+        self.interest.add_doorbell(doorbell.clone());
         self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).push(doorbell);
     }
 

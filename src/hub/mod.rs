@@ -9,6 +9,7 @@ pub mod feed;
 pub mod index;
 pub mod interest;
 pub mod log;
+pub mod outbox;
 pub mod shard;
 mod matcher;
 mod trie;

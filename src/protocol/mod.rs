@@ -298,8 +298,28 @@ pub struct Subprotocol {
     pub negotiable: bool,
     /// Which row this is: indexes metrics and frame caches.
     pub index: ProtocolId,
+    /// What becomes of a session when something that its client asked for fails.
+    pub failures: Failures,
+    /// A codec for one new session.
+    pub codec: fn(Opening) -> Box<dyn Codec + Send>,
     /// Encodes a live message once for everybody; nothing when this protocol cannot carry it.
     pub encode_live: fn(Live<'_>) -> Option<Outbound>,
+}
+
+/// What a codec is told of the request that opened its session.
+#[derive(Debug, Clone, Default)]
+pub struct Opening {
+    /// The topic of everything that the client sends, where the protocol itself names none: `?publish=TOPIC`.
+    pub publish: Option<Topic>,
+}
+
+/// What becomes of a session when something that its client asked for fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failures {
+    /// The client is told, and the session goes on.
+    Told,
+    /// The protocol has no word for an error: the session ends, and the closing frame says why.
+    End,
 }
 
 /// Index of a row in [`REGISTRY`].
@@ -370,3 +390,6 @@ pub fn pattern_field(id: &CommandId, field: &str, text: &str) -> Result<Pattern,
 pub fn bad_field(id: &CommandId, message: String) -> Fault {
     Fault::Reply { id: id.clone(), code: ErrorCode::BadField, message }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -20,6 +20,13 @@ use crate::model::topic::{Pattern, Topic};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriberId(pub u32);
 
+impl SubscriberId {
+    /// For tables that have one row a subscriber.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A pattern in this index while it has subscribers. The number is used again when the last one left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PatternId(pub u32);

@@ -11,6 +11,7 @@ pub mod plan;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,10 @@ struct Shared {
     state: Mutex<State>,
     /// Rung when there may be something to plan.
     changed: Notify,
+    /// How often the standing of any claim was told anew.
+    told: AtomicU64,
+    /// Rung when that happens; one a shard.
+    doorbells: Mutex<Vec<Arc<Notify>>>,
     is_fixed: bool,
 }
 
@@ -126,7 +131,15 @@ impl Interest {
             BindingMode::Fixed(patterns) => (BindingKind::Topic, Bindings::Fixed(Fixed::new(patterns))),
         };
         let state = Mutex::new(State { bindings, claimed: HashMap::default() });
-        let shared = Shared { source: source.into(), kind, state, changed: Notify::new(), is_fixed };
+        let shared = Shared {
+            source: source.into(),
+            kind,
+            state,
+            changed: Notify::new(),
+            told: AtomicU64::new(0),
+            doorbells: Mutex::default(),
+            is_fixed,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -139,6 +152,16 @@ impl Interest {
     pub fn claim(&self, pattern: &Pattern) -> Claim {
         let standing = self.shared.claim(pattern);
         Claim { shared: self.shared.clone(), pattern: pattern.clone(), standing }
+    }
+
+    /// How often the standing of any claim changed: who remembers the number need not look at each claim.
+    pub fn tellings(&self) -> u64 {
+        self.shared.told.load(Ordering::Acquire)
+    }
+
+    /// Adds a shard's doorbell: rung when the standing of a claim changes.
+    pub(super) fn add_doorbell(&self, doorbell: Arc<Notify>) {
+        self.shared.doorbells.lock().unwrap_or_else(PoisonError::into_inner).push(doorbell);
     }
 
     /// Waits until there may be something to plan. For one task: the source's binder.
@@ -285,17 +308,29 @@ impl Shared {
         let mut state = self.lock();
         let State { bindings, claimed } = &mut *state;
         let result = change(bindings);
+        let mut is_news = false;
         match bindings {
             Bindings::OnDemand(planner) => {
                 for (pattern, standing) in planner.news() {
+                    is_news = true;
                     tell(claimed.get(&pattern), standing);
                 }
             }
             Bindings::Fixed(fixed) => {
                 if let Some(standing) = fixed.news() {
+                    is_news = true;
                     claimed.values().for_each(|known| tell(Some(known), standing.clone()));
                 }
             }
+        }
+        drop(state);
+        if is_news {
+            self.told.fetch_add(1, Ordering::AcqRel);
+            self.doorbells
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .for_each(|doorbell| doorbell.notify_one());
         }
         result
     }

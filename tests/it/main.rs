@@ -1,0 +1,14 @@
+//! Tests of the whole: the program as it runs, and the tree that it comes in.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test says that it failed by a panic, in its own functions too"
+)]
+
+mod dashboards;
+mod operations;
+mod packaging;
+mod prometheus;
+mod repository;
+mod tree;
