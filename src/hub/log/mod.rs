@@ -9,7 +9,6 @@
 
 mod coverage;
 mod holes;
-mod matcher;
 mod ring;
 #[cfg(test)]
 mod tests;
