@@ -15,9 +15,10 @@ use super::limits::{CLOSE_DETAIL_BYTES_MAX, Terms};
 use super::*;
 use crate::auth::Grants;
 use crate::config::Settings;
+use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::model::value::Headers;
-use crate::protocol::{Command, ErrorCode, Fault, GapReason, Subprotocol, Subscribe, json, raw};
+use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, json, raw};
 
 fn anybody() -> Arc<Identity> {
     let grants = Grants { subscribe: true, publish: true };
