@@ -338,6 +338,22 @@ mod tests {
         }
     }
 
+    /// The table that the JavaScript client's matcher is tested with too, so that both decide alike.
+    #[test]
+    fn the_shared_table_of_cases_holds() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            pattern: String,
+            topic: String,
+            matches: bool,
+        }
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/data/matching.json")).unwrap();
+        assert!(cases.len() > 100);
+        for Case { pattern: text, topic: name, matches } in cases {
+            assert_eq!(pattern(&text).matches(&topic(&name)), matches, "{text:?} against {name:?}");
+        }
+    }
+
     #[test]
     fn inclusion_agrees_with_enumeration() {
         let topics: Vec<Topic> = texts(&["a", "b", "c"]).iter().map(|text| topic(text)).collect();

@@ -30,9 +30,9 @@ use crate::hub::shard::{CursorForm, Opening, Shard, SubscriptionId};
 use crate::hub::upstream::Upstream;
 use crate::metrics::{Latencies, Metrics, Transport};
 use crate::model::close::CloseReason;
-use crate::protocol::{Codec, ProtocolId, REGISTRY};
+use crate::protocol::{Codec, ProtocolId};
 use crate::session::{Completion, Session};
-use crate::transport::admin::view::ConnectionRow;
+use crate::transport::admin::view::{ConnectionRow, Listing};
 use crate::transport::seats::Seat;
 use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
@@ -89,7 +89,7 @@ pub(crate) enum Control {
     /// Say goodbye to everybody, who are to come back within this time, and end when they are gone.
     Drain(Duration),
     /// Describe so many connections.
-    Connections(usize, oneshot::Sender<Vec<ConnectionRow>>),
+    Connections(usize, oneshot::Sender<Listing<ConnectionRow>>),
 }
 
 /// An answer to something that a session asked for.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::hub::index::SubscriberId;
 use crate::model::close::CloseReason;
 use crate::protocol::Gap;
-use crate::transport::admin::view::{ConnectionRow, GapRow};
+use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
 use crate::transport::driver::connection::{Connection, Keep};
 use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Control, Driver, transport_of};
@@ -104,7 +104,7 @@ impl Driver {
                 let rows =
                     self.slots.iter().filter_map(|slot| slot.connection.as_deref()).take(most).map(row).collect();
                 // Whoever asked may have given up.
-                let _ = answer.send(rows);
+                let _ = answer.send(Listing { rows, total: self.open });
             }
         }
     }
