@@ -25,7 +25,7 @@ impl Rude {
         let start_ok = [&[0, 10, 0, 11, 0, 0, 0, 0][..], &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")];
         rude.send(1, 0, &start_ok.concat());
         rude.await_method();
-        rude.send(1, 0, &[0, 10, 0, 31, 0, 0, 0, 2, 0, 0, 0, 0]);
+        rude.send(1, 0, &[0, 10, 0, 31, 0, 9, 0, 2, 0, 0, 0, 0]);
         rude.send(1, 0, &[&[0, 10, 0, 40][..], &short(b"/"), &[0, 0]].concat());
         rude.await_method();
         rude.send(1, 1, &[0, 20, 0, 10, 0]);
