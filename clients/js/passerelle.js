@@ -766,8 +766,9 @@ export class Client {
   /** @param {any} frame */
   #failed(frame) {
     const subscription = this.#byId(frame.id);
-    if (subscription) this.#subscribeFailed(subscription, frame);
-    else this.#emit("error", new PasserelleError(frame.code, frame.message));
+    if (subscription) return this.#subscribeFailed(subscription, frame);
+    // With an id of ours it is about something that was let go meanwhile, such as a subscribe that was taken back.
+    if (typeof frame.id !== "number") this.#emit("error", new PasserelleError(frame.code, frame.message));
   }
 
   /** @param {any} frame */

@@ -270,7 +270,7 @@ impl Maker<'_> {
     fn sources<S: AsRef<str>>(&self, names: &[S]) -> prometheus::Result<Vec<SourceMetrics>> {
         let source = &["source"];
         let messages = self.counter_vector("source_messages_total", "Messages received from the broker.", source)?;
-        let bytes = self.counter_vector("source_bytes_total", "Bytes of their payloads.", source)?;
+        let bytes = self.counter_vector("source_bytes_total", "Bytes of the payloads received.", source)?;
         let rejected = "Deliveries that could not become a message, by reason.";
         let rejected = self.counter_vector("source_rejected_total", rejected, &["source", "reason"])?;
         let unsettled = "Deliveries received and not yet acknowledged.";
@@ -294,7 +294,8 @@ impl Maker<'_> {
     fn protocols(&self) -> prometheus::Result<Vec<ProtocolMetrics>> {
         let protocol = &["protocol"];
         let deliveries = self.counter_vector("deliveries_total", "Messages handed to clients' sockets.", protocol)?;
-        let bytes = self.counter_vector("delivered_bytes_total", "Bytes of their frames.", protocol)?;
+        let bytes =
+            self.counter_vector("delivered_bytes_total", "Bytes of the frames handed to clients' sockets.", protocol)?;
         let encodes = "Messages encoded; far below the deliveries, because subscribers share frames.";
         let encodes = self.counter_vector("encodes_total", encodes, protocol)?;
         let connections = self.gauge_vector("connections", "Open sessions.", &["protocol", "transport"])?;

@@ -247,6 +247,12 @@ impl Borrow<str> for Topic {
     }
 }
 
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Topic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -335,6 +341,22 @@ mod tests {
                 let expected = by_definition(&words_of_pattern, &words(name).collect::<Vec<_>>());
                 assert_eq!(canonical.matches(&topic(name)), expected, "{text} against {name}");
             }
+        }
+    }
+
+    /// The table that the JavaScript client's matcher is tested with too, so that both decide alike.
+    #[test]
+    fn the_shared_table_of_cases_holds() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            pattern: String,
+            topic: String,
+            matches: bool,
+        }
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/data/matching.json")).unwrap();
+        assert!(cases.len() > 100);
+        for Case { pattern: text, topic: name, matches } in cases {
+            assert_eq!(pattern(&text).matches(&topic(&name)), matches, "{text:?} against {name:?}");
         }
     }
 

@@ -201,13 +201,23 @@ fn rows_stand_where_their_index_says() {
 }
 
 #[test]
-fn every_code_and_reason_has_a_name_of_its_own() {
+fn every_code_has_a_name_of_its_own() {
     for code in ErrorCode::ALL {
         assert_eq!(ErrorCode::ALL.iter().filter(|other| other.name() == code.name()).count(), 1);
     }
 }
 
+#[test]
+fn every_ending_has_a_code_that_may_be_sent() {
+    for reason in CloseReason::ALL.iter().filter(|reason| **reason != CloseReason::Lost) {
+        let code = reason.code();
+        assert!(matches!(code, 1000..=1003 | 1007..=1014 | 4000..=4999), "{code} never stands in a close frame");
+    }
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     #[test]
     fn random_bytes_never_panic_and_answers_are_bounded(bytes in vec(any::<u8>(), 0..600), text in any::<String>()) {
         for (_, mut codec) in codecs() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 use crate::model::outgoing::Outgoing;
-use crate::model::topic::TOPIC_BYTES_MAX;
+use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
 /// Header fields of a message from a client, those in nested tables not counted.
@@ -121,7 +121,7 @@ fn check_header(name: &str, value: &Value) -> Result<(), String> {
 }
 
 fn is_list_of_topics(value: &Value) -> bool {
-    let is_topic = |item: &Value| matches!(item, Value::Text(text) if text.len() <= TOPIC_BYTES_MAX);
+    let is_topic = |item: &Value| matches!(item, Value::Text(text) if Topic::parse(text).is_ok());
     matches!(value, Value::List(items) if items.iter().all(is_topic))
 }
 
@@ -175,7 +175,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::model::topic::Topic;
 
     fn with_headers(fields: Vec<(&str, Value)>) -> Result<(), String> {
         let headers = Headers(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());

@@ -53,6 +53,7 @@ pub(super) struct Subscriptions {
     /// In the order of their keys, which only rise.
     entries: Vec<Subscription>,
     /// The entries of each pattern, once there are many.
+    #[expect(clippy::box_collection, reason = "a session without an index pays for a pointer, not for a table")]
     index: Option<Box<HashMap<Pattern, Held>>>,
 }
 

@@ -15,9 +15,10 @@ use super::limits::{CLOSE_DETAIL_BYTES_MAX, Terms};
 use super::*;
 use crate::auth::Grants;
 use crate::config::Settings;
+use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::model::value::Headers;
-use crate::protocol::{Command, ErrorCode, Fault, GapReason, Subprotocol, Subscribe, json, raw};
+use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, json, raw};
 
 fn anybody() -> Arc<Identity> {
     let grants = Grants { subscribe: true, publish: true };
@@ -232,6 +233,19 @@ fn where_errors_have_no_words_they_end_the_session() {
 }
 
 #[test]
+fn every_failure_has_an_ending_where_it_has_no_words() {
+    for code in ErrorCode::ALL {
+        let fault = || Fault::Reply { id: None, code: *code, message: "x".into() };
+        let mut mute = session(&raw::SUBPROTOCOL, Ok(anybody()));
+        let ended = after(&mut mute, |session, actions| session.fault(fault(), actions));
+        assert!(closed_with(&ended).is_some_and(|(reason, _)| reason != CloseReason::Lost), "{code:?}");
+        let mut told = json_session();
+        assert_eq!(errors(&after(&mut told, |session, actions| session.fault(fault(), actions))), [*code]);
+        assert!(!told.has_ended());
+    }
+}
+
+#[test]
 fn a_description_says_why_somebody_gets_nothing() {
     let mut session = json_session();
     let mut actions = Vec::new();
@@ -260,7 +274,7 @@ fn step(session: &mut Session, kind: u8, number: u32, actions: &mut Vec<Action>)
         4 => session.complete(Completion::CaughtUp { subscription: SubscriptionKey(key) }, actions),
         5 => session.command(publish(), actions),
         6 => {
-            let outcome = PublishOutcome::Confirmed { routed: number % 2 == 0 };
+            let outcome = PublishOutcome::Confirmed { routed: number.is_multiple_of(2) };
             session.complete(Completion::Published { job: JobKey(key), outcome }, actions);
         }
         7 => session.command(Command::Call { id: None, message: message(), timeout: None }, actions),
@@ -272,7 +286,7 @@ fn step(session: &mut Session, kind: u8, number: u32, actions: &mut Vec<Action>)
             let (code, message) = (ErrorCode::BadField, "x".to_owned());
             session.fault(Fault::Reply { id: None, code, message }, actions);
         }
-        13 if number % 16 == 0 => session.drain(Duration::ZERO, actions),
+        13 if number.is_multiple_of(16) => session.drain(Duration::ZERO, actions),
         _ => session.command(Command::Connect { id: None, token: Some("t".into()), client: None }, actions),
     }
 }

@@ -22,6 +22,7 @@ const BUILT_IN: &[(&str, &str, &str)] = &[
     ("/", "text/html; charset=utf-8", include_str!("pages/index.html")),
     ("/app.css", "text/css; charset=utf-8", include_str!("pages/app.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("pages/app.js")),
+    ("/icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
 ];
 
 /// The JavaScript client, which a folder of one's own does not hide.
@@ -49,7 +50,7 @@ const TYPES: &[(&str, &str)] = &[
 /// The answer to a GET or HEAD of a path.
 pub(crate) async fn answer(path: &str, method: &Method, site: &Site) -> Answer {
     let mut answer = if path == "/client.js" {
-        page("text/javascript; charset=utf-8", Bytes::from_static(CLIENT.as_bytes()))
+        client()
     } else if let Some(folder) = &site.shared.settings.server.static_dir {
         file(folder, path).await
     } else {
@@ -58,6 +59,14 @@ pub(crate) async fn answer(path: &str, method: &Method, site: &Site) -> Answer {
     if method == Method::HEAD {
         *answer.body_mut() = Full::default();
     }
+    answer
+}
+
+/// The client may be imported from any origin: a page served elsewhere needs it too, and it holds no secret. Whether
+/// that page may then connect is decided at the handshake.
+fn client() -> Answer {
+    let mut answer = page("text/javascript; charset=utf-8", Bytes::from_static(CLIENT.as_bytes()));
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     answer
 }
 
@@ -129,6 +138,13 @@ fn page(content_type: &'static str, body: Bytes) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_client_may_be_imported_from_other_origins() {
+        assert_eq!(client().headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(built_in("/app.js").headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none());
+        assert_eq!(built_in("/icon.svg").status(), StatusCode::OK);
+    }
 
     #[test]
     fn only_plain_names_are_inside() {

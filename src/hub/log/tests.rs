@@ -10,7 +10,7 @@ use super::*;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, SourceId};
 
-const PATTERNS: [&str; 9] = ["#", "a.*", "a.#", "*.b", "a.b", "a", "b", "*", "#.b"];
+const PATTERNS: [&str; 10] = ["#", "*.*", "a.*", "a.#", "*.b", "a.b", "a", "b", "*", "#.b"];
 const TOPICS: [&str; 6] = ["a.b", "a", "b", "a.c", "c.b", "a.b.c"];
 
 fn pattern(text: &str) -> Pattern {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::LogBounds;
+use crate::config::{LogBounds, RawFrames};
 use crate::hub::feed::{Feed, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
@@ -43,7 +43,7 @@ fn hub() -> Hub {
 }
 
 fn test_info() -> SourceInfo {
-    SourceInfo { id: SourceId(0), name: "a".into(), epoch: Epoch(1) }
+    SourceInfo { id: SourceId(0), name: "a".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto }
 }
 
 fn append(hub: &Hub, source: usize, topic: &str) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::RawFrames;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::Topic;
@@ -21,7 +22,8 @@ impl Encode for Counting {
 }
 
 fn publication(offset: u64) -> Arc<Publication> {
-    let source = Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1) });
+    let source =
+        Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto });
     let topic = Topic::parse("a").unwrap();
     let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
     Arc::new(Publication { source, offset, draft })

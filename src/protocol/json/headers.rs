@@ -8,13 +8,13 @@ use serde_json::Value as Json;
 
 use crate::model::value::{Headers, Value};
 use crate::protocol::json::payload::BASE64;
-use crate::protocol::json::write::{push_display, push_number, push_text};
+use crate::protocol::json::write::{push_display, push_text};
 
 /// How deep tables and lists are followed; what a publisher nested deeper is shown as null.
 const DEPTH_MAX: usize = 32;
 
 /// The largest integer up to which every integer has a double of its own.
-const EXACT_INTEGER_MAX: u64 = 1 << 53;
+const EXACT_INTEGER_MAX: u128 = 1 << 53;
 
 /// Appends a table as an object.
 pub(super) fn push(bytes: &mut Vec<u8>, headers: &Headers) {
@@ -53,8 +53,8 @@ fn push_value(bytes: &mut Vec<u8>, value: &Value, depth_left: usize) {
     match value {
         Value::Bool(true) => bytes.extend_from_slice(b"true"),
         Value::Bool(false) => bytes.extend_from_slice(b"false"),
-        Value::Int(number) => push_integer(bytes, *number < 0, number.unsigned_abs()),
-        Value::UInt(number) | Value::Timestamp(number) => push_integer(bytes, false, *number),
+        Value::Int(number) => push_integer(bytes, i128::from(*number)),
+        Value::UInt(number) | Value::Timestamp(number) => push_integer(bytes, i128::from(*number)),
         Value::Float(number) if number.is_finite() => push_display(bytes, serde_json::json!(number)),
         Value::Text(text) => push_text(bytes, text),
         Value::Bytes(raw) => push_text(bytes, &BASE64.encode(raw)),
@@ -75,18 +75,11 @@ fn push_list(bytes: &mut Vec<u8>, items: &[Value], depth_left: usize) {
     bytes.push(b']');
 }
 
-fn push_integer(bytes: &mut Vec<u8>, negative: bool, magnitude: u64) {
-    let exact = magnitude <= EXACT_INTEGER_MAX;
-    if !exact {
-        bytes.push(b'"');
+fn push_integer(bytes: &mut Vec<u8>, number: i128) {
+    if number.unsigned_abs() > EXACT_INTEGER_MAX {
+        return push_display(bytes, format_args!("\"{number}\""));
     }
-    if negative {
-        bytes.push(b'-');
-    }
-    push_number(bytes, magnitude);
-    if !exact {
-        bytes.push(b'"');
-    }
+    push_display(bytes, number);
 }
 
 /// A table from a JSON object whose text was already bounded.

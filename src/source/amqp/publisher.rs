@@ -225,7 +225,9 @@ impl Session {
         match prepared.await {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(sentence))) => Err(PublishOutcome::Refused(sentence)),
-            Ok(Err(trouble)) => Err(PublishOutcome::Unavailable(format!("the broker cannot be reached now: {trouble}"))),
+            Ok(Err(trouble)) => {
+                Err(PublishOutcome::Unavailable(format!("the broker cannot be reached now: {trouble}")))
+            }
             Err(_) => Err(PublishOutcome::Unavailable("the broker does not answer now: try again later".into())),
         }
     }
@@ -248,7 +250,8 @@ impl Session {
             Ok(()) => None,
             Err(error) if words::refusal(&error) == Some(Refusal::NotFound) => {
                 let (vhost, key) = (&self.live.peer.vhost, &outbound.key);
-                let sentence = format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}");
+                let sentence =
+                    format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}");
                 tracing::warn!("{sentence}");
                 Some(sentence)
             }

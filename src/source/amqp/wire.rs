@@ -82,7 +82,10 @@ impl Wire {
             }
             let (channel, size) = (u16::from_be_bytes([high, low]), u32::from_be_bytes([a, b, c, d]));
             if size > FRAME_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {size} bytes was received")));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a frame of {size} bytes was received"),
+                ));
             }
             let whole = FRAME_HEAD_BYTES + size as usize + 1;
             let Some(payload) = self.inbox.get_mut(at + FRAME_HEAD_BYTES..at + whole - 1) else { break };
@@ -123,11 +126,7 @@ impl Wire {
 }
 
 impl futures_io::AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
         wire.poll_killed(context)?;
         loop {

@@ -24,16 +24,23 @@ impl AdminView for Constant {
     async fn connections(&self, limit: usize) -> Listing<ConnectionRow> {
         let row = |number: usize| ConnectionRow {
             connection: format!("c{number}"),
-            user: None,
+            user: "anonymous".into(),
             protocol: "passerelle.v1.json",
             transport: "websocket",
-            address: "127.0.0.1:1".into(),
+            address: None,
+            client: None,
             since_ms: 7,
             patterns: vec!["orders.#".into()],
-            patterns_total: 1,
+            subscriptions: 1,
+            pending: 0,
             matched: 12,
             outbox_bytes: 0,
-            last_gap: Some(GapRow { source: "events".into(), reason: "outage", missed: None, at_ms: 9 }),
+            last_gap: Some(GapRow {
+                pattern: "orders.#".into(),
+                source: "events".into(),
+                reason: "outage",
+                missed: None,
+            }),
         };
         Listing { rows: (0..3.min(limit)).map(row).collect(), total: 3 }
     }
@@ -104,7 +111,7 @@ async fn lists_are_bounded() {
     let running = start("127.0.0.1:0", NodePhase::Serving).await;
     let all = ask(&running, "GET", "/api/v1/connections").await;
     holds(&all, 200, r#""connection":"c2""#);
-    holds(&all, 200, r#""last_gap":{"at_ms":9,"missed":null,"reason":"outage","source":"events"}"#);
+    holds(&all, 200, r#""last_gap":{"missed":null,"pattern":"orders.#","reason":"outage","source":"events"}"#);
     let two = ask(&running, "GET", "/api/v1/connections?limit=2").await;
     holds(&two, 200, r#""total":3"#);
     assert!(!two.contains("\"c2\""), "{two}");

@@ -33,7 +33,8 @@ let retryAt = 0;
 client.on("state", showState);
 client.on("close", ({ reason, reconnect_in_ms }) => {
   retryAt = performance.now() + (reconnect_in_ms ?? 0);
-  if (reconnect_in_ms === null) showBanner(`The server ended this connection${reason ? `: ${reason}` : "."} Reload the page to try again.`);
+  if (reconnect_in_ms === null)
+    showBanner(`The server ended this connection${reason ? `: ${reason}` : "."} Reload the page to try again.`);
 });
 client.on("outage", ({ source }) => {
   outages.add(source);
@@ -51,7 +52,9 @@ client.on("open", () => {
 function showState() {
   const pill = byId("state");
   const seconds = Math.max(1, Math.ceil((retryAt - performance.now()) / 1000));
-  const text = { open: "live", connecting: "connecting", waiting: `back in ${seconds} s`, closed: "closed" }[client.state];
+  const text = { open: "live", connecting: "connecting", waiting: `back in ${seconds} s`, closed: "closed" }[
+    client.state
+  ];
   if (pill.textContent !== text) pill.textContent = text;
   pill.dataset.state = client.state;
 }
@@ -63,7 +66,9 @@ function showBanner(text) {
 
 function showOutages() {
   const names = [...outages].join(", ");
-  showBanner(names && `The link to the broker is down (${names}). It is being restored; this page goes on by itself then.`);
+  showBanner(
+    names && `The link to the broker is down (${names}). It is being restored; this page goes on by itself then.`,
+  );
 }
 
 // What arrives: collected at any speed, drawn at a calm one.
@@ -80,7 +85,9 @@ function listen(pattern) {
   clear();
   byId("empty-pattern").textContent = pattern === "" ? "the empty topic" : pattern;
   subscription = client.subscribe(pattern, { last: 3, onmessage: keep, ongap: keep });
-  subscription.ready.catch((error) => error.code !== "closed" && showBanner(`'${pattern}' was refused: ${error.message}`));
+  subscription.ready.catch(
+    (error) => error.code !== "closed" && showBanner(`'${pattern}' was refused: ${error.message}`),
+  );
 }
 
 function keep(item) {
@@ -108,7 +115,10 @@ function draw() {
   }
   byId("empty").hidden = total > 0;
   const shown = list.childElementCount;
-  const foot = paused && arrived.length > 0 ? `${arrived.length}${arrived.length === SHOWN_MAX ? " or more" : ""} wait behind the pause` : `the newest ${shown} of ${total}`;
+  const foot =
+    paused && arrived.length > 0
+      ? `${arrived.length}${arrived.length === SHOWN_MAX ? " or more" : ""} wait behind the pause`
+      : `the newest ${shown} of ${total}`;
   byId("foot").hidden = !(paused && arrived.length > 0) && total <= shown;
   if (byId("foot").textContent !== foot) byId("foot").textContent = foot;
 }
@@ -116,21 +126,38 @@ function draw() {
 /** One message, or one gap, as a line that opens. */
 function row(item) {
   if (item.reason !== undefined && item.data === undefined) {
-    const missed = item.missed === null ? "some messages may have been" : `${item.missed} ${item.missed === 1 ? "message was" : "messages were"}`;
+    const missed =
+      item.missed === null
+        ? "some messages may have been"
+        : `${item.missed} ${item.missed === 1 ? "message was" : "messages were"}`;
     return element("li", "gap", `${missed} missed here (${item.reason})`);
   }
   const topic = element("span", "topic", item.topic || "(empty topic)");
   topic.style.setProperty("--hue", hue(item.topic));
   const when = element("time", "when", clock(item.timestamp_ms));
-  const summary = element("summary", "", topic, element("span", "payload", ...painted(brief(item.data))), element("span", "source", item.source), when);
+  const summary = element(
+    "summary",
+    "",
+    topic,
+    element("span", "payload", ...painted(brief(item.data))),
+    element("span", "source", item.source),
+    when,
+  );
   const details = element("details", "", summary);
-  details.addEventListener("toggle", () => details.childElementCount === 1 && details.append(whole(item)), { once: true });
+  details.addEventListener("toggle", () => details.childElementCount === 1 && details.append(whole(item)), {
+    once: true,
+  });
   return element("li", item.replay ? "" : "fresh", details);
 }
 
 /** What a line shows when it is opened: made only then. */
 function whole(item) {
-  const text = item.data instanceof Uint8Array ? hex(item.data) : typeof item.data === "string" ? item.data : JSON.stringify(item.data, null, 2);
+  const text =
+    item.data instanceof Uint8Array
+      ? hex(item.data)
+      : typeof item.data === "string"
+        ? item.data
+        : JSON.stringify(item.data, null, 2);
   const pre = element("pre", "", ...(typeof item.data === "string" ? [text] : painted(text)));
   pre.tabIndex = 0;
   const facts = element("dl", "facts");
@@ -193,7 +220,9 @@ function showRate() {
   const rate = complete.reduce((sum, count) => sum + count, 0) / RATE_SECONDS;
   byId("rate").textContent = rate < 10 ? String(Number(rate.toFixed(1))) : Math.round(rate).toLocaleString("en");
   const highest = Math.max(1, ...counts);
-  const points = counts.slice(0, -1).map((count, index) => `${(index * 120) / (CURVE_SECONDS - 2)} ${23 - (count * 21) / highest}`);
+  const points = counts
+    .slice(0, -1)
+    .map((count, index) => `${(index * 120) / (CURVE_SECONDS - 2)} ${23 - (count * 21) / highest}`);
   const [area, line] = byId("spark").children;
   line.setAttribute("d", `M${points.join("L")}`);
   area.setAttribute("d", `M0 24L${points.join("L")}L120 24Z`);
@@ -229,11 +258,13 @@ byId("publish").addEventListener("submit", async (event) => {
     published(routed ? "Confirmed by the broker." : "Confirmed, but no queue and nobody here wanted it.");
   } catch (error) {
     published(`${error.message} (${error.code})`, "bad");
-    // Nothing this page can do will change that.
+    // Trying the same again will not change that.
     if (error.code === "forbidden") return;
   }
   byId("send").disabled = false;
 });
+
+byId("topic").addEventListener("input", () => (byId("send").disabled = false));
 
 /** JSON goes as JSON, anything else as the text it is. */
 function payload(text) {

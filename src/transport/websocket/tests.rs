@@ -247,6 +247,20 @@ fn an_announced_length_reserves_nothing() {
 }
 
 #[test]
+fn what_is_held_does_not_outgrow_the_limit() {
+    let limits = Limits { message_bytes_max: 10_000, fragments_max: 10 };
+    let mut reader = Reader::new(limits, None);
+    let mut wire = frame(0x82, &[1; 10_000]);
+    let (most, last) = wire.split_at_mut(9_000);
+    for mut piece in most.chunks_mut(700) {
+        assert_eq!(reader.next(&mut piece, &mut Scratch::default()), Ok(None));
+        assert!(reader.held_bytes() <= 10_000 + 256, "{} bytes are held", reader.held_bytes());
+    }
+    let mut last = last;
+    assert_eq!(reader.next(&mut last, &mut Scratch::default()), Ok(Some(Received::Binary(&[1; 10_000]))));
+}
+
+#[test]
 fn a_message_in_one_piece_is_handed_out_in_place() {
     let mut wire = frame(0x82, b"stay where you are");
     let range = wire.as_ptr_range();

@@ -62,6 +62,14 @@ fn whole_messages_of_every_form_of_length() {
     }
 }
 
+/// Fed byte by byte, each head comes without its payload, which then is whole in the next piece.
+#[test]
+fn messages_of_one_byte() {
+    let frames = [frame(0x81, b"a"), frame(0x82, b"b"), frame(0x89, b"c"), frame(0x81, b"d")];
+    let messages = [text("a"), binary(b"b"), ping(b"c"), text("d")];
+    check(vec![case("one after the other", frames, messages, None)], ROOMY, None);
+}
+
 #[test]
 fn control_frames() {
     let cases = vec![
@@ -340,11 +348,16 @@ fn compression() {
 fn a_bomb_does_not_go_off() {
     let limits = Limits { message_bytes_max: 50_000, fragments_max: 10 };
     let mut deflater = Deflater::default();
+    // A block for every 500 bytes: 1 % larger than its content.
+    let block = [&[0, 0xF4, 0x01, 0x0B, 0xFE][..], &[7; 500]].concat();
+    let stored = frame(0xC2, &[block.repeat(100), vec![0]].concat());
     let mut deflated = |length: usize| deflater.compress(&vec![b'0'; length], 9).unwrap().to_vec();
     let cases = vec![
         case("as large as allowed", [frame(0xC2, &deflated(50_000))], [binary(&vec![b'0'; 50_000])], None),
         case("one byte more", [frame(0xC2, &deflated(50_001))], [], Some(1009)),
-        case("a hundredfold", [frame(0xC2, &deflated(5_000_000))], [], Some(1009)),
+        case("announced as larger than any way to write what is allowed", [frame(0xC2, &[0; 56_315])], [], Some(1009)),
+        case("what does not compress", [stored], [binary(&[7; 50_000])], None),
+        case("a twentyfold", [frame(0xC2, &deflated(1_000_000))], [], Some(1009)),
     ];
     check(cases, limits, negotiated());
 }

@@ -1,0 +1,76 @@
+//! Dead letters on their way: what died in one queue is routed on to others, a piece a turn, because queues can be wired
+//! so that one death causes many.
+
+use std::sync::Arc;
+
+use super::super::dead_letter::{Death, Reason, bury, is_cycle};
+use super::super::message::{Message, Name, Publish, encode_properties, extra_keys};
+use super::super::queue::{Entry, QueueId};
+use super::super::queue_arguments::DeadLetters;
+use super::Broker;
+use super::publishing::Terms;
+
+/// Dead letters that may wait to be routed on; what dies beyond it is gone.
+pub(super) const DYING_MAX: usize = 50_000;
+/// How many are routed on in a turn.
+const BURIALS_A_TURN_MAX: usize = 500;
+
+/// A message that died.
+#[derive(Debug)]
+pub(super) struct Dying {
+    message: Arc<Message>,
+    queue: Name,
+    letters: DeadLetters,
+    reason: Reason,
+}
+
+impl Broker {
+    /// A message leaves its queue for the dead letters, if the queue has such.
+    pub(super) fn dead_letter(&mut self, id: QueueId, entry: Entry, reason: Reason) {
+        let Some(queue) = self.queues.get(&id) else { return };
+        let Some(letters) = queue.declaration.rules.dead_letters.clone() else { return };
+        if self.dying.len() >= DYING_MAX {
+            tracing::warn!(queue = %queue.name, "too many dead letters at once: one is lost");
+            return;
+        }
+        self.dying.push_back(Dying { message: entry.message, queue: queue.name.clone(), letters, reason });
+    }
+
+    /// Routes a piece of the dead letters on.
+    pub(super) fn bury_some(&mut self) {
+        for _ in 0..BURIALS_A_TURN_MAX {
+            let Some(dying) = self.dying.pop_front() else { return };
+            self.bury_one(dying);
+        }
+    }
+
+    fn bury_one(&mut self, dying: Dying) {
+        let exchange = dying.letters.exchange;
+        if !self.exchanges.contains_key(&exchange) {
+            return;
+        }
+        let new_key = dying.letters.routing_key;
+        let death = Death { queue: &dying.queue, reason: dying.reason, unix_seconds: self.now.unix_seconds };
+        let properties = bury(&dying.message, &death, new_key.as_deref());
+        let key = new_key.unwrap_or_else(|| dying.message.routing_key.clone());
+        let headers = properties.headers().clone().unwrap_or_default();
+        let mut keys = vec![key.clone()];
+        keys.extend(extra_keys(&headers, "CC").unwrap_or_default());
+        let mut queues = self.route(&exchange, &keys, Some(&headers));
+        if dying.reason != Reason::Rejected {
+            queues.retain(|id| self.queues.get(id).is_some_and(|queue| !is_cycle(&headers, &queue.name)));
+        }
+        let terms = Terms { priority: properties.priority().unwrap_or(0), ttl_milliseconds: None };
+        let publish = Publish {
+            exchange,
+            routing_key: key,
+            properties_raw: encode_properties(&properties),
+            properties,
+            body: dying.message.body.clone(),
+        };
+        let message = Arc::new(Message::new(publish, &self.memory));
+        for id in queues {
+            self.offer(id, &message, terms);
+        }
+    }
+}
