@@ -110,7 +110,12 @@ struct World {
 }
 
 fn info() -> Arc<SourceInfo> {
-    Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(7) })
+    Arc::new(SourceInfo {
+        id: SourceId(0),
+        name: "events".into(),
+        epoch: Epoch(7),
+        raw_frames: crate::model::publication::RawFrames::Auto,
+    })
 }
 
 fn bounds(remembered_max: usize) -> Bounds {
