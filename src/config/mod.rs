@@ -2,6 +2,18 @@
 //! name, and its default in `Default`. How it comes about: [`load`] reads files, environment and flags, [`settle`] makes
 //! sense of them and names every mistake.
 
+pub mod document;
+pub mod key;
+pub mod raw;
+pub mod settle;
+pub mod show;
+pub mod value;
+
+mod environment;
+mod file;
+mod load;
+mod table;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +21,51 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::model::publication::RawFrames;
 use crate::model::topic::Pattern;
+
+pub use load::Inputs;
+pub use table::SECTIONS;
+
+use raw::{Mistake, Raw};
+
+/// A configuration without mistakes.
+#[derive(Debug)]
+pub struct Configuration {
+    /// What it means.
+    pub settings: Settings,
+    /// What was written, with origins.
+    pub raw: Raw,
+    /// What works, but perhaps not as it is meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug)]
+pub struct Refused {
+    /// Every mistake, in the order of the places where they stand; at least one.
+    pub mistakes: Vec<Mistake>,
+    /// What works, but perhaps not as it is meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// Reads and settles a configuration.
+///
+/// # Errors
+/// Every mistake in it, at once.
+pub fn read(inputs: &Inputs) -> Result<Configuration, Refused> {
+    let (raw, mut mistakes) = load::load(inputs);
+    let settled = settle::settle(&raw);
+    mistakes.extend(settled.mistakes);
+    let (settings, mut warnings) = (settled.settings, settled.warnings);
+    Mistake::sort(&mut mistakes);
+    Mistake::sort(&mut warnings);
+    if mistakes.is_empty() {
+        Ok(Configuration { settings, raw, warnings })
+    } else {
+        Err(Refused { mistakes, warnings })
+    }
+}
 
 /// Everything.
 #[derive(Debug, Clone, Default)]
@@ -119,7 +175,8 @@ pub struct Compression {
 /// `[amqp]`: the broker.
 #[derive(Debug, Clone)]
 pub struct Amqp {
-    /// `amqp://` or `amqps://` addresses, tried in turn. With the embedded listener: its address.
+    /// `amqp://` or `amqps://` addresses, tried in turn. With the embedded listener: its one address, which whoever starts
+    /// it replaces by [`Embedded::url`] of the bound port when `embedded.listen` says port 0.
     pub urls: Vec<Secret>,
     /// Before the name of every queue that passerelle declares.
     pub queue_prefix: String,
@@ -248,17 +305,6 @@ pub enum TemplatePart {
     Header(String),
 }
 
-/// How a payload becomes a WebSocket frame on `passerelle.v1.raw`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RawFrames {
-    /// Text when it is UTF-8, else binary.
-    Auto,
-    /// Text; what is not UTF-8 is skipped with a gap.
-    Text,
-    /// Binary.
-    Binary,
-}
-
 /// What happens to a delivery that cannot be mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
@@ -338,9 +384,9 @@ pub struct Embedded {
 }
 
 /// `[logging]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Logging {
-    /// A `tracing` filter such as `info,passerelle=debug`; empty is `info`.
+    /// A `tracing` filter such as `info,passerelle=debug`.
     pub filter: String,
     /// Form of the lines.
     pub format: LogFormat,
@@ -500,3 +546,12 @@ impl Default for Embedded {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 5672)), memory_bytes_max: 256 << 20, connections_max: 1_000 }
     }
 }
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,340 @@
-//! The sequencer: what a source holds of the hub. Drafts get their positions here, in the order in which they are appended.
+//! The sequencer: what a source holds of the hub. Drafts get their positions here, in the order in which they are
+//! appended.
+//!
+//! A [`Feed`] is the only way in: a source sees neither shards nor subscribers, only this and the interest that it
+//! turns into bindings. A [`SourceState`] is what the shards see of the same source. No lock here is held over an await.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::config::LogBounds;
+use crate::hub::interest::{BindingMode, Interest};
+use crate::hub::log::Log;
+use crate::model::gap::GapReason;
+use crate::model::publication::{Draft, SourceId, SourceInfo, UnixMillis};
+use crate::model::topic::Pattern;
+
+/// All sources of this node, in the order of their ids.
+#[derive(Debug)]
+pub struct Hub {
+    sources: Vec<Arc<SourceState>>,
+}
+
+impl Hub {
+    /// Holds these; a source's id must be its place in the list.
+    pub fn new(sources: Vec<Arc<SourceState>>) -> Self {
+        debug_assert!(sources.iter().enumerate().all(|(place, source)| source.info.id.index() == place));
+        Self { sources }
+    }
+
+    /// Every source, indexable by [`SourceId::index`].
+    pub fn sources(&self) -> &[Arc<SourceState>] {
+        &self.sources
+    }
+
+    /// The source with this id.
+    pub fn source(&self, id: SourceId) -> Option<&Arc<SourceState>> {
+        self.sources.get(id.index())
+    }
+
+    /// The source with this name.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<SourceState>> {
+        self.sources.iter().find(|source| &*source.info.name == name)
+    }
+}
+
+/// Whether a source's link to the broker stands, and how often that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Whether it stands.
+    pub up: bool,
+    /// Transitions since the start: who remembers the number sees an outage that began and ended in between.
+    pub changes: u64,
+}
+
+/// One source's shared state: its log, its interest, its link, and the doorbells of the shards.
+#[derive(Debug)]
+pub struct SourceState {
+    info: Arc<SourceInfo>,
+    log: Mutex<Log>,
+    interest: Interest,
+    /// Transitions of the link. It starts down, so an odd number is up.
+    link_changes: AtomicU64,
+    /// One a shard, added at start.
+    doorbells: Mutex<Vec<Arc<Notify>>>,
+}
+
+impl SourceState {
+    /// A source whose link is not up yet.
+    pub fn new(info: Arc<SourceInfo>, bounds: LogBounds, bindings: BindingMode) -> Arc<Self> {
+        Arc::new(Self {
+            log: Mutex::new(Log::new(info.clone(), bounds)),
+            interest: Interest::new(&info.name, bindings),
+            info,
+            link_changes: AtomicU64::new(0),
+            doorbells: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Its id, name and epoch.
+    pub fn info(&self) -> &Arc<SourceInfo> {
+        &self.info
+    }
+
+    /// The log. Hold it for short, never over an await: the source appends through the same lock.
+    pub fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who wants what of it.
+    pub fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
+    /// Whether its link stands.
+    pub fn link(&self) -> Link {
+        let changes = self.link_changes.load(Ordering::Acquire);
+        Link { up: is_up(changes), changes }
+    }
+
+    /// Whether its link ever stood.
+    pub fn ever_up(&self) -> bool {
+        self.link().changes > 0
+    }
+
+    /// Adds a shard's doorbell: rung after appends, holes, bindings and changes of the link.
+    pub fn add_doorbell(&self, doorbell: Arc<Notify>) {
+        self.interest.add_doorbell(doorbell.clone());
+        self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).push(doorbell);
+    }
+
+    fn ring(&self) {
+        for doorbell in self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            doorbell.notify_one();
+        }
+    }
+
+    /// Counts a transition to `up`; whether it was one.
+    fn turn_link(&self, up: bool) -> bool {
+        let turned = self
+            .link_changes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |changes| (is_up(changes) != up).then_some(changes + 1));
+        turned.is_ok()
+    }
+}
+
+/// The link starts down, so it is up after an odd number of changes.
+fn is_up(changes: u64) -> bool {
+    changes % 2 == 1
+}
+
+/// What a source holds of the hub. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Feed(Arc<SourceState>);
+
+impl Feed {
+    /// The way in for this source.
+    pub fn new(source: Arc<SourceState>) -> Self {
+        Self(source)
+    }
+
+    /// Its id, name and epoch.
+    pub fn info(&self) -> &Arc<SourceInfo> {
+        &self.0.info
+    }
+
+    /// Gives positions, logs, and rings the doorbells. When this returns, the drafts may be acknowledged: the log has them.
+    pub fn append(&self, drafts: Vec<Draft>, now: UnixMillis) {
+        if drafts.is_empty() {
+            return;
+        }
+        self.0.log().append(drafts, now);
+        self.0.ring();
+    }
+
+    /// Lets the log drop what has grown too old; to be called now and then while nothing arrives.
+    pub fn expire(&self, now: UnixMillis) {
+        self.0.log().expire(now);
+    }
+
+    /// Notes that something was or may have been lost at this point; `missed` is how many, over all topics, when known.
+    ///
+    /// After a lost link, a source that cannot have received everything calls this once its bindings stand again and
+    /// before it appends what came through them. A queue that kept its messages meanwhile has no hole.
+    pub fn hole(&self, reason: GapReason, missed: Option<u64>) {
+        self.0.log().hole(reason, missed);
+        self.0.ring();
+    }
+
+    /// The link stands, for the first time or again.
+    pub fn link_up(&self) {
+        if self.0.turn_link(true) {
+            self.0.ring();
+        }
+    }
+
+    /// The link is gone, and with it every binding made on demand: all claims are wanted again, nothing is in flight.
+    ///
+    /// To be called before anything is planned on a new link, also when the old one failed before it was up.
+    pub fn link_down(&self) {
+        if !self.0.interest.is_fixed() {
+            self.0.log().unbound_all();
+        }
+        self.0.interest.lost();
+        self.0.turn_link(false);
+        self.0.ring();
+    }
+
+    /// Who wants what of it.
+    pub fn interest(&self) -> &Interest {
+        &self.0.interest
+    }
+
+    /// The broker confirmed this binding: the log covers it from here on, then the claims stand.
+    pub fn bound(&self, pattern: &Pattern) {
+        match self.0.interest.fixed_once(pattern) {
+            None => self.0.log().bound(pattern),
+            // What a fixed list lets in is all there is of this source, so the whole list covers every pattern.
+            Some(true) => self.0.log().bound(&Pattern::all()),
+            Some(false) => {}
+        }
+        self.0.interest.stands(pattern);
+        self.0.ring();
+    }
+
+    /// This binding is about to be removed: to be called before the broker is asked, so that the log never claims too much.
+    pub fn unbound(&self, pattern: &Pattern) {
+        if self.0.interest.is_fixed() {
+            self.0.log().unbound(&Pattern::all());
+        } else {
+            self.0.log().unbound(pattern);
+        }
+        self.0.interest.gone(pattern);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::hub::interest::{BindingKind, Standing};
+    use crate::model::cursor::{Cursor, Epoch};
+    use crate::model::publication::Attributes;
+    use crate::model::topic::Topic;
+
+    const ON_DEMAND: BindingMode =
+        BindingMode::OnDemand { kind: BindingKind::Topic, linger: std::time::Duration::from_secs(1), bindings_max: 9 };
+
+    fn source(bindings: BindingMode) -> (Feed, Arc<SourceState>, Arc<Notify>) {
+        let info = Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(3) });
+        let state = SourceState::new(info, LogBounds::default(), bindings);
+        let doorbell = Arc::new(Notify::new());
+        state.add_doorbell(doorbell.clone());
+        (Feed::new(state.clone()), state, doorbell)
+    }
+
+    fn draft(topic: &str) -> Draft {
+        let topic = Topic::parse(topic).unwrap();
+        Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 }
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
+    }
+
+    fn gaps(state: &SourceState, text: &str, offset: u64) -> Vec<GapReason> {
+        let resume = state.log().resume(&pattern(text), Cursor { epoch: Epoch(3), offset });
+        resume.gaps.iter().map(|gap| gap.reason).collect()
+    }
+
+    /// Whether the doorbell rang since it was last asked.
+    async fn rang(doorbell: &Notify) -> bool {
+        tokio::select! {
+            biased;
+            () = doorbell.notified() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_shards_must_see_rings_their_doorbell() {
+        let (feed, state, doorbell) = source(ON_DEMAND);
+        feed.append(Vec::new(), 0);
+        assert!(!rang(&doorbell).await);
+        feed.append(vec![draft("a"), draft("b")], 0);
+        assert!(rang(&doorbell).await && !rang(&doorbell).await);
+        assert_eq!(state.log().end(), 2);
+        feed.hole(GapReason::Slow, None);
+        assert!(rang(&doorbell).await);
+        feed.bound(&pattern("a"));
+        assert!(rang(&doorbell).await);
+        feed.link_up();
+        assert!(rang(&doorbell).await);
+        feed.link_down();
+        assert!(rang(&doorbell).await);
+    }
+
+    #[test]
+    fn transitions_of_the_link_are_counted_once_each() {
+        let (feed, state, _) = source(ON_DEMAND);
+        feed.link_down();
+        assert_eq!((state.link(), state.ever_up()), (Link { up: false, changes: 0 }, false));
+        feed.link_up();
+        feed.link_up();
+        assert_eq!((state.link(), state.ever_up()), (Link { up: true, changes: 1 }, true));
+        feed.link_down();
+        assert_eq!((state.link(), state.ever_up()), (Link { up: false, changes: 2 }, true));
+    }
+
+    #[test]
+    fn a_lost_link_ends_what_was_bound_on_demand() {
+        let (feed, state, _) = source(ON_DEMAND);
+        let claim = feed.interest().claim(&pattern("a"));
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        let before = state.log().end();
+        assert_eq!((claim.standing(), gaps(&state, "a", before)), (Standing::Stands, vec![]));
+        feed.link_down();
+        assert_eq!(claim.standing(), Standing::Wanted);
+        assert_eq!(feed.interest().plan(Instant::now()).bind, [pattern("a")]);
+        feed.bound(&pattern("a"));
+        assert_eq!(gaps(&state, "a", before), [GapReason::Outage]);
+        feed.unbound(&pattern("a"));
+        feed.append(vec![draft("b")], 0);
+        assert_eq!(gaps(&state, "a", state.log().end() - 1), [GapReason::Unbound]);
+    }
+
+    /// A queue keeps its messages while the link is away; an exchange with fixed bindings has its hole.
+    #[test]
+    fn fixed_bindings_cover_everything_once_all_stand_and_through_outages() {
+        let (feed, state, _) = source(BindingMode::Fixed(vec![pattern("a"), pattern("b")]));
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        let early = state.log().end();
+        feed.bound(&pattern("b"));
+        let complete = state.log().end();
+        assert_eq!(gaps(&state, "x.#", early), [GapReason::Unbound]);
+        assert_eq!(gaps(&state, "x.#", complete), []);
+        feed.link_down();
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        feed.bound(&pattern("b"));
+        assert_eq!(gaps(&state, "x.#", complete), []);
+        feed.hole(GapReason::Outage, None);
+        assert_eq!(gaps(&state, "x.#", complete), [GapReason::Outage]);
+    }
+
+    #[test]
+    fn sources_are_found_by_id_and_name() {
+        let (_, state, _) = source(ON_DEMAND);
+        let hub = Hub::new(vec![state]);
+        assert!(hub.by_name("events").is_some() && hub.by_name("other").is_none());
+        assert!(hub.source(SourceId(0)).is_some() && hub.source(SourceId(1)).is_none());
+        assert_eq!(hub.sources().len(), 1);
+    }
+}

@@ -1,1 +1,456 @@
-//! shard
+//! A shard: the sole owner of its subscribers. It reads on in every source's log, matches, and notes in a turn what each
+//! subscriber is to be sent; it opens, resumes and ends subscriptions. Pure: it has no socket, no task and no clock, and
+//! whoever drives it flushes the turn.
+//!
+//! A subscription that has something to catch up with is not in the index: it reads the log until it is where the shard
+//! is, and only then goes live. So nothing is sent twice or too early, and no live message waits in a buffer meanwhile.
+
+mod lane;
+mod subscription;
+
+use std::sync::Arc;
+
+use crate::hub::feed::Hub;
+use crate::hub::index::SubscriberId;
+use crate::hub::interest::Standing;
+use crate::hub::log::ReadBounds;
+use crate::hub::turn::Turn;
+use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::gap::GapReason;
+use crate::model::publication::{Publication, SourceId, SourceInfo};
+use crate::model::topic::Pattern;
+use lane::Lane;
+pub use lane::SharedClaim;
+use subscription::{Part, Progress, Subscription};
+
+/// Names a subscription within its subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SubscriptionId(pub u32);
+
+/// Whether a subscriber's cursors are one joint cursor, so that none of its subscriptions may run ahead of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CursorForm {
+    /// A cursor a source: each subscription goes live when it can.
+    Separate,
+    /// One for all: they are opened, replayed in order and go live together.
+    Joint,
+}
+
+/// A subscription as the shard needs it.
+#[derive(Debug)]
+pub struct SubscribeRequest {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// What it wants.
+    pub pattern: Pattern,
+    /// Where it goes on, by source name.
+    pub after: JointCursor,
+    /// The newest messages of each matching topic first.
+    pub last: Last,
+    /// The only source, by name.
+    pub source: Option<String>,
+}
+
+/// How many of the newest messages a subscription wants first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Last {
+    /// Of each matching topic; 0 for none.
+    pub each: usize,
+    /// In all.
+    pub total_max: usize,
+}
+
+/// What a subscription waits for before it can be activated.
+#[derive(Debug)]
+pub struct Opening {
+    /// One a source; all must stand.
+    pub claims: Vec<Arc<SharedClaim>>,
+}
+
+/// Why a subscription cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no source of that name.
+    UnknownSource(String),
+    /// The source cannot be bound so; the sentence says what to do.
+    Refused(String),
+}
+
+/// A subscription whose bindings stand.
+#[derive(Debug)]
+pub struct Activated {
+    /// Which.
+    pub id: SubscriptionId,
+    /// Where it stands in each of its sources: the position now, or, before a replay, where that begins.
+    pub cursors: JointCursor,
+    /// Whether a cursor was given for each source and nothing was missed since.
+    pub resumed: bool,
+    /// What was missed.
+    pub gaps: Vec<Missed>,
+    /// Whether a replay follows.
+    pub replay: bool,
+}
+
+/// Something that a subscription missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// Which subscription, by its pattern.
+    pub pattern: Pattern,
+    /// The source's name.
+    pub source: Arc<str>,
+    /// Why.
+    pub reason: GapReason,
+    /// How many, if known.
+    pub missed: Option<u64>,
+}
+
+/// A piece of a replay.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// What to send, in order, each with the joint cursor after it.
+    pub messages: Vec<(Arc<Publication>, JointCursor)>,
+    /// What turned out to be gone meanwhile; to be told before `messages`.
+    pub gaps: Vec<Missed>,
+    /// Subscriptions that are live from now on; to be told after `messages`.
+    pub caught_up: Vec<SubscriptionId>,
+}
+
+/// Something to tell a subscriber between its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// It missed something.
+    Gap(Missed),
+    /// A source lost its broker.
+    Outage(Arc<str>),
+    /// It has it back.
+    Restored(Arc<str>),
+}
+
+/// What the shard took in one turn.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Whether there may be more to take at once.
+    pub more: bool,
+    /// To be told before the turn's messages.
+    pub notices: Vec<(SubscriberId, Notice)>,
+}
+
+/// The sole owner of its subscribers.
+#[derive(Debug)]
+pub struct Shard {
+    lanes: Vec<Lane>,
+    /// Where every source is, in the order of the lanes: part of each live message's joint cursor.
+    positions: Vec<(Arc<SourceInfo>, u64)>,
+    subscribers: Vec<Subscriber>,
+    free: Vec<SubscriberId>,
+    turn: Turn,
+    next_lane: usize,
+}
+
+#[derive(Debug, Default)]
+struct Subscriber {
+    subscriptions: Vec<Subscription>,
+    form: Option<CursorForm>,
+}
+
+impl Shard {
+    /// A shard without subscribers that starts at the present end of every log.
+    pub fn new(hub: &Hub) -> Self {
+        let lanes: Vec<Lane> = hub.sources().iter().map(|state| Lane::new(state.clone())).collect();
+        let positions = lanes.iter().map(|lane| (lane.info().clone(), lane.position())).collect();
+        Self { lanes, positions, subscribers: Vec::new(), free: Vec::new(), turn: Turn::default(), next_lane: 0 }
+    }
+
+    /// Admits a subscriber. Its id is dense and is used again after it left.
+    pub fn join(&mut self, form: CursorForm) -> SubscriberId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.subscribers.push(Subscriber::default());
+            SubscriberId(self.subscribers.len() as u32 - 1)
+        });
+        if let Some(subscriber) = self.subscribers.get_mut(id.index()) {
+            subscriber.form = Some(form);
+        }
+        self.turn.admit(id);
+        id
+    }
+
+    /// Ends all its subscriptions and forgets it.
+    pub fn leave(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        if subscriber.form.take().is_none() {
+            return;
+        }
+        self.silence(id);
+        self.free.push(id);
+    }
+
+    /// Opens a subscription: interest in its pattern is claimed from now on.
+    ///
+    /// # Errors
+    /// When it names a source that there is not.
+    pub fn subscribe(&mut self, id: SubscriberId, request: SubscribeRequest) -> Result<Opening, Refusal> {
+        let sources = self.sources_of(request.source.as_deref())?;
+        let mut pattern = request.pattern;
+        let mut parts = Vec::with_capacity(sources.len());
+        let mut claims = Vec::with_capacity(sources.len());
+        for source in sources {
+            let lane = &mut self.lanes[source.index()];
+            let (shared, claim) = lane.claim(&pattern);
+            pattern = shared;
+            let name = &lane.info().name;
+            let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
+            parts.push(Part { source, judged_until: 0, progress: Progress::Waiting { after } });
+            claims.push(claim);
+        }
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(Opening { claims }) };
+        subscriber.subscriptions.reserve_exact(1);
+        subscriber.subscriptions.push(Subscription::new(request.id, pattern, request.last, parts));
+        Ok(Opening { claims })
+    }
+
+    /// Whether every claim of an opening stands, or the first refusal.
+    ///
+    /// # Errors
+    /// The source's sentence.
+    pub fn stands(opening: &Opening) -> Result<bool, Refusal> {
+        let mut all = true;
+        for claim in &opening.claims {
+            match claim.standing() {
+                Standing::Stands => {}
+                Standing::Wanted => all = false,
+                Standing::Refused(sentence) => return Err(Refusal::Refused(sentence)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Starts a subscription whose bindings stand, and with a joint cursor all others that waited for it.
+    ///
+    /// An older subscription on the same pattern ends in the same moment, so that no message falls between the two.
+    pub fn activate(&mut self, id: SubscriberId, subscription: SubscriptionId) -> Vec<Activated> {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Vec::new() };
+        let Some(found) = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription) else {
+            return Vec::new();
+        };
+        found.stands = true;
+        if subscriber.form == Some(CursorForm::Joint) {
+            if subscriber.subscriptions.iter().any(|known| !known.stands) {
+                return Vec::new();
+            }
+            let waiting: Vec<SubscriptionId> =
+                subscriber.subscriptions.iter().filter(|known| known.is_waiting()).map(|known| known.id).collect();
+            let activated = waiting.into_iter().filter_map(|waiting| self.start(id, waiting)).collect();
+            self.go_live_together(id);
+            return activated;
+        }
+        self.start(id, subscription).into_iter().collect()
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, id: SubscriberId, subscription: SubscriptionId) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let Some(position) = subscriber.subscriptions.iter().position(|known| known.id == subscription) else { return };
+        let ended = subscriber.subscriptions.remove(position);
+        subscriber.subscriptions.shrink_to_fit();
+        close(&mut self.lanes, id, &ended);
+    }
+
+    /// Ends all subscriptions of a subscriber that stays, because its session is over and only its farewell is not.
+    pub fn silence(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        for subscription in std::mem::take(&mut subscriber.subscriptions) {
+            close(&mut self.lanes, id, &subscription);
+        }
+        self.turn.forget(id);
+    }
+
+    /// Whether a subscriber has something to be replayed: to be asked when its socket has drained.
+    pub fn has_replay(&self, id: SubscriberId) -> bool {
+        self.subscribers
+            .get(id.index())
+            .is_some_and(|subscriber| subscriber.subscriptions.iter().any(Subscription::is_replaying))
+    }
+
+    /// Where a subscriber stands in every source that it reads.
+    pub fn cursors(&self, id: SubscriberId) -> JointCursor {
+        let Some(subscriber) = self.subscribers.get(id.index()) else { return JointCursor::default() };
+        let of_lane = |(info, position): &(Arc<SourceInfo>, u64)| {
+            let floor = subscriber.floor(info.id, *position)?;
+            Some((info.name.to_string(), Cursor { epoch: info.epoch, offset: floor }))
+        };
+        JointCursor(self.positions.iter().filter_map(of_lane).collect())
+    }
+
+    /// Where the shard is in every source.
+    pub fn positions(&self) -> &[(Arc<SourceInfo>, u64)] {
+        &self.positions
+    }
+
+    /// The turn, to be flushed after [`Self::take`], with the positions that belong into its messages.
+    pub fn turn(&mut self) -> (&mut Turn, &[(Arc<SourceInfo>, u64)]) {
+        (&mut self.turn, &self.positions)
+    }
+
+    /// Sources that lost their broker after they had it once.
+    pub fn outages(&self, id: SubscriberId) -> Vec<Arc<str>> {
+        let Some(subscriber) = self.subscribers.get(id.index()) else { return Vec::new() };
+        let reads = |lane: &&Lane| subscriber.floor(lane.info().id, 0).is_some();
+        self.lanes.iter().filter(reads).filter(|lane| lane.is_out()).map(|lane| lane.info().name.clone()).collect()
+    }
+
+    /// Takes the next turn: what one source has for this shard, matched and pushed.
+    ///
+    /// One source at a time, so that the positions of all others hold for every message of the turn.
+    pub fn take(&mut self, bounds: ReadBounds) -> Taken {
+        let mut taken = Taken::default();
+        for _ in 0..self.lanes.len() {
+            let number = self.next_lane % self.lanes.len();
+            self.next_lane = number + 1;
+            let read = self.lanes[number].read_on(bounds);
+            self.positions[number].1 = self.lanes[number].position();
+            self.tell(number, &read, &mut taken.notices);
+            for publication in read.publications {
+                let (index, turn) = (self.lanes[number].index_mut(), &mut self.turn);
+                turn.open(publication.clone());
+                for (_, subscribers) in index.fan_out(&publication.draft.topic) {
+                    turn.push(subscribers);
+                }
+            }
+            if read.something {
+                taken.more = true;
+                break;
+            }
+        }
+        taken
+    }
+
+    /// The next piece of a subscriber's replay, of about `bounds`; empty when it has none or waits for the shard itself.
+    pub fn replay(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Replay::default() };
+        let mut replay = Replay::default();
+        match subscriber.form {
+            Some(CursorForm::Joint) => {
+                subscription::replay_jointly(&mut subscriber.subscriptions, &self.lanes, bounds, &mut replay);
+                replay.caught_up = self.go_live_together(id);
+            }
+            _ => {
+                let Some(number) = subscriber.subscriptions.iter().position(Subscription::is_replaying) else {
+                    return replay;
+                };
+                subscription::replay_one(&mut subscriber.subscriptions, number, &self.lanes, bounds, &mut replay);
+                self.go_live(id, number, &mut replay.caught_up);
+            }
+        }
+        replay
+    }
+
+    fn sources_of(&self, only: Option<&str>) -> Result<Vec<SourceId>, Refusal> {
+        let all = self.lanes.iter().map(|lane| lane.info().id);
+        let Some(name) = only else { return Ok(all.collect()) };
+        let found = self.lanes.iter().find(|lane| &*lane.info().name == name).map(|lane| lane.info().id);
+        found.map(|id| vec![id]).ok_or_else(|| Refusal::UnknownSource(name.to_owned()))
+    }
+
+    /// Decides where each part of a subscription starts, and ends the one that it replaces.
+    fn start(&mut self, id: SubscriberId, subscription: SubscriptionId) -> Option<Activated> {
+        let subscriber = self.subscribers.get_mut(id.index())?;
+        let joint = subscriber.form == Some(CursorForm::Joint);
+        let number = subscriber.subscriptions.iter().position(|known| known.id == subscription)?;
+        let activated = subscriber.subscriptions.get_mut(number)?.start(&self.lanes);
+        let pattern = &subscriber.subscriptions.get(number)?.pattern;
+        let older =
+            subscriber.subscriptions.iter().position(|known| known.id != subscription && known.pattern == *pattern);
+        if let Some(older) = older {
+            let older = subscriber.subscriptions.remove(older);
+            close(&mut self.lanes, id, &older);
+        }
+        if !joint {
+            let number =
+                self.subscribers.get(id.index())?.subscriptions.iter().position(|known| known.id == subscription)?;
+            self.go_live(id, number, &mut Vec::new());
+        }
+        Some(activated)
+    }
+
+    /// Puts those parts of a subscription into the index that are where the shard is.
+    fn go_live(&mut self, id: SubscriberId, number: usize, caught_up: &mut Vec<SubscriptionId>) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let Some(subscription) = subscriber.subscriptions.get_mut(number) else { return };
+        let replayed = subscription.is_replaying();
+        if subscription.has_list() {
+            return;
+        }
+        for part in &mut subscription.parts {
+            let lane = &mut self.lanes[part.source.index()];
+            if let Progress::Reading { since, read } = part.progress
+                && read == lane.position()
+            {
+                lane.index_mut().insert(&subscription.pattern, id);
+                part.progress = Progress::Live { since };
+            }
+        }
+        if replayed && !subscription.is_replaying() {
+            caught_up.push(subscription.id);
+        }
+    }
+
+    /// With a joint cursor: everything goes live, or nothing does.
+    fn go_live_together(&mut self, id: SubscriberId) -> Vec<SubscriptionId> {
+        let Some(subscriber) = self.subscribers.get(id.index()) else { return Vec::new() };
+        let lanes = &self.lanes;
+        let ready = subscriber.subscriptions.iter().all(|subscription| subscription.is_level(lanes));
+        let count = subscriber.subscriptions.len();
+        let mut caught_up = Vec::new();
+        if ready {
+            (0..count).for_each(|number| self.go_live(id, number, &mut caught_up));
+        }
+        caught_up
+    }
+
+    /// Notices of one lane to everybody who reads it.
+    fn tell(&self, lane: usize, read: &lane::ReadOn, notices: &mut Vec<(SubscriberId, Notice)>) {
+        if read.links.is_empty() && read.missed.is_empty() {
+            return;
+        }
+        let info = self.lanes[lane].info();
+        for (number, subscriber) in self.subscribers.iter().enumerate() {
+            let id = SubscriberId(number as u32);
+            if subscriber.floor(info.id, 0).is_none() {
+                continue;
+            }
+            notices.extend(read.links.iter().map(|link| match link {
+                lane::LinkChange::Down => (id, Notice::Outage(info.name.clone())),
+                lane::LinkChange::Up => (id, Notice::Restored(info.name.clone())),
+            }));
+            for subscription in &subscriber.subscriptions {
+                let news = read.missed.iter().filter(|loss| subscription.hears(info.id, loss.at));
+                notices.extend(news.map(|loss| {
+                    let pattern = subscription.pattern.clone();
+                    let (source, reason, missed) = (info.name.clone(), loss.reason, loss.missed);
+                    (id, Notice::Gap(Missed { pattern, source, reason, missed }))
+                }));
+            }
+        }
+    }
+}
+
+impl Subscriber {
+    /// How far everything of a source was sent, or nothing when it does not read that source.
+    fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
+        self.subscriptions.iter().filter_map(|subscription| subscription.floor(source, position)).min()
+    }
+}
+
+/// Takes a subscription out of the index and gives its claims back.
+fn close(lanes: &mut [Lane], id: SubscriberId, subscription: &Subscription) {
+    for part in &subscription.parts {
+        let Some(lane) = lanes.get_mut(part.source.index()) else { continue };
+        if matches!(part.progress, Progress::Live { .. }) {
+            lane.index_mut().remove(&subscription.pattern, id);
+        }
+        lane.release(&subscription.pattern);
+    }
+}
+
+#[cfg(test)]
+mod tests;

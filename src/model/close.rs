@@ -69,7 +69,7 @@ endings! {
     Internal = 1011, "internal", Yes;
     /// The server restarts.
     Restart = 1012, "restart", Yes;
-    /// The server is full.
+    /// The server is full, or cannot reach its broker.
     TryLater = 1013, "try_later", Later;
     /// The client read too slowly and its outbox was full.
     SlowConsumer = 4400, "slow_consumer", Yes;

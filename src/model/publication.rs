@@ -29,6 +29,20 @@ pub struct SourceInfo {
     pub name: Arc<str>,
     /// Which log this is: drawn anew at each start.
     pub epoch: Epoch,
+    /// How its payloads become frames on `passerelle.v1.raw`.
+    pub raw_frames: RawFrames,
+}
+
+/// How a payload becomes a WebSocket frame on `passerelle.v1.raw`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RawFrames {
+    /// Text when it is UTF-8, else binary.
+    #[default]
+    Auto,
+    /// Text; what is not UTF-8 is skipped.
+    Text,
+    /// Binary.
+    Binary,
 }
 
 /// Milliseconds since 1970.
@@ -90,7 +104,8 @@ pub struct Draft {
 pub struct Publication {
     /// The source and its epoch.
     pub source: Arc<SourceInfo>,
-    /// The position in the source's log: the first is 1, and each is one more than the one before.
+    /// The position in the source's log: above that of the publication before it, and not always by one, because
+    /// holes and new bindings take positions too.
     pub offset: u64,
     /// What the source received.
     pub draft: Draft,

@@ -4,6 +4,7 @@
 //! so two patterns that differ only in how a run of wildcards was written are equal, and no matcher ever
 //! meets `#.#`. The naive [`Pattern::matches`] is the reference that the index is tested against.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +84,11 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         check(text)?;
         Ok(Self(canonical(text).into()))
+    }
+
+    /// `#`: the pattern that matches every topic.
+    pub fn all() -> Self {
+        Self("#".into())
     }
 
     /// The pattern that matches this topic and nothing else, if there is one: a topic with a word `*` or `#` has none.
@@ -235,6 +241,18 @@ fn canonical(text: &str) -> String {
     out.join(".")
 }
 
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Topic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -323,6 +341,22 @@ mod tests {
                 let expected = by_definition(&words_of_pattern, &words(name).collect::<Vec<_>>());
                 assert_eq!(canonical.matches(&topic(name)), expected, "{text} against {name}");
             }
+        }
+    }
+
+    /// The table that the JavaScript client's matcher is tested with too, so that both decide alike.
+    #[test]
+    fn the_shared_table_of_cases_holds() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            pattern: String,
+            topic: String,
+            matches: bool,
+        }
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/data/matching.json")).unwrap();
+        assert!(cases.len() > 100);
+        for Case { pattern: text, topic: name, matches } in cases {
+            assert_eq!(pattern(&text).matches(&topic(&name)), matches, "{text:?} against {name:?}");
         }
     }
 

@@ -1,7 +1,165 @@
-//! sse
+//! Server-Sent Events (HTML Living Standard, section 9.2): blocks whose `data` is the JSON object of `passerelle.v1.json`
+//! and whose `id` is the joint cursor that a browser hands back as `Last-Event-ID`.
+//!
+//! A message has no `event` field, so that `onmessage` fires. One way only: a client of this has nothing to say.
 
-use crate::protocol::{ProtocolId, Subprotocol};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::close::CloseReason;
+use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::publication::SourceInfo;
+use crate::protocol::json::encode;
+use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Live, Outbound, ProtocolId, Subprotocol};
 
 /// The row of the registry.
-pub const SUBPROTOCOL: Subprotocol =
-    Subprotocol { name: "sse", summary: "", negotiable: false, index: ProtocolId(2), encode_live: |_| None };
+pub const SUBPROTOCOL: Subprotocol = Subprotocol {
+    name: "sse",
+    summary: "Server-Sent Events at `/sse?pattern=…`: the JSON objects, with cursors as event ids",
+    negotiable: false,
+    index: ProtocolId(2),
+    failures: Failures::End,
+    codec: |_| Box::new(EventStream),
+    encode_live,
+};
+
+/// The codec.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EventStream;
+
+impl Codec for EventStream {
+    fn decode(&mut self, _: Incoming<'_>) -> Result<Command, Fault> {
+        Err(Fault::Close { reason: CloseReason::UnsupportedData, detail: "an event stream only listens" })
+    }
+
+    fn encode(&self, event: &Event) -> Option<Outbound> {
+        let (name, position) = match event {
+            Event::Replayed { position, .. } => (None, Some(position.to_string())),
+            // Resuming from here loses nothing, because a position is told only when everything before it was sent.
+            Event::Position { cursors } => (Some("position"), Some(cursors.to_string())),
+            Event::Subscribed { .. } => (Some("subscribed"), None),
+            Event::CaughtUp { .. } => (Some("caught_up"), None),
+            Event::Gap(_) => (Some("gap"), None),
+            Event::Outage { .. } => (Some("outage"), None),
+            Event::Restored { .. } => (Some("restored"), None),
+            Event::Goodbye { .. } => (Some("goodbye"), None),
+            // Replies to commands, of which a stream has none. An event named `error` would fire `onerror` besides.
+            Event::Welcome { .. }
+            | Event::Done { .. }
+            | Event::Result { .. }
+            | Event::Error { .. }
+            | Event::Pong { .. } => return None,
+        };
+        Some(Outbound::Text(block(name, position.as_deref(), &encode::event(event))))
+    }
+}
+
+fn encode_live(live: Live<'_>) -> Option<Outbound> {
+    let data = encode::message(live.publication, encode::Stage::Live);
+    Some(Outbound::Text(block(None, Some(&joint(live.positions).to_string()), &data)))
+}
+
+fn joint(positions: &[(Arc<SourceInfo>, u64)]) -> JointCursor {
+    let cursors = positions.iter().map(|(source, offset)| {
+        let cursor = Cursor { epoch: source.epoch, offset: *offset };
+        (source.name.to_string(), cursor)
+    });
+    JointCursor(cursors.collect())
+}
+
+/// A comment, which keeps proxies from taking a quiet stream for a dead one.
+pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+
+/// Tells the browser how long to wait before it connects again.
+pub fn retry(pause: Duration) -> Bytes {
+    format!("retry: {}\n\n", pause.as_millis()).into()
+}
+
+/// One block. Every line of the data gets a field of its own, whichever way the line ends, so that no payload can
+/// start a field or end the block.
+fn block(name: Option<&str>, id: Option<&str>, data: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(data.len() + 64);
+    if let Some(name) = name {
+        push_field(&mut bytes, b"event: ", name.as_bytes());
+    }
+    if let Some(id) = id {
+        push_field(&mut bytes, b"id: ", id.as_bytes());
+    }
+    for line in lines(data) {
+        push_field(&mut bytes, b"data: ", line);
+    }
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+fn push_field(bytes: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(value);
+    bytes.push(b'\n');
+}
+
+/// The lines of a text that may end in LF, CR or both. JSON has line breaks only between its tokens, so those that
+/// are joined again with LF mean the same, and an empty line can be left out.
+fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cursor::Epoch;
+    use crate::model::publication::RawFrames;
+    use crate::protocol::tests::publication_from;
+
+    fn live(payload: &'static [u8]) -> String {
+        let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
+        let positions = [(publication.source.clone(), publication.offset)];
+        match encode_live(Live { publication: &publication, positions: &positions }) {
+            Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_block_with_the_joint_cursor() {
+        let expected = "id: events~1.3\ndata: {\"op\":\"message\",\"source\":\"events\",\"topic\":\"a.b\",\
+                        \"cursor\":\"1.3\",\"data\":{\"x\":1},\"timestamp_ms\":1000}\n\n";
+        assert_eq!(live(b"{\"x\":1}"), expected);
+    }
+
+    #[test]
+    fn no_payload_can_start_a_field_or_end_the_block() {
+        for payload in [b"[1,\n\n2,\r\r3\r\n\r\n]".as_slice(), b"x\n\nevent: goodbye\n\n", b"\r\rdata: {}\r\n"] {
+            let block = live(payload);
+            let body = block.strip_suffix("\n\n").unwrap();
+            assert!(!body.contains("\n\n") && !body.contains('\r'), "{block:?}");
+            let starts = ["id: ", "data: "];
+            assert!(body.split('\n').all(|line| starts.iter().any(|start| line.starts_with(start))), "{block:?}");
+            let data: Vec<&str> = body.split('\n').filter_map(|line| line.strip_prefix("data: ")).collect();
+            assert!(serde_json::from_str::<serde_json::Value>(&data.join("\n")).is_ok(), "{block:?}");
+        }
+    }
+
+    #[test]
+    fn a_position_moves_the_id_and_a_subscription_does_not() {
+        let cursor = Cursor { epoch: Epoch(1), offset: 9 };
+        let cursors = JointCursor(vec![("events".into(), cursor)]);
+        let text = |event: &Event| match EventStream.encode(event) {
+            Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let position = text(&Event::Position { cursors: cursors.clone() });
+        assert!(position.starts_with("event: position\nid: events~1.9\ndata: {"), "{position}");
+        let pattern = crate::model::topic::Pattern::parse("a").unwrap();
+        let subscribed = text(&Event::Subscribed { id: None, pattern, cursors, resumed: true });
+        assert!(subscribed.starts_with("event: subscribed\ndata: {"), "{subscribed}");
+    }
+
+    #[test]
+    fn heartbeat_and_retry_are_blocks_of_their_own() {
+        assert_eq!(&*HEARTBEAT, b":\n\n");
+        assert_eq!(&*retry(Duration::from_secs(3)), b"retry: 3000\n\n");
+    }
+}

@@ -1,12 +1,45 @@
-//! passerelle.v1.json
+//! `passerelle.v1.json`: one JSON object a text message, both ways. The words are those of contract and `docs/protocol.md`.
+//!
+//! Reading lies in [`decode`], writing in [`encode`]; how a payload is shown in [`payload`]. No session state lives here:
+//! the codec has no size.
 
-use crate::protocol::{ProtocolId, Subprotocol};
+mod decode;
+pub(crate) mod encode;
+mod fields;
+mod headers;
+pub(crate) mod payload;
+mod write;
+
+pub use decode::{HEADERS_JSON_BYTES_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX};
+pub use payload::PAYLOAD_DEPTH_MAX;
+
+use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Live, Outbound, ProtocolId, Subprotocol};
 
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     name: "passerelle.v1.json",
-    summary: "",
+    summary: "JSON objects: subscribe, publish, call, resume; what the JavaScript client speaks",
     negotiable: true,
     index: ProtocolId(0),
-    encode_live: |_| None,
+    failures: Failures::Told,
+    codec: |_| Box::new(Json),
+    encode_live,
 };
+
+/// The codec.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Json;
+
+impl Codec for Json {
+    fn decode(&mut self, message: Incoming<'_>) -> Result<Command, Fault> {
+        decode::command(message)
+    }
+
+    fn encode(&self, event: &Event) -> Option<Outbound> {
+        Some(Outbound::Text(encode::event(event).into()))
+    }
+}
+
+fn encode_live(live: Live<'_>) -> Option<Outbound> {
+    Some(Outbound::Text(encode::message(live.publication, encode::Stage::Live).into()))
+}

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
 use crate::model::topic::{Pattern, Topic};
@@ -215,21 +216,6 @@ pub struct Gap {
     pub reason: GapReason,
 }
 
-/// Why something was missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GapReason {
-    /// The reader was too slow.
-    Slow,
-    /// The log no longer reaches back so far.
-    Expired,
-    /// The link to the broker was away.
-    Outage,
-    /// Nobody had asked the broker for these topics at the time.
-    Unbound,
-    /// The cursor is not of this log.
-    UnknownCursor,
-}
-
 /// Codes of errors; the fixed list of `docs/protocol.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -312,8 +298,28 @@ pub struct Subprotocol {
     pub negotiable: bool,
     /// Which row this is: indexes metrics and frame caches.
     pub index: ProtocolId,
+    /// What becomes of a session when something that its client asked for fails.
+    pub failures: Failures,
+    /// A codec for one new session.
+    pub codec: fn(Opening) -> Box<dyn Codec + Send>,
     /// Encodes a live message once for everybody; nothing when this protocol cannot carry it.
     pub encode_live: fn(Live<'_>) -> Option<Outbound>,
+}
+
+/// What a codec is told of the request that opened its session.
+#[derive(Debug, Clone, Default)]
+pub struct Opening {
+    /// The topic of everything that the client sends, where the protocol itself names none: `?publish=TOPIC`.
+    pub publish: Option<Topic>,
+}
+
+/// What becomes of a session when something that its client asked for fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failures {
+    /// The client is told, and the session goes on.
+    Told,
+    /// The protocol has no word for an error: the session ends, and the closing frame says why.
+    End,
 }
 
 /// Index of a row in [`REGISTRY`].
@@ -322,19 +328,6 @@ pub struct ProtocolId(pub u8);
 
 /// Every subprotocol, in no particular order of preference: the client's order decides.
 pub static REGISTRY: &[Subprotocol] = &[json::SUBPROTOCOL, raw::SUBPROTOCOL, event_stream::SUBPROTOCOL];
-
-impl GapReason {
-    /// As it is written in every protocol and on the metric.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Slow => "slow",
-            Self::Expired => "expired",
-            Self::Outage => "outage",
-            Self::Unbound => "unbound",
-            Self::UnknownCursor => "unknown_cursor",
-        }
-    }
-}
 
 impl ErrorCode {
     /// Every code.
@@ -397,3 +390,6 @@ pub fn pattern_field(id: &CommandId, field: &str, text: &str) -> Result<Pattern,
 pub fn bad_field(id: &CommandId, message: String) -> Fault {
     Fault::Reply { id: id.clone(), code: ErrorCode::BadField, message }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

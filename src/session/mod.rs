@@ -1,6 +1,16 @@
 //! One client's conversation as a pure state machine: commands and completions in, actions out.
 //!
 //! A session knows no socket, no protocol's bytes, no hub and no clock. The driver feeds it and does what it asks.
+//! The words stand here; the state machine is [`Session`].
+
+mod conversation;
+mod description;
+pub mod limits;
+mod subscriptions;
+mod upward;
+
+pub use conversation::{Session, Start};
+pub use description::Description;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,3 +149,6 @@ pub enum SubscribeRefusal {
     /// The source cannot be bound so; the sentence says what to do.
     Refused(String),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,843 @@
+// @ts-check
+// The passerelle client: one ES module without dependencies, for browsers and Node.js.
+//
+// It speaks the subprotocol `passerelle.v1.json` over one WebSocket, comes back after a lost line and goes on
+// where it was. It must not know AMQP, the page it runs in, or what a cursor looks like inside.
+
+const SUBPROTOCOL = "passerelle.v1.json";
+/** How many delivered messages a replaying subscription remembers, so as not to deliver them twice. */
+const AHEAD_MAX = 10_000;
+/** How many messages wait for a reader of the async iterator. */
+const UNREAD_MAX = 10_000;
+/** How many requests wait for the line to open. */
+const WAITING_MAX = 1_000;
+/** A line that stood for this long counts as good: the backoff starts anew after it. */
+const GOOD_LINE_MS = 10_000;
+/** How long the server has to say `welcome`. */
+const WELCOME_MS = 20_000;
+/** How long a line that is in doubt has to show a sign of life. */
+const PROBE_MS = 5_000;
+
+/**
+ * @typedef {Record<string, string>} CursorsBySource The newest cursor of each source, by the source's name.
+ * @typedef {{source: string, topic: string, cursor: string, data: any, timestamp_ms: number, content_type?: string,
+ *   headers?: Record<string, any>, message_id?: string, redelivered?: boolean, replay?: boolean}} Message
+ *   `data` is the JSON value, a string for other text, a `Uint8Array` for other bytes.
+ * @typedef {{pattern?: string, topic?: string, source: string | null, missed: number | null, reason: string}} Gap
+ * @typedef {{after?: CursorsBySource, last?: number, source?: string, onmessage?: (message: Message) => void,
+ *   ongap?: (gap: Gap) => void}} SubscribeOptions
+ * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean}} PublishOptions
+ * @typedef {"connecting" | "open" | "waiting" | "closed"} State
+ * @typedef {{now: () => number, after: (ms: number, run: () => void) => () => void, random: () => number}} Clock
+ * @typedef {{token?: string | ((last: {rejected: boolean}) => string | undefined | Promise<string | undefined>),
+ *   client?: string, WebSocket?: any, backoff_min_ms?: number, backoff_max_ms?: number, later_ms?: number,
+ *   wait_ms?: number, clock?: Clock}} Options
+ */
+
+/** An error with one of the codes of the protocol, such as `unroutable`, `forbidden` or `unavailable`. */
+export class PasserelleError extends Error {
+  /** @param {string} code @param {string} message */
+  constructor(code, message) {
+    super(message);
+    this.name = "PasserelleError";
+    this.code = code;
+  }
+}
+
+/**
+ * Opens a line that stays: it reconnects by itself until `close()` or an ending that forbids it.
+ * @param {string | URL | Options} [url] By default `ws` beside the place this module was loaded from.
+ * @param {Options} [options]
+ * @returns {Client}
+ */
+export function connect(url, options) {
+  if (url !== undefined && typeof url !== "string" && !(url instanceof URL)) return new Client(beside(), url);
+  return new Client(url === undefined ? beside() : socketUrl(url), options ?? {});
+}
+
+/** Where this module came from is where the server is, path prefix included. */
+const beside = () => socketUrl(new URL("ws", import.meta.url));
+
+/** @param {string | URL} url @returns {string} */
+function socketUrl(url) {
+  const absolute = new URL(url, /** @type {any} */ (globalThis).location?.href);
+  absolute.protocol = absolute.protocol.replace(/^http/, "ws");
+  if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`connect needs a ws: or http: URL (you gave ${url})`);
+  return absolute.href;
+}
+
+/**
+ * Whether to come back after a close code: the table of the protocol. Codes it does not name are lost lines.
+ * @param {number} code
+ * @returns {"no" | "yes" | "later" | "token"}
+ */
+export function comeBack(code) {
+  if ([1000, 1002, 1003, 1007, 1008, 1009, 4403].includes(code)) return "no";
+  if (code === 1013 || code === 4429) return "later";
+  return code === 4401 ? "token" : "yes";
+}
+
+/** The words of a topic or pattern; the empty text has none. @param {string} text */
+const words = (text) => (text === "" ? [] : text.split("."));
+
+/**
+ * The canonical form in which the server names a pattern: in a run of wildcards `*` first, then at most one `#`.
+ * @param {string} pattern
+ */
+export function canonical(pattern) {
+  /** @type {string[]} */
+  const out = [];
+  let hash = false;
+  for (const word of words(pattern)) {
+    if (word === "#") {
+      hash = true;
+      continue;
+    }
+    if (hash && word !== "*") {
+      out.push("#");
+      hash = false;
+    }
+    out.push(word);
+  }
+  if (hash) out.push("#");
+  return out.join(".");
+}
+
+/**
+ * Whether a topic matches a pattern, as RabbitMQ's topic exchange decides it. Never takes more steps than there
+ * are words in the one times words in the other.
+ * @param {string} pattern @param {string} topic
+ */
+export function matches(pattern, topic) {
+  if (pattern === "#" || (pattern === topic && !/[*#]/.test(pattern))) return true;
+  const names = words(topic);
+  // `reachable[i]`: the pattern's words so far can stand for exactly the first `i` words of the topic.
+  let reachable = [true, ...names.map(() => false)];
+  for (const word of words(pattern)) {
+    if (word === "#") {
+      const first = reachable.indexOf(true);
+      reachable = reachable.map((_, position) => first >= 0 && position >= first);
+    } else {
+      reachable = reachable.map(
+        (_, position) => position > 0 && reachable[position - 1] && (word === "*" || word === names[position - 1]),
+      );
+    }
+  }
+  return reachable[names.length];
+}
+
+/**
+ * What one subscription has seen, and so where it goes on after a lost line.
+ *
+ * Live messages move every subscription that is caught up, whether they match it or not: a session gets each
+ * source's messages in order, so all that matched before has come. They must not move one that still replays,
+ * because older messages are on their way to it; those that it got early are remembered instead.
+ */
+class Progress {
+  /** @param {CursorsBySource} after Where to start; empty for now. */
+  constructor(after) {
+    /** What a subscribe hands back as `after`. @type {CursorsBySource} */
+    this.saved = { ...after };
+    /** The newest that is known while a replay runs; it counts once that has caught up. @type {CursorsBySource} */
+    this.newest = {};
+    /** What was delivered although `saved` does not cover it. @type {Set<string>} */
+    this.ahead = new Set();
+    /** Whether older messages are still to come: from before the subscribe is sent until `caught_up`. */
+    this.replaying = false;
+  }
+
+  /** Whether there is a place to go on from. */
+  get resumes() {
+    return Object.keys(this.saved).length > 0;
+  }
+
+  /** Starts over on a new line. @param {boolean} replays */
+  begin(replays) {
+    this.replaying = replays;
+    this.newest = {};
+  }
+
+  /** Takes over where the session stands: `subscribed` and `position`. @param {CursorsBySource} cursors */
+  stand(cursors) {
+    Object.assign(this.replaying ? this.newest : this.saved, cursors);
+  }
+
+  caughtUp() {
+    this.replaying = false;
+    Object.assign(this.saved, this.newest);
+    this.ahead.clear();
+  }
+
+  /** Whether to deliver a live message. @param {Message} message @param {boolean} matching */
+  live(message, matching) {
+    if (this.replaying) {
+      this.newest[message.source] = message.cursor;
+      return matching && this.#remember(message);
+    }
+    const fresh = this.saved[message.source] !== message.cursor;
+    this.saved[message.source] = message.cursor;
+    return matching && fresh;
+  }
+
+  /**
+   * Whether to deliver a message of a replay that matches. When several replay at once it may belong to another,
+   * so it is remembered and moves nothing: at worst it comes again and is dropped here.
+   * @param {Message} message @param {boolean} alone
+   */
+  replayed(message, alone) {
+    if (!this.replaying) return false;
+    const moves = alone && this.resumes;
+    const fresh = moves ? !this.ahead.has(identity(message)) : this.#remember(message);
+    if (moves) this.saved[message.source] = message.cursor;
+    return fresh;
+  }
+
+  /** @param {Message} message */
+  #remember(message) {
+    const key = identity(message);
+    if (this.ahead.has(key)) return false;
+    this.ahead.add(key);
+    if (this.ahead.size > AHEAD_MAX) this.ahead.delete(this.ahead.values().next().value ?? "");
+    return true;
+  }
+}
+
+/** @param {Message} message */
+const identity = (message) => `${message.source} ${message.cursor}`;
+
+/**
+ * One pattern that is listened to: by `onmessage`, or by `for await (const message of subscription)`.
+ * @implements {AsyncIterable<Message>}
+ */
+export class Subscription {
+  /** Not on the wire, asked for, answered by `subscribed`. @type {"idle" | "asked" | "standing"} */ _stage = "idle";
+  /** The id of the subscribe on the wire. @type {number | null} */ _id = null;
+  /** With whom it replays: see `#pump`. */ _turn = "";
+  /** @type {Message[]} */ #unread = [];
+  /** @type {{resolve: (result: IteratorResult<Message>) => void, reject: (error: Error) => void}[]} */ #readers = [];
+  /** @type {{error: Error | null} | null} */ #ended = null;
+
+  /** @param {Client} client @param {string} pattern @param {SubscribeOptions} options */
+  constructor(client, pattern, options) {
+    this.client = client;
+    this.pattern = canonical(pattern);
+    this.options = options;
+    this._progress = new Progress(options.after ?? {});
+    this._resolve = (/** @type {{resumed: boolean}} */ _) => {};
+    this._reject = (/** @type {Error} */ _) => {};
+    /**
+     * Resolves once every matching message published from then on will come; `resumed` says whether it is certain
+     * that nothing after `after` was missed. Rejects when the server refuses.
+     * @type {Promise<{resumed: boolean}>}
+     */
+    this.ready = new Promise((resolve, reject) => {
+      this._resolve = resolve;
+      this._reject = reject;
+    });
+    this.ready.catch(() => {}); // The refusal is an event of the client too; nobody has to await this.
+    this._progress.begin(this._replayKey() !== "");
+  }
+
+  /** The newest cursor of each source: keep it to go on there after a reload, with `after`. @returns {CursorsBySource} */
+  get cursors() {
+    return { ...this._progress.saved };
+  }
+
+  unsubscribe() {
+    this.client.unsubscribe(this.pattern);
+  }
+
+  /** @returns {AsyncIterator<Message>} */
+  [Symbol.asyncIterator]() {
+    return {
+      next: () => this.#next(),
+      return: async () => {
+        this.unsubscribe();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  /** @returns {Promise<IteratorResult<Message>>} */
+  async #next() {
+    const message = this.#unread.shift();
+    if (message) return { done: false, value: message };
+    if (this.#ended?.error) throw this.#ended.error;
+    if (this.#ended) return { done: true, value: undefined };
+    return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
+  }
+
+  /** What this subscription asks to be sent again; two with the same key can replay together. Empty: nothing. */
+  _replayKey() {
+    const cursors = Object.entries(this._progress.saved).sort(([one], [other]) => (one < other ? -1 : 1));
+    if (cursors.length > 0) return JSON.stringify(cursors);
+    return this.options.last ? `last of ${this.pattern}` : "";
+  }
+
+  /** @param {Message} message */
+  _deliver(message) {
+    if (this.options.onmessage) return guarded(this.options.onmessage, message);
+    const reader = this.#readers.shift();
+    if (reader) return reader.resolve({ done: false, value: message });
+    this.#unread.push(message);
+    if (this.#unread.length <= UNREAD_MAX) return;
+    const missed = this.#unread.splice(0, UNREAD_MAX / 2).length;
+    this.client._gap({ pattern: this.pattern, source: null, missed, reason: "slow" }, this);
+  }
+
+  /** @param {PasserelleError | null} error */
+  _end(error) {
+    this.#ended ??= { error };
+    this._reject(error ?? new PasserelleError("closed", `'${this.pattern}' was unsubscribed`));
+    for (const reader of this.#readers.splice(0)) {
+      if (error) reader.reject(error);
+      else reader.resolve({ done: true, value: undefined });
+    }
+  }
+}
+
+/** Runs what the page gave us; its faults are the page's and must not break the line. */
+function guarded(/** @type {(argument: any) => void} */ run, /** @type {any} */ argument) {
+  try {
+    run(argument);
+  } catch (error) {
+    (globalThis.reportError ?? console.error)(error);
+  }
+}
+
+/** @type {Clock} */
+const WALL_CLOCK = {
+  now: () => performance.now(),
+  after: (ms, run) => {
+    const timer = setTimeout(run, ms);
+    return () => clearTimeout(timer);
+  },
+  random: Math.random,
+};
+
+/** A line to passerelle, with its subscriptions. Made by {@link connect}. */
+export class Client {
+  /** @type {State} */ state = "connecting";
+  /** What the server said last: `connection`, `heartbeat_ms`, `user` and so on. @type {Record<string, any> | null} */ welcome =
+    null;
+
+  #url;
+  #options;
+  #clock;
+  #socket = /** @type {any} */ (null);
+  #attempt = 0;
+  #openedAt = 0;
+  #heardAt = 0;
+  #nextId = 1;
+  /** The id of the `connect` whose `welcome` opens the line; null when the first `welcome` does. */
+  #connectId = /** @type {number | null} */ (null);
+  #token = /** @type {string | undefined} */ (undefined);
+  #goodbyeMs = /** @type {number | null} */ (null);
+  /** Whether the present wait may be cut short: only when nobody asked us to wait. */
+  #hasty = false;
+  /** The one timer of the line's life: to come back, for the welcome, or the watchdog. */
+  #cancelTimer = () => {};
+  #cancelPump = () => {};
+  /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */ #requests = new Map();
+  /** @type {Set<() => void>} */ #waiting = new Set();
+  /** @type {Map<string, Subscription>} */ #subscriptions = new Map();
+  /** @type {Map<string, Set<(detail: any) => void>>} */ #listeners = new Map();
+  #wake = () => this.#woken();
+
+  /** @param {string} url @param {Options} options */
+  constructor(url, options) {
+    this.#url = url;
+    this.#options = { backoff_min_ms: 250, backoff_max_ms: 30_000, later_ms: 30_000, wait_ms: 10_000, ...options };
+    this.#clock = options.clock ?? WALL_CLOCK;
+    globalThis.addEventListener?.("online", this.#wake);
+    /** @type {any} */ (globalThis).document?.addEventListener("visibilitychange", this.#wake);
+    // A turn later, so that whoever called connect() can listen first.
+    queueMicrotask(() => this.#dial(false));
+  }
+
+  /**
+   * Listens to `open` (the welcome), `close` ({code, reason, reconnect_in_ms}; null is for good), `state` ({state}),
+   * `gap`, `outage` and `restored` ({source}), `position` ({cursors}), `error`. Returns what ends the listening.
+   * @param {"open" | "close" | "state" | "gap" | "outage" | "restored" | "position" | "error"} event
+   * @param {(detail: any) => void} listener
+   */
+  on(event, listener) {
+    const listeners = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /**
+   * @param {string} pattern A topic, or a pattern with `*` (one word) and `#` (any number of words).
+   * @param {SubscribeOptions | ((message: Message) => void)} [options] Or just the function that takes the messages.
+   * @returns {Subscription}
+   */
+  subscribe(pattern, options = {}) {
+    if (typeof pattern !== "string") throw new TypeError(`subscribe needs a pattern (you gave ${pattern})`);
+    const settled = typeof options === "function" ? { onmessage: options } : options;
+    const subscription = new Subscription(this, pattern, settled);
+    if (this.state === "closed") throw new PasserelleError("closed", "this client is closed: connect() again");
+    if (this.#subscriptions.has(subscription.pattern)) {
+      throw new PasserelleError("duplicate", `already subscribed to '${subscription.pattern}': unsubscribe it first`);
+    }
+    this.#subscriptions.set(subscription.pattern, subscription);
+    this.#pump();
+    return subscription;
+  }
+
+  /** Ends the subscription on this pattern, if there is one. @param {string} pattern */
+  unsubscribe(pattern) {
+    const subscription = this.#subscriptions.get(canonical(pattern));
+    if (!subscription) return;
+    this.#subscriptions.delete(subscription.pattern);
+    if (this.state === "open" && subscription._stage !== "idle") {
+      this.#request({ op: "unsubscribe", pattern: subscription.pattern }).catch(() => {});
+    }
+    subscription._end(null);
+    this.#pump();
+  }
+
+  /**
+   * Publishes and waits for the broker's confirm; `routed` says whether any queue got it. Bytes go as they are,
+   * anything else as JSON. While the line is away it waits for `wait_ms`, then rejects with `unavailable`.
+   * @param {string} topic @param {any} data @param {PublishOptions} [options]
+   * @returns {Promise<{routed: boolean}>}
+   */
+  async publish(topic, data, options = {}) {
+    const { routed } = await this.#request({ op: "publish", topic, ...body(data), ...options });
+    return { routed };
+  }
+
+  /**
+   * Asks a service behind the broker and resolves with its answer (`data`, `headers`, `content_type`).
+   * @param {string} topic @param {any} data @param {{timeout_ms?: number, headers?: Record<string, any>}} [options]
+   * @returns {Promise<{data: any, headers?: Record<string, any>, content_type?: string}>}
+   */
+  async call(topic, data, options = {}) {
+    const { op: _, id: __, ...reply } = await this.#request({ op: "call", topic, ...body(data), ...options });
+    return decoded(reply);
+  }
+
+  /** Resolves with the milliseconds to the server and back. @returns {Promise<number>} */
+  async ping() {
+    const sent = this.#clock.now();
+    await this.#request({ op: "ping" });
+    return this.#clock.now() - sent;
+  }
+
+  /** Ends everything: subscriptions, requests, the line. */
+  close() {
+    this.#shut(null, { code: 1000, reason: "" });
+  }
+
+  /** @param {string} event @param {any} detail */
+  #emit(event, detail) {
+    for (const listener of [...(this.#listeners.get(event) ?? [])]) guarded(listener, detail);
+  }
+
+  /** @param {State} state */
+  #become(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.#emit("state", { state });
+  }
+
+  // The line's life: dial, welcome, lost, wait, dial.
+
+  /** @param {boolean} rejected Whether the server refused the last token. */
+  async #dial(rejected) {
+    if (this.state === "closed") return;
+    this.#become("connecting");
+    try {
+      const { token } = this.#options;
+      const fresh = typeof token === "function" ? await token({ rejected }) : token;
+      if (rejected && fresh === this.#token) return this.#refused();
+      this.#token = fresh;
+    } catch (error) {
+      this.#emit("error", error);
+      return this.#retry(this.#backoff(), rejected);
+    }
+    if (/** @type {State} */ (this.state) !== "closed") this.#open();
+  }
+
+  #open() {
+    const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
+    if (!Socket) throw new TypeError("no WebSocket here: give one as the option WebSocket, or use Node.js 22");
+    let socket;
+    try {
+      socket = new Socket(this.#url, [SUBPROTOCOL]);
+    } catch (error) {
+      return this.#shut(new PasserelleError("closed", `no WebSocket to ${this.#url}: ${error}`), {
+        code: 1006,
+        reason: String(error),
+      });
+    }
+    this.#socket = socket;
+    this.#timer(WELCOME_MS, () => this.#drop("no welcome in time"));
+    socket.onopen = () => {
+      this.#connectId = this.#token === undefined ? null : this.#nextId++;
+      if (this.#connectId === null) return;
+      this.#send({ op: "connect", id: this.#connectId, token: this.#token, client: this.#options.client });
+    };
+    socket.onmessage = (/** @type {{data: any}} */ { data }) => this.#receive(data);
+    socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) =>
+      this.#lost(code, String(reason ?? ""));
+    socket.onerror = () => {}; // A close always follows and says more.
+  }
+
+  /** @param {any} welcome */
+  #welcomed(welcome) {
+    this.welcome = welcome;
+    if (this.state === "open" || (this.#connectId !== null && welcome.id !== this.#connectId)) return;
+    this.#openedAt = this.#clock.now();
+    this.#watch();
+    this.#become("open");
+    this.#emit("open", welcome);
+    for (const send of [...this.#waiting]) send();
+    this.#pump();
+  }
+
+  /**
+   * Looks twice a heartbeat whether the line is still heard. A look that comes much too late tells of a page that
+   * slept, not of a dead line: frames may wait behind it, so the server is asked first.
+   */
+  #watch() {
+    const heartbeat = this.welcome?.heartbeat_ms ?? 25_000;
+    const due = this.#clock.now() + heartbeat / 2;
+    this.#timer(heartbeat / 2, () => {
+      const now = this.#clock.now();
+      if (now - this.#heardAt < 2 * heartbeat) return this.#watch();
+      if (now - due > heartbeat / 2) return this.#probe();
+      this.#drop("no sign of life for two heartbeats");
+    });
+  }
+
+  /** Asks a line that is in doubt, and gives it up unless it answers soon. */
+  #probe() {
+    const asked = this.#clock.now();
+    this.ping().catch(() => {});
+    this.#timer(PROBE_MS, () => (this.#heardAt > asked ? this.#watch() : this.#drop("no answer after a pause")));
+  }
+
+  /** The page came to the front or online again: look now instead of whenever its timers run. */
+  #woken() {
+    if (/** @type {any} */ (globalThis).document?.visibilityState === "hidden") return;
+    if (this.state === "open") this.#probe();
+    else if (this.state === "waiting" && this.#hasty) {
+      this.#cancelTimer();
+      this.#dial(false);
+    }
+  }
+
+  /** Gives up a line that may be dead; its own close event may never come. @param {string} reason */
+  #drop(reason) {
+    const socket = this.#socket;
+    this.#lost(1006, reason);
+    try {
+      socket.close(4408, reason);
+    } catch {
+      // It was not even open.
+    }
+  }
+
+  /** @param {number} code @param {string} reason */
+  #lost(code, reason) {
+    this.#letGo();
+    const verdict = comeBack(code);
+    if (verdict === "no")
+      return this.#shut(new PasserelleError("closed", `the server closed with ${code}: ${reason}`), { code, reason });
+    if (verdict === "token" && typeof this.#options.token !== "function") return this.#refused(reason);
+    if (this.#openedAt > 0 && this.#clock.now() - this.#openedAt >= GOOD_LINE_MS) this.#attempt = 0;
+    this.#openedAt = 0;
+    const asked = this.#goodbyeMs;
+    this.#goodbyeMs = null;
+    const later = verdict === "later" ? this.#options.later_ms * (1 + this.#clock.random()) : 0;
+    const wait = asked ?? Math.max(later, this.#backoff());
+    this.#hasty = asked === null && verdict === "yes";
+    this.#emit("close", { code, reason, reconnect_in_ms: wait });
+    this.#retry(wait, verdict === "token");
+  }
+
+  /** Doubles with each try, half of it at random, so that a thousand pages do not come back at once. */
+  #backoff() {
+    const { backoff_min_ms, backoff_max_ms } = this.#options;
+    const full = Math.min(backoff_max_ms, backoff_min_ms * 2 ** Math.min(this.#attempt++, 20));
+    return full / 2 + (full / 2) * this.#clock.random();
+  }
+
+  /** @param {number} ms @param {boolean} rejected */
+  #retry(ms, rejected) {
+    if (this.state === "closed") return;
+    this.#become("waiting");
+    if (/** @type {State} */ (this.state) === "waiting") this.#timer(ms, () => this.#dial(rejected));
+  }
+
+  #refused(reason = "the same token again") {
+    const error = new PasserelleError("unauthenticated", `the server refused the token: ${reason}`);
+    this.#shut(error, { code: 4401, reason });
+  }
+
+  /** Forgets the socket and everything that hung on it. */
+  #letGo() {
+    this.#cancelTimer();
+    this.#cancelPump();
+    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket = null;
+    for (const subscription of this.#subscriptions.values()) {
+      subscription._stage = "idle";
+      subscription._progress.begin(subscription._replayKey() !== "");
+    }
+    const requests = [...this.#requests.values()];
+    this.#requests.clear();
+    const error = new PasserelleError(
+      "unavailable",
+      "the line was lost before the answer: it may or may not have been done",
+    );
+    for (const request of requests) request.reject(error);
+  }
+
+  /** @param {PasserelleError | null} error @param {{code: number, reason: string}} close */
+  #shut(error, close) {
+    if (this.state === "closed") return;
+    const socket = this.#socket;
+    this.#letGo();
+    globalThis.removeEventListener?.("online", this.#wake);
+    /** @type {any} */ (globalThis).document?.removeEventListener("visibilitychange", this.#wake);
+    socket?.close(1000);
+    this.#become("closed");
+    this.#emit("close", { ...close, reconnect_in_ms: null });
+    for (const send of [...this.#waiting]) send();
+    for (const subscription of this.#subscriptions.values()) subscription._end(error);
+    this.#subscriptions.clear();
+  }
+
+  /** @param {number} ms @param {() => void} run */
+  #timer(ms, run) {
+    this.#cancelTimer();
+    this.#cancelTimer = this.#clock.after(ms, run);
+  }
+
+  // Requests: what has an id and is answered once.
+
+  /** @param {Record<string, any>} frame @returns {Promise<any>} */
+  async #request(frame) {
+    if (this.state !== "open") await this.#opened();
+    const id = this.#nextId++;
+    const text = JSON.stringify({ ...frame, id });
+    const limit = this.welcome?.max_message_bytes ?? Infinity;
+    if (text.length * 3 > limit && new TextEncoder().encode(text).length > limit) {
+      throw new PasserelleError("limit", `the message is larger than the ${limit} bytes that the server takes`);
+    }
+    return new Promise((resolve, reject) => {
+      this.#requests.set(id, { resolve, reject });
+      this.#socket.send(text);
+    });
+  }
+
+  /** Waits for the line, with a bound on how long and on how many. @returns {Promise<void>} */
+  #opened() {
+    return new Promise((resolve, reject) => {
+      const unavailable = () =>
+        reject(new PasserelleError("unavailable", `there is no line to the server (${this.state})`));
+      if (this.state === "closed" || this.#waiting.size >= WAITING_MAX) return unavailable();
+      const settle = () => {
+        cancel();
+        this.#waiting.delete(settle);
+        if (this.state === "open") resolve();
+        else unavailable();
+      };
+      const cancel = this.#clock.after(this.#options.wait_ms, settle);
+      this.#waiting.add(settle);
+    });
+  }
+
+  /** @param {Record<string, any>} frame */
+  #send(frame) {
+    this.#socket.send(JSON.stringify(frame));
+  }
+
+  // Subscriptions.
+
+  /**
+   * Asks for every subscription that is not yet on the wire. Those that want to be sent old messages take turns,
+   * except where they stand at the same cursors: a replayed message does not say for whom it is, so nobody who may
+   * already have it replays at the same time.
+   */
+  #pump() {
+    if (this.state !== "open") return;
+    let turn = [...this.#subscriptions.values()].find((one) => one._stage !== "idle" && one._progress.replaying)?._turn;
+    for (const subscription of this.#subscriptions.values()) {
+      if (subscription._stage !== "idle") continue;
+      const key = subscription._replayKey();
+      if (key !== "" && key !== (turn ??= key)) continue;
+      this.#ask(subscription, key);
+    }
+  }
+
+  /** @param {Subscription} subscription @param {string} key */
+  #ask(subscription, key) {
+    const { source, last } = subscription.options;
+    const { saved, resumes } = subscription._progress;
+    subscription._stage = "asked";
+    subscription._turn = key;
+    subscription._id = this.#nextId++;
+    subscription._progress.begin(key !== "");
+    const after = resumes ? saved : undefined;
+    this.#send({
+      op: "subscribe",
+      id: subscription._id,
+      pattern: subscription.pattern,
+      after,
+      last: resumes ? undefined : last,
+      source,
+    });
+  }
+
+  /** @param {Subscription} subscription @param {{code: string, message: string}} error */
+  #subscribeFailed(subscription, error) {
+    const fault = new PasserelleError(error.code, error.message);
+    subscription._stage = "idle";
+    this.#emit("error", fault);
+    if (error.code === "unavailable" || error.code === "timeout") {
+      this.#cancelPump();
+      this.#cancelPump = this.#clock.after(this.#backoff(), () => this.#pump());
+      return;
+    }
+    this.#subscriptions.delete(subscription.pattern);
+    subscription._end(fault);
+    this.#pump();
+  }
+
+  /** @param {any} id */
+  #byId(id) {
+    return [...this.#subscriptions.values()].find((one) => one._id === id && one._stage !== "idle");
+  }
+
+  // What the server says.
+
+  /** @param {any} data */
+  #receive(data) {
+    this.#heardAt = this.#clock.now();
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      return this.#emit("error", new PasserelleError("bad_message", "the server sent something that is not JSON"));
+    }
+    if (frame.op === "message") this.#message(frame);
+    else if (this.#requests.has(frame.id)) this.#answer(frame);
+    else this.#told(frame);
+  }
+
+  /** @param {any} frame */
+  #told(frame) {
+    const { op, id, ...rest } = frame;
+    switch (op) {
+      case "welcome":
+        return this.#welcomed(frame);
+      case "subscribed":
+        return this.#subscribed(frame);
+      case "caught_up":
+        this.#byId(id)?._progress.caughtUp();
+        return this.#pump();
+      case "position":
+        return this.#position(rest);
+      case "gap":
+        return this._gap(rest, this.#subscriptions.get(rest.pattern));
+      case "outage":
+      case "restored":
+        return this.#emit(op, rest);
+      case "goodbye":
+        this.#goodbyeMs = rest.reconnect_in_ms ?? null;
+        return;
+      case "error":
+        return this.#failed(frame);
+    }
+  }
+
+  /** @param {any} frame */
+  #answer(frame) {
+    const request = this.#requests.get(frame.id);
+    this.#requests.delete(frame.id);
+    if (frame.op === "error") request?.reject(new PasserelleError(frame.code, frame.message));
+    else request?.resolve(frame);
+  }
+
+  /** @param {any} frame */
+  #failed(frame) {
+    const subscription = this.#byId(frame.id);
+    if (subscription) return this.#subscribeFailed(subscription, frame);
+    // With an id of ours it is about something that was let go meanwhile, such as a subscribe that was taken back.
+    if (typeof frame.id !== "number") this.#emit("error", new PasserelleError(frame.code, frame.message));
+  }
+
+  /** @param {any} frame */
+  #subscribed(frame) {
+    const subscription = this.#byId(frame.id);
+    if (!subscription) return;
+    subscription._stage = "standing";
+    subscription._progress.stand(frame.cursors ?? {});
+    subscription._resolve({ resumed: frame.resumed === true });
+  }
+
+  /** @param {{cursors: CursorsBySource}} position */
+  #position(position) {
+    for (const { _stage, _progress, options } of this.#subscriptions.values()) {
+      if (_stage !== "standing") continue;
+      const heard = Object.entries(position.cursors ?? {}).filter(([name]) => (options.source ?? name) === name);
+      _progress.stand(Object.fromEntries(heard));
+    }
+    this.#emit("position", position);
+  }
+
+  /** @param {Gap} gap @param {Subscription | undefined} subscription */
+  _gap(gap, subscription) {
+    if (subscription?.options.ongap) guarded(subscription.options.ongap, gap);
+    this.#emit("gap", gap);
+  }
+
+  /** @param {any} frame */
+  #message(frame) {
+    const { op: _, ...bare } = frame;
+    const message = /** @type {Message} */ (decoded(bare));
+    const listening = [...this.#subscriptions.values()].filter((one) => hears(one, message));
+    const matching = listening.filter((one) => matches(one.pattern, message.topic));
+    if (message.replay) {
+      const alone = matching.length === 1;
+      for (const one of matching) if (one._progress.replayed(message, alone)) one._deliver(message);
+      return;
+    }
+    for (const one of listening) {
+      if (one._progress.live(message, matching.includes(one))) one._deliver(message);
+    }
+  }
+}
+
+/**
+ * Whether a message may concern a subscription. A replay is for those on the wire that replay. What is live is for
+ * those that stand, and for those that resume even before they are asked for: it comes only once.
+ * @param {Subscription} subscription @param {Message} message
+ */
+function hears({ options, _stage, _progress }, message) {
+  if ((options.source ?? message.source) !== message.source) return false;
+  if (message.replay) return _stage !== "idle" && _progress.replaying;
+  return _stage === "standing" || (_progress.replaying && _progress.resumes);
+}
+
+/** The fields that carry data on the wire. @param {any} data */
+function body(data) {
+  if (data === undefined) throw new TypeError("there is no data: give null to send null");
+  if (!(data instanceof ArrayBuffer || ArrayBuffer.isView(data))) return { data };
+  const bytes =
+    data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return { data_base64: btoa(text) };
+}
+
+/** Turns `data_base64` into bytes under `data`. @param {any} frame */
+function decoded(frame) {
+  if (frame.data_base64 === undefined) return frame;
+  const { data_base64, ...rest } = frame;
+  return { ...rest, data: Uint8Array.from(atob(data_base64), (character) => character.charCodeAt(0)) };
+}

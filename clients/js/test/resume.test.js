@@ -1,0 +1,284 @@
+// Which subscription gets a message, which cursor it hands back after a lost line, and that nothing comes twice.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { fakeLine, message, openLine, settled, welcomed } from "../testing/fakes.js";
+
+/** Subscribes and collects the numbers of what comes. */
+function collect(line, pattern, options = {}) {
+  const got = [];
+  const subscription = line.client.subscribe(pattern, { ...options, onmessage: ({ data }) => got.push(data) });
+  return { subscription, got };
+}
+
+/** The server answers the newest subscribe of this pattern. */
+function subscribed(line, pattern, number, rest = {}) {
+  const { id } = line.socket.of("subscribe").findLast((frame) => frame.pattern === pattern);
+  line.socket.says({ op: "subscribed", id, pattern, cursors: { events: `c${number}` }, resumed: false, ...rest });
+  return id;
+}
+
+/** The line breaks and comes back. */
+async function reconnect(line) {
+  line.socket.ends(1006);
+  await line.clock.advance(60_000);
+  await welcomed(line);
+}
+
+test("a message goes to every subscription that it matches, and to no other", async () => {
+  const line = await openLine();
+  const [all, stars, other] = ["a.#", "a.*", "b.#"].map((pattern) => collect(line, pattern));
+  for (const pattern of ["a.#", "a.*", "b.#"]) subscribed(line, pattern, 0);
+  line.socket.says(message(1, "a.x"), message(2, "a.x.y"), message(3, "b"), message(4, "c"));
+  assert.deepEqual([all.got, stars.got, other.got], [[1, 2], [1], [3]]);
+});
+
+test("a message that comes again is delivered once", async () => {
+  const line = await openLine();
+  const { got } = collect(line, "a");
+  subscribed(line, "a", 0);
+  line.socket.says(message(1, "a"), message(1, "a"), message(2, "a"));
+  assert.deepEqual(got, [1, 2]);
+});
+
+test("before subscribed nothing is delivered", async () => {
+  const line = await openLine();
+  collect(line, "a.#");
+  subscribed(line, "a.#", 0);
+  const late = collect(line, "a.b");
+  line.socket.says(message(1, "a.b"));
+  subscribed(line, "a.b", 1);
+  line.socket.says(message(2, "a.b"));
+  assert.deepEqual(late.got, [2]);
+});
+
+test("a subscription that is tied to a source hears only that one", async () => {
+  const line = await openLine();
+  const { got, subscription } = collect(line, "#", { source: "audit" });
+  assert.equal(line.socket.of("subscribe")[0].source, "audit");
+  subscribed(line, "#", 0, { cursors: { audit: "d0" } });
+  line.socket.says(message(1, "a"), message(2, "a", { source: "audit", cursor: "d2" }));
+  line.socket.says({ op: "position", cursors: { events: "c9", audit: "d3" } });
+  assert.deepEqual(got, [2]);
+  assert.deepEqual(subscription.cursors, { audit: "d3" });
+});
+
+test("resubscribes with the newest cursor of each source, also where nothing matched", async () => {
+  const line = await openLine();
+  collect(line, "a");
+  collect(line, "quiet");
+  for (const pattern of ["a", "quiet"]) subscribed(line, pattern, 0, { cursors: { events: "c0", audit: "d0" } });
+  line.socket.says(message(1, "a"), message(2, "a"), message(1, "a", { source: "audit", cursor: "d1" }));
+  await reconnect(line);
+  const asked = line.socket.of("subscribe");
+  assert.deepEqual(
+    asked.map(({ pattern }) => pattern),
+    ["a", "quiet"],
+    "they stand at the same place: at once",
+  );
+  for (const { after } of asked) assert.deepEqual(after, { events: "c2", audit: "d1" });
+});
+
+test("a position moves a quiet subscription", async () => {
+  const line = await openLine();
+  const { subscription } = collect(line, "a");
+  subscribed(line, "a", 0);
+  line.socket.says({ op: "position", cursors: { events: "c7", audit: "d7" } });
+  assert.deepEqual(subscription.cursors, { events: "c7", audit: "d7" });
+});
+
+test("while one replays, live messages of another do not move its cursor, and come to it once", async () => {
+  const line = await openLine();
+  const live = collect(line, "a.#");
+  subscribed(line, "a.#", 10);
+  const replaying = collect(line, "a.b", { after: { events: "c3" } });
+  assert.deepEqual(line.socket.of("subscribe").at(-1).after, { events: "c3" });
+  subscribed(line, "a.b", 10);
+  line.socket.says(message(4, "a.b", { replay: true }), message(11, "a.b"), message(12, "a.x"));
+  line.socket.says({ op: "position", cursors: { events: "c12" } });
+  assert.deepEqual(replaying.got, [4, 11]);
+  assert.deepEqual(live.got, [11, 12], "what is replayed was not for it");
+  assert.deepEqual(replaying.subscription.cursors, { events: "c4" });
+  assert.deepEqual(live.subscription.cursors, { events: "c12" });
+
+  await reconnect(line);
+  const [first] = line.socket.of("subscribe");
+  assert.deepEqual(first.after, { events: "c12" });
+  assert.equal(line.socket.of("subscribe").length, 1, "the other waits for its turn");
+  const id = subscribed(line, "a.#", 13);
+  line.socket.says(message(13, "a.b", { replay: true }), { op: "caught_up", id });
+  assert.deepEqual(live.got, [11, 12, 13]);
+  assert.deepEqual(replaying.got, [4, 11], "nothing of a turn that is not its own");
+
+  const second = line.socket.of("subscribe")[1];
+  assert.deepEqual([second.pattern, second.after], ["a.b", { events: "c4" }]);
+  subscribed(line, "a.b", 13);
+  line.socket.says(...[5, 11, 13].map((number) => message(number, "a.b", { replay: true })));
+  line.socket.says({ op: "caught_up", id: second.id }, message(14, "a.b"));
+  assert.deepEqual(replaying.got, [4, 11, 5, 13, 14], "11 had come before");
+  assert.deepEqual(live.got, [11, 12, 13, 14]);
+  assert.deepEqual(replaying.subscription.cursors, { events: "c14" });
+});
+
+test("once caught up, the cursor is the newest that was heard meanwhile", async () => {
+  const line = await openLine();
+  const { subscription } = collect(line, "a", { after: { events: "c1" } });
+  const id = subscribed(line, "a", 5);
+  line.socket.says(message(2, "a", { replay: true }), message(6, "b"), { op: "caught_up", id });
+  assert.deepEqual(subscription.cursors, { events: "c6" });
+});
+
+test("a subscription that waits for its turn hears what is live at once, and only once", async () => {
+  const line = await openLine();
+  collect(line, "x", { after: { events: "c1" } });
+  const waiting = collect(line, "a", { after: { events: "c2" } });
+  assert.equal(line.socket.of("subscribe").length, 1);
+  line.socket.says(message(9, "a"));
+  line.socket.says({ op: "caught_up", id: subscribed(line, "x", 9) });
+  const id = subscribed(line, "a", 9);
+  line.socket.says(message(3, "a", { replay: true }), message(9, "a", { replay: true }), { op: "caught_up", id });
+  assert.deepEqual(waiting.got, [9, 3]);
+});
+
+test("when two replay together, what may belong to either moves neither", async () => {
+  const line = await openLine();
+  const after = { events: "c1" };
+  const wide = collect(line, "a.#", { after });
+  const narrow = collect(line, "a.b", { after });
+  const [id] = ["a.#", "a.b"].map((pattern) => subscribed(line, pattern, 9));
+  line.socket.says(message(2, "a.x", { replay: true }), message(3, "a.b", { replay: true }));
+  assert.deepEqual(wide.subscription.cursors, { events: "c2" });
+  assert.deepEqual(narrow.subscription.cursors, after);
+  line.socket.says(message(3, "a.b", { replay: true }), { op: "caught_up", id });
+  assert.deepEqual([wide.got, narrow.got], [[2, 3], [3]]);
+  assert.deepEqual(wide.subscription.cursors, { events: "c9" });
+});
+
+test("last is asked for once, and its messages move no cursor", async () => {
+  const line = await openLine();
+  const { subscription, got } = collect(line, "a", { last: 2 });
+  assert.equal(line.socket.of("subscribe")[0].last, 2);
+  const id = subscribed(line, "a", 9);
+  line.socket.says(message(3, "a", { replay: true }));
+  assert.deepEqual(subscription.cursors, {});
+  await reconnect(line);
+  assert.equal(line.socket.of("subscribe")[0].last, 2, "it had not caught up");
+  const again = subscribed(line, "a", 9);
+  assert.notEqual(again, id);
+  line.socket.says(message(3, "a", { replay: true }), message(4, "a", { replay: true }), {
+    op: "caught_up",
+    id: again,
+  });
+  assert.deepEqual(got, [3, 4]);
+  await reconnect(line);
+  const [{ last, after }] = line.socket.of("subscribe");
+  assert.deepEqual([last, after], [undefined, { events: "c9" }]);
+});
+
+test("ready tells whether anything was missed; a gap goes to its subscription and to the client", async () => {
+  const line = await openLine();
+  const gaps = [];
+  const subscription = line.client.subscribe("#.#", { after: { events: "c1" }, ongap: (gap) => gaps.push(gap) });
+  subscribed(line, "#", 9, { resumed: true });
+  assert.deepEqual(await subscription.ready, { resumed: true });
+  line.socket.says({ op: "gap", pattern: "#", source: "events", missed: 4, reason: "expired" });
+  const gap = { pattern: "#", source: "events", missed: 4, reason: "expired" };
+  assert.deepEqual([gaps, line.of("gap")], [[gap], [gap]]);
+});
+
+test("what the broker's link does is told", async () => {
+  const line = await openLine();
+  line.socket.says({ op: "outage", source: "events" }, { op: "restored", source: "events" });
+  assert.deepEqual([line.of("outage"), line.of("restored")], [[{ source: "events" }], [{ source: "events" }]]);
+});
+
+test("a refused subscribe ends that subscription only; an unavailable one is tried again", async () => {
+  const line = await openLine();
+  const refused = line.client.subscribe("secret.#");
+  const reading = refused[Symbol.asyncIterator]().next();
+  const other = collect(line, "a");
+  const [one, two] = line.socket.of("subscribe");
+  line.socket.says({ op: "error", id: one.id, code: "forbidden", message: "not for you" });
+  line.socket.says({ op: "error", id: two.id, code: "unavailable", message: "the broker is away" });
+  await assert.rejects(refused.ready, { code: "forbidden", message: "not for you" });
+  await assert.rejects(reading, { code: "forbidden" });
+  await line.clock.advance(1_000);
+  assert.deepEqual(
+    line.socket.of("subscribe").map(({ pattern }) => pattern),
+    ["secret.#", "a", "a"],
+  );
+  subscribed(line, "a", 1);
+  line.socket.says(message(2, "a"));
+  assert.deepEqual(other.got, [2]);
+});
+
+test("unsubscribe says so, ends the iteration and hears no more", async () => {
+  const line = await openLine();
+  const subscription = line.client.subscribe("a");
+  subscribed(line, "a", 0);
+  line.socket.says(message(1, "a"), message(2, "a"));
+  const got = [];
+  for await (const { data } of subscription) {
+    got.push(data);
+    if (data === 2) break;
+  }
+  assert.deepEqual(got, [1, 2]);
+  assert.deepEqual(
+    line.socket.of("unsubscribe").map(({ pattern }) => pattern),
+    ["a"],
+  );
+  line.socket.says(message(3, "a"));
+  assert.equal((await subscription[Symbol.asyncIterator]().next()).done, true);
+  await reconnect(line);
+  assert.deepEqual(line.socket.of("subscribe"), []);
+});
+
+test("a subscribe that was taken back before it stood is no error", async () => {
+  const line = await openLine();
+  line.client.subscribe("a").unsubscribe();
+  const [{ id }] = line.socket.of("subscribe");
+  line.socket.says({ op: "error", id, code: "not_found", message: "it was unsubscribed before it stood" });
+  line.socket.says({ op: "ok", id: line.socket.of("unsubscribe")[0].id });
+  assert.deepEqual(line.of("error"), []);
+});
+
+test("the same pattern twice is refused in words, also in another writing", async () => {
+  const line = await openLine();
+  line.client.subscribe("a.#.*");
+  assert.throws(() => line.client.subscribe("a.*.#"), { code: "duplicate", message: /unsubscribe it first/ });
+});
+
+test("subscriptions made before the line is open are asked for when it is", async () => {
+  const line = await fakeLine();
+  const { got } = collect(line, "a");
+  assert.deepEqual(line.socket.sent, []);
+  await welcomed(line);
+  subscribed(line, "a", 0);
+  line.socket.says(message(1, "a"));
+  assert.deepEqual(got, [1]);
+});
+
+test("an iterator that nobody reads is bounded, and says what it dropped", async () => {
+  const line = await openLine();
+  const subscription = line.client.subscribe("a");
+  subscribed(line, "a", 0);
+  for (let number = 1; number <= 10_001; number++) line.socket.says(message(number, "a"));
+  assert.deepEqual(line.of("gap"), [{ pattern: "a", source: null, missed: 5_000, reason: "slow" }]);
+  const { value } = await subscription[Symbol.asyncIterator]().next();
+  assert.equal(value.data, 5_001);
+});
+
+test("a handler that throws breaks nothing", async (context) => {
+  const line = await openLine();
+  const faults = [];
+  context.mock.method(console, "error", (error) => faults.push(error.message));
+  line.client.subscribe("a.#", () => {
+    throw new Error("of the page");
+  });
+  const { got } = collect(line, "a.b");
+  for (const pattern of ["a.#", "a.b"]) subscribed(line, pattern, 0);
+  line.socket.says(message(1, "a.b"));
+  await settled();
+  assert.deepEqual([got, faults], [[1], ["of the page"]]);
+});

@@ -1,0 +1,229 @@
+//! Sources: each reads exactly one exchange or queue, and no two the same messages without a word about it.
+
+use super::route::overlap;
+use super::{Settler, template};
+use crate::config::value::Value;
+use crate::config::{
+    Bindings, ExchangeInput, ExchangeKind, Input, LogBounds, QueueInput, RawFrames, Rejected, Source, TemplatePart,
+    TopicTemplate,
+};
+use crate::model::topic::Pattern;
+
+/// Bytes of a source's name at most: it is a part of queue names, cursors and metric labels.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Keys that only exchange sources have.
+pub(in crate::config) const OF_EXCHANGES: &[&str] = &["type", "bindings", "linger", "bindings_max", "queue_bytes_max"];
+
+impl Settler<'_> {
+    /// Every source, in the order of their names.
+    pub(super) fn sources(&mut self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for name in self.raw.names("source") {
+            sources.extend(self.source(&name));
+        }
+        for (position, first) in sources.iter().enumerate() {
+            for second in sources.iter().skip(position + 1) {
+                self.same_messages(first, second);
+            }
+        }
+        sources
+    }
+
+    fn source(&mut self, name: &str) -> Option<Source> {
+        let usual = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !name.bytes().all(usual) || name.len() > NAME_BYTES_MAX {
+            let sentence =
+                format!("is no name for a source: use ASCII letters, digits, _ and -, at most {NAME_BYTES_MAX}");
+            self.mistake(&format!("source.{name}"), sentence);
+            return None;
+        }
+        let base = format!("source.{name}");
+        let topic = self.topic(&base);
+        let log = LogBounds {
+            messages_max: self.number(&format!("{base}.log.messages_max")),
+            bytes_max: self.number(&format!("{base}.log.bytes_max")),
+            age_max: self.time(&format!("{base}.log.age_max")),
+        };
+        let frames = match self.text(&format!("{base}.frames")).as_str() {
+            "text" => RawFrames::Text,
+            "binary" => RawFrames::Binary,
+            _ => RawFrames::Auto,
+        };
+        let rejected = match self.text(&format!("{base}.rejected")).as_str() {
+            "dead-letter" => Rejected::DeadLetter,
+            _ => Rejected::Acknowledge,
+        };
+        let input = self.input(&base, &log)?;
+        if matches!(input, Input::Exchange(_))
+            && topic.as_ref().is_some_and(|template| template.0.contains(&TemplatePart::Queue))
+        {
+            self.mistake(&format!("{base}.topic"), "has {queue}, and the source reads an exchange: use {exchange}");
+        }
+        Some(Source { name: name.to_owned(), input, topic, frames, rejected, log })
+    }
+
+    fn topic(&mut self, base: &str) -> Option<TopicTemplate> {
+        let path = format!("{base}.topic");
+        let text = self.entry(&path)?.value.text();
+        template::read(text).map_err(|sentence| self.mistake(&path, sentence)).ok()
+    }
+
+    /// What a source reads: exactly one thing.
+    fn input(&mut self, base: &str, log: &LogBounds) -> Option<Input> {
+        let set = |key: &str| self.raw.is_set(&format!("{base}.{key}"));
+        match (set("exchange"), set("queue"), set("stream")) {
+            (_, _, true) => {
+                let sentence = "stream sources are not available yet (issue 3): use exchange = \"…\" or queue = \"…\"";
+                self.mistake(&format!("{base}.stream"), sentence);
+                None
+            }
+            (true, true, false) => {
+                let sentence = "stands beside exchange: a source reads one of them, so make two sources";
+                self.mistake(&format!("{base}.queue"), sentence);
+                None
+            }
+            (false, false, false) => {
+                self.mistake(base, "reads nothing: set exchange = \"…\" or queue = \"…\"");
+                None
+            }
+            (true, false, false) => Some(Input::Exchange(self.exchange(base, log))),
+            (false, true, false) => Some(Input::Queue(self.queue(base))),
+        }
+    }
+
+    fn exchange(&mut self, base: &str, log: &LogBounds) -> ExchangeInput {
+        let exchange = self.text(&format!("{base}.exchange"));
+        let declare = self.flag(&format!("{base}.declare"));
+        if exchange.is_empty() && self.entry(&format!("{base}.exchange")).is_some() {
+            let sentence = "is empty, which is the default exchange, and nothing can be bound to that: read a queue";
+            self.mistake(&format!("{base}.exchange"), sentence);
+        }
+        if declare && exchange.starts_with("amq.") {
+            let sentence = format!("cannot be done for {exchange}: RabbitMQ declares amq. exchanges itself");
+            self.mistake(&format!("{base}.declare"), sentence);
+        }
+        if self.raw.is_set(&format!("{base}.shared")) {
+            self.mistake(
+                &format!("{base}.shared"),
+                "is a key of queue sources, and this one reads an exchange: remove it",
+            );
+        }
+        let kind = match self.text(&format!("{base}.type")).as_str() {
+            "direct" => ExchangeKind::Direct,
+            "fanout" => ExchangeKind::Fanout,
+            "headers" => ExchangeKind::Headers,
+            _ => ExchangeKind::Topic,
+        };
+        let linger = self.entry(&format!("{base}.linger")).map_or(log.age_max, |entry| entry.value.time());
+        ExchangeInput {
+            exchange,
+            kind,
+            bindings: self.bindings(base, kind),
+            declare,
+            linger,
+            bindings_max: self.number(&format!("{base}.bindings_max")),
+            queue_bytes_max: self.number(&format!("{base}.queue_bytes_max")),
+        }
+    }
+
+    fn bindings(&mut self, base: &str, kind: ExchangeKind) -> Bindings {
+        let path = format!("{base}.bindings");
+        let value = self.value(&path);
+        let bindings = match &value {
+            Value::Text(word) if word == "on-demand" => Bindings::OnDemand,
+            Value::Text(word) if word == "all" => Bindings::All,
+            // From the environment a list of one has no comma; a lone word is rather a keyword with a slip in it.
+            Value::Text(word) if !word.contains(['.', '#', '*']) => {
+                let sentence = format!("is {word:?}: write \"on-demand\", \"all\", or a list such as [\"orders.#\"]");
+                self.mistake(&path, sentence);
+                Bindings::OnDemand
+            }
+            _ => Bindings::List(
+                self.each(&path, |text| Pattern::parse(text).map_err(|error| format!("has {text:?}, which {error}"))),
+            ),
+        };
+        if let Some(sentence) = bindings_fault(&bindings, kind, self.entry(&path).is_some()) {
+            self.mistake(&path, sentence);
+        }
+        if matches!(kind, ExchangeKind::Fanout | ExchangeKind::Headers) { Bindings::All } else { bindings }
+    }
+
+    fn queue(&mut self, base: &str) -> QueueInput {
+        for key in OF_EXCHANGES {
+            let path = format!("{base}.{key}");
+            if self.raw.is_set(&path) {
+                self.mistake(&path, "is a key of exchange sources, and this one reads a queue: remove it");
+            }
+        }
+        let queue = self.text(&format!("{base}.queue"));
+        if queue.is_empty() && self.entry(&format!("{base}.queue")).is_some() {
+            self.mistake(&format!("{base}.queue"), "is empty: name the queue");
+        }
+        QueueInput {
+            queue,
+            shared: self.flag(&format!("{base}.shared")),
+            declare: self.flag(&format!("{base}.declare")),
+        }
+    }
+
+    fn same_messages(&mut self, first: &Source, second: &Source) {
+        match (&first.input, &second.input) {
+            (Input::Queue(one), Input::Queue(other)) if one.queue == other.queue => {
+                let path = format!("source.{}.queue", second.name);
+                let sentence = format!(
+                    "{:?} is read by source.{} too: each message goes to one of the two",
+                    other.queue, first.name
+                );
+                self.warning(&path, sentence);
+            }
+            (Input::Exchange(one), Input::Exchange(other)) if one.exchange == other.exchange => {
+                if let Some(pattern) = shared_pattern(&one.bindings, &other.bindings) {
+                    let path = format!("source.{}.exchange", second.name);
+                    let sentence = format!(
+                        "{:?} is read by source.{} too: subscribers get messages on {pattern} twice, once from each",
+                        other.exchange, first.name
+                    );
+                    self.warning(&path, sentence);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is wrong with bindings on this kind of exchange, if anything.
+fn bindings_fault(bindings: &Bindings, kind: ExchangeKind, is_set: bool) -> Option<String> {
+    match (kind, bindings) {
+        (_, Bindings::List(patterns)) if patterns.is_empty() => {
+            Some("is empty: list at least one pattern, or write \"on-demand\" or \"all\"".into())
+        }
+        (ExchangeKind::Fanout | ExchangeKind::Headers, Bindings::OnDemand | Bindings::List(_)) if is_set => Some(
+            "has no meaning here: fanout and headers exchanges are bound once and give everything; remove it".into(),
+        ),
+        (ExchangeKind::Direct, Bindings::All) => {
+            Some("is \"all\", which a direct exchange does not know: list the routing keys".into())
+        }
+        (ExchangeKind::Direct, Bindings::List(patterns)) => {
+            let wild = patterns.iter().find(|pattern| !pattern.is_literal())?;
+            Some(format!("has \"{wild}\", and a direct exchange knows no wildcards: list the routing keys"))
+        }
+        _ => None,
+    }
+}
+
+/// Topics that both of two bindings carry, described by a pattern.
+fn shared_pattern(one: &Bindings, other: &Bindings) -> Option<String> {
+    let patterns = |bindings: &Bindings| match bindings {
+        Bindings::List(patterns) => patterns.clone(),
+        Bindings::OnDemand | Bindings::All => Pattern::parse("#").into_iter().collect(),
+    };
+    let (one, other) = (patterns(one), patterns(other));
+    let pairs = one.iter().flat_map(|left| other.iter().map(move |right| (left, right)));
+    let (left, right) = pairs.into_iter().find(|(left, right)| overlap(left, right))?;
+    Some(match (left.includes(right), right.includes(left)) {
+        (true, _) => right.to_string(),
+        (_, true) => left.to_string(),
+        _ => format!("both {left} and {right}"),
+    })
+}

@@ -1,0 +1,272 @@
+//! The publications that a log holds, oldest first, and a trail of what it held before: offsets and topics without
+//! payloads, so that who was away can be told how many were missed.
+//!
+//! A publication's sequence number counts publications; its offset also counts holes and new bindings, so it may skip.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use crate::hub::log::TopicCount;
+use crate::hub::log::topics::{Record, Selected, Selection, Topics};
+use crate::hub::log::weight::weight_bytes;
+use crate::model::publication::{Publication, UnixMillis};
+use crate::model::topic::Pattern;
+
+/// Once a merge of as many topics would cost more than looking at every entry in the range.
+const MERGE_STEPS: u64 = 16;
+
+/// What a ring may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RingBounds {
+    pub(super) messages_max: usize,
+    pub(super) bytes_max: usize,
+    pub(super) age_max_ms: u64,
+    /// Publications that are gone but whose offset and topic are still known.
+    pub(super) trail_max: usize,
+    /// Topics of which only the last offset is still known.
+    pub(super) lapsed_topics_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Ring {
+    bounds: RingBounds,
+    /// The trail, then what is kept.
+    entries: VecDeque<Entry>,
+    /// The sequence number of the first entry.
+    first: u64,
+    kept: VecDeque<Arc<Publication>>,
+    /// Of all that is kept.
+    bytes: usize,
+    /// The offset of the last publication that is no longer kept; 0 for none.
+    evicted: u64,
+    /// The offset of the last publication that is no longer in the trail either; 0 for none.
+    forgotten: u64,
+    topics: Topics,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    offset: u64,
+    topic: u32,
+    /// What it counts against the bound.
+    bytes: u32,
+}
+
+/// A publication that is kept, and its bytes as the bounds count them.
+pub(super) type Kept<'a> = (&'a Arc<Publication>, usize);
+
+/// Sequence numbers from `from`, below `to`.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+/// How many matching publications are no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// Certainly none.
+    Nothing,
+    /// So many, at least one.
+    Exactly(u64),
+    /// At least one, or nobody knows.
+    Unknown,
+}
+
+impl Ring {
+    pub(super) fn new(bounds: RingBounds) -> Self {
+        Self {
+            bounds,
+            entries: VecDeque::new(),
+            first: 0,
+            kept: VecDeque::new(),
+            bytes: 0,
+            evicted: 0,
+            forgotten: 0,
+            topics: Topics::new(bounds.lapsed_topics_max),
+        }
+    }
+
+    /// Keeps a publication, whose offset must be above all before it. Bounds are for [`Self::expire`] to enforce.
+    pub(super) fn push(&mut self, publication: Arc<Publication>) {
+        let sequence = self.first + self.entries.len() as u64;
+        let topic = self.topics.add(&publication.draft.topic, sequence);
+        let bytes = u32::try_from(weight_bytes(&publication.draft)).unwrap_or(u32::MAX);
+        self.entries.push_back(Entry { offset: publication.offset, topic, bytes });
+        self.bytes += bytes as usize;
+        self.kept.push_back(publication);
+    }
+
+    /// Lets go of what a bound no longer allows; the newest publication stays while its age allows.
+    pub(super) fn expire(&mut self, now: UnixMillis) {
+        while let Some(oldest) = self.kept.front() {
+            let is_old = oldest.draft.received_at.saturating_add(self.bounds.age_max_ms) < now;
+            let is_too_much = self.kept.len() > self.bounds.messages_max || self.bytes > self.bounds.bytes_max;
+            if !is_old && (!is_too_much || self.kept.len() == 1) {
+                return;
+            }
+            self.evict();
+        }
+    }
+
+    /// The offset of the last publication that is no longer kept; 0 for none.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Their payloads and attributes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What is kept after an offset, in order.
+    pub(super) fn after(&self, offset: u64) -> impl Iterator<Item = Kept<'_>> {
+        let kept_first = self.kept_first();
+        let from = self.sequence_after(offset).max(kept_first);
+        let entries = self.entries.range((from - self.first) as usize..);
+        let kept = self.kept.range((from - kept_first) as usize..);
+        kept.zip(entries.map(|entry| entry.bytes as usize))
+    }
+
+    /// What is kept and matches after one offset and up to another, in order.
+    pub(super) fn matching(
+        &self,
+        pattern: &Pattern,
+        after: u64,
+        until: u64,
+    ) -> Box<dyn Iterator<Item = Kept<'_>> + '_> {
+        let from = self.sequence_after(after).max(self.kept_first());
+        let span = Span { from, to: self.sequence_after(until).max(from) };
+        match self.topics.select(pattern) {
+            Selection::Every => Box::new((span.from..span.to).filter_map(|sequence| self.kept_at(sequence))),
+            Selection::Some(selected)
+                if selected.keys.len() as u64 * MERGE_STEPS > span.to - span.from + MERGE_STEPS =>
+            {
+                Box::new(self.scan(selected, span))
+            }
+            Selection::Some(selected) => Box::new(self.merge(selected, span)),
+        }
+    }
+
+    /// The newest `each` of every matching topic, of those the newest `total`, in order.
+    pub(super) fn newest(&self, pattern: &Pattern, each: usize, total: usize) -> Vec<Arc<Publication>> {
+        if each == 0 || total == 0 {
+            return Vec::new();
+        }
+        let mut places: Vec<Reverse<u64>> = match self.topics.select(pattern) {
+            Selection::Every => self.topics.in_order().flat_map(|(_, record)| newest_of(record, each)).collect(),
+            Selection::Some(selected) => {
+                selected.keys.iter().flat_map(|key| newest_of(self.topics.record(*key), each)).collect()
+            }
+        };
+        places.retain(|place| place.0 >= self.kept_first());
+        if places.len() > total {
+            places.select_nth_unstable(total - 1);
+            places.truncate(total);
+        }
+        places.sort_unstable();
+        places.iter().rev().filter_map(|place| self.kept_at(place.0)).map(|(kept, _)| kept.clone()).collect()
+    }
+
+    /// How many that match were after one offset, up to another, and are no longer kept.
+    pub(super) fn missed(&self, pattern: &Pattern, after: u64, until: u64) -> Missed {
+        if after >= self.evicted || after >= until {
+            return Missed::Nothing;
+        }
+        if after < self.topics.forgotten() {
+            return Missed::Unknown;
+        }
+        let from = self.sequence_after(after);
+        let span = Span { from, to: self.sequence_after(until).min(self.kept_first()) };
+        let missed = match self.topics.select(pattern) {
+            Selection::Every => (self.forgotten <= after).then(|| span.to - span.from),
+            Selection::Some(selected) => {
+                selected.keys.iter().map(|key| self.topics.record(*key).count(span.from, span.to, after)).sum()
+            }
+        };
+        match missed {
+            None => Missed::Unknown,
+            Some(0) => Missed::Nothing,
+            Some(missed) => Missed::Exactly(missed),
+        }
+    }
+
+    /// Topics that have publications here, in order of their texts.
+    pub(super) fn topics(&self) -> impl Iterator<Item = TopicCount> {
+        let kept_first = self.kept_first();
+        self.topics.in_order().filter_map(move |(topic, record)| {
+            let gone = record.places.partition_point(|place| *place < kept_first);
+            let newest = record.places.back().and_then(|place| self.kept_at(*place))?;
+            let messages = record.places.len().checked_sub(gone).filter(|messages| *messages > 0)?;
+            let last_received_at = newest.0.draft.received_at;
+            Some(TopicCount { topic: topic.clone(), messages, last_received_at })
+        })
+    }
+
+    /// Looks at every entry of the span.
+    fn scan(&self, selected: Arc<Selected>, span: Span) -> impl Iterator<Item = Kept<'_>> {
+        let place = |sequence: u64| ((sequence - self.first) as usize).min(self.entries.len());
+        let entries = self.entries.range(place(span.from)..place(span.to)).zip(span.from..);
+        entries.filter(move |(entry, _)| selected.holds(entry.topic)).filter_map(|(_, sequence)| self.kept_at(sequence))
+    }
+
+    /// Takes the next of all the topics, again and again.
+    fn merge(&self, selected: Arc<Selected>, span: Span) -> impl Iterator<Item = Kept<'_>> {
+        let mut heads = BinaryHeap::with_capacity(selected.keys.len());
+        for key in &selected.keys {
+            let places = &self.topics.record(*key).places;
+            let place = places.partition_point(|sequence| *sequence < span.from);
+            heads.extend(places.get(place).map(|sequence| Reverse((*sequence, *key, place))));
+        }
+        std::iter::from_fn(move || {
+            let Reverse((sequence, key, place)) = heads.pop()?;
+            if sequence >= span.to {
+                return None;
+            }
+            let next = self.topics.record(key).places.get(place + 1);
+            heads.extend(next.map(|sequence| Reverse((*sequence, key, place + 1))));
+            self.kept_at(sequence)
+        })
+    }
+
+    fn kept_at(&self, sequence: u64) -> Option<Kept<'_>> {
+        let kept = self.kept.get(sequence.checked_sub(self.kept_first())? as usize)?;
+        let entry = self.entries.get((sequence - self.first) as usize)?;
+        Some((kept, entry.bytes as usize))
+    }
+
+    /// The sequence number of the first publication that is kept, or would be.
+    fn kept_first(&self) -> u64 {
+        self.first + (self.entries.len() - self.kept.len()) as u64
+    }
+
+    /// The sequence number of the first known publication after an offset, or of the next one to come.
+    fn sequence_after(&self, offset: u64) -> u64 {
+        self.first + self.entries.partition_point(|entry| entry.offset <= offset) as u64
+    }
+
+    fn evict(&mut self) {
+        let place = self.entries.len() - self.kept.len();
+        let (Some(_), Some(entry)) = (self.kept.pop_front(), self.entries.get(place)) else { return };
+        self.bytes -= entry.bytes as usize;
+        self.evicted = entry.offset;
+        if place >= self.bounds.trail_max
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.first += 1;
+            self.forgotten = entry.offset;
+            self.topics.forget_oldest(entry.topic, entry.offset);
+        }
+    }
+}
+
+/// The last places of a topic, to be sorted newest first.
+fn newest_of(record: &Record, each: usize) -> impl Iterator<Item = Reverse<u64>> {
+    record.places.iter().rev().take(each).copied().map(Reverse)
+}

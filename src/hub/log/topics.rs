@@ -1,0 +1,200 @@
+//! Which topics a log knows, and where in the ring each has its publications.
+//!
+//! Places are sequence numbers: publications counted from the log's start. A topic also remembers places that the ring no
+//! longer holds, as far as the ring's trail goes, and after that the last offset that was forgotten of it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::hub::matcher::Matcher;
+use crate::model::topic::{Pattern, Topic};
+
+/// For how many patterns the matching topics are remembered: many who resume want the same.
+const SELECTIONS_MAX: usize = 64;
+
+/// The topics of one log.
+#[derive(Debug)]
+pub(super) struct Topics {
+    records: Vec<Record>,
+    free: Vec<u32>,
+    by_text: HashMap<Topic, u32, RandomState>,
+    in_order: BTreeMap<Topic, u32>,
+    /// Topics of which no place is known any more, with what they had forgotten then, longest since first.
+    lapsed: VecDeque<(u32, u64)>,
+    lapsed_max: usize,
+    /// Of topics that are no longer remembered at all, no publication was after this offset.
+    forgotten: u64,
+    /// Counts topics that came or went.
+    generation: u64,
+    selections: RefCell<HashMap<Pattern, Selection, RandomState>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) topic: Option<Topic>,
+    /// Sequence numbers, rising.
+    pub(super) places: VecDeque<u64>,
+    /// The offset of the last publication whose place was forgotten; 0 for none.
+    pub(super) forgotten: u64,
+}
+
+/// The topics that match a pattern.
+#[derive(Debug, Clone)]
+pub(super) enum Selection {
+    /// Whatever there is.
+    Every,
+    /// These.
+    Some(Arc<Selected>),
+}
+
+#[derive(Debug)]
+pub(super) struct Selected {
+    generation: u64,
+    pub(super) keys: Vec<u32>,
+    /// A bit for each key, for who meets many topics.
+    member: Vec<u64>,
+}
+
+impl Selected {
+    pub(super) fn holds(&self, key: u32) -> bool {
+        self.member.get(key as usize / 64).is_some_and(|bits| bits >> (key % 64) & 1 == 1)
+    }
+}
+
+impl Record {
+    /// How many places from one on and below another; `None` when some after this offset were forgotten.
+    pub(super) fn count(&self, from: u64, to: u64, after: u64) -> Option<u64> {
+        let below = |sequence: u64| self.places.partition_point(|place| *place < sequence);
+        (self.forgotten <= after).then(|| below(to).saturating_sub(below(from)) as u64)
+    }
+}
+
+impl Topics {
+    /// Remembers what at most so many topics had, once nothing of them is in the ring or its trail.
+    pub(super) fn new(lapsed_max: usize) -> Self {
+        Self {
+            records: Vec::new(),
+            free: Vec::new(),
+            by_text: HashMap::default(),
+            in_order: BTreeMap::new(),
+            lapsed: VecDeque::new(),
+            lapsed_max,
+            forgotten: 0,
+            generation: 0,
+            selections: RefCell::default(),
+        }
+    }
+
+    /// Notes a publication's place and returns the topic's key.
+    pub(super) fn add(&mut self, topic: &Topic, place: u64) -> u32 {
+        let key = self.by_text.get(topic).copied().unwrap_or_else(|| self.add_topic(topic));
+        self.records[key as usize].places.push_back(place);
+        key
+    }
+
+    /// Forgets a topic's oldest place, which was of the publication at `offset`.
+    pub(super) fn forget_oldest(&mut self, key: u32, offset: u64) {
+        let record = &mut self.records[key as usize];
+        record.places.pop_front();
+        record.forgotten = offset;
+        if record.places.is_empty() {
+            record.places = VecDeque::new();
+            self.lapsed.push_back((key, offset));
+        }
+        if self.lapsed.len() > self.lapsed_max
+            && let Some((key, offset)) = self.lapsed.pop_front()
+        {
+            self.forget_topic(key, offset);
+        }
+    }
+
+    pub(super) fn record(&self, key: u32) -> &Record {
+        &self.records[key as usize]
+    }
+
+    /// Of topics that are not remembered, no publication was after this offset.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// The topics that match a pattern, as far as they are remembered.
+    pub(super) fn select(&self, pattern: &Pattern) -> Selection {
+        if pattern.as_str() == "#" {
+            return Selection::Every;
+        }
+        if pattern.is_literal() {
+            return self.selected(self.by_text.get(pattern.as_str()).copied().into_iter().collect());
+        }
+        let mut selections = self.selections.borrow_mut();
+        if let Some(Selection::Some(known)) = selections.get(pattern)
+            && known.generation == self.generation
+        {
+            return Selection::Some(known.clone());
+        }
+        if selections.len() >= SELECTIONS_MAX {
+            selections.clear();
+        }
+        let selection = self.selected(self.search(pattern));
+        selections.insert(pattern.clone(), selection.clone());
+        selection
+    }
+
+    /// Every topic in order of its text.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&Topic, &Record)> {
+        self.in_order.iter().map(|(topic, key)| (topic, self.record(*key)))
+    }
+
+    fn search(&self, pattern: &Pattern) -> Vec<u32> {
+        let matcher = Matcher::new(pattern);
+        let prefix = matcher.prefix();
+        let from_prefix = self.in_order.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let in_prefix = from_prefix.take_while(|(topic, _)| topic.as_str().starts_with(prefix));
+        in_prefix.filter(|(topic, _)| matcher.matches(topic)).map(|(_, key)| *key).collect()
+    }
+
+    fn selected(&self, keys: Vec<u32>) -> Selection {
+        let mut member = vec![0; if keys.len() > 1 { self.records.len() / 64 + 1 } else { 0 }];
+        for key in &keys {
+            if let Some(bits) = member.get_mut(*key as usize / 64) {
+                *bits |= 1 << (key % 64);
+            }
+        }
+        Selection::Some(Arc::new(Selected { generation: self.generation, keys, member }))
+    }
+
+    fn add_topic(&mut self, topic: &Topic) -> u32 {
+        self.generation += 1;
+        let record = Record { topic: Some(topic.clone()), ..Record::default() };
+        let key = match self.free.pop() {
+            Some(key) => {
+                self.records[key as usize] = record;
+                key
+            }
+            None => {
+                self.records.push(record);
+                (self.records.len() - 1) as u32
+            }
+        };
+        self.by_text.insert(topic.clone(), key);
+        self.in_order.insert(topic.clone(), key);
+        key
+    }
+
+    /// Forgets a topic altogether, unless it has come back since it lapsed.
+    fn forget_topic(&mut self, key: u32, offset: u64) {
+        let record = &mut self.records[key as usize];
+        if !record.places.is_empty() || record.forgotten != offset {
+            return;
+        }
+        let Some(topic) = std::mem::take(record).topic else { return };
+        self.by_text.remove(&topic);
+        self.in_order.remove(&topic);
+        self.free.push(key);
+        self.generation += 1;
+        self.forgotten = self.forgotten.max(offset);
+    }
+}

@@ -1,0 +1,172 @@
+//! A lane: one source as one shard sees it. Where the shard is in the source's log, who subscribed to what of it, and
+//! the claims by which the shard keeps the bindings of all its subscribers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::hub::feed::SourceState;
+use crate::hub::index::Index;
+use crate::hub::interest::{Claim, Standing};
+use crate::hub::log::ReadBounds;
+use crate::model::gap::GapReason;
+use crate::model::publication::{Publication, SourceInfo};
+use crate::model::topic::Pattern;
+
+/// Topics whose matches a lane remembers.
+const CACHED_TOPICS_MAX: usize = 16_384;
+
+/// One claim for all of a shard's subscriptions on a pattern.
+#[derive(Debug)]
+pub struct SharedClaim(Claim);
+
+impl SharedClaim {
+    /// Whether the binding stands.
+    pub fn standing(&self) -> Standing {
+        self.0.standing()
+    }
+
+    /// Waits until the binding stands.
+    ///
+    /// # Errors
+    /// The source's sentence when it will not.
+    pub async fn settled(&self) -> Result<(), String> {
+        self.0.settled().await
+    }
+}
+
+/// One source as one shard sees it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    state: Arc<SourceState>,
+    position: u64,
+    /// Transitions of the link that this shard has told of.
+    link_changes: u64,
+    index: Index,
+    claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
+}
+
+/// What a lane read on.
+#[derive(Debug, Default)]
+pub(super) struct ReadOn {
+    /// Whether there was anything at all.
+    pub(super) something: bool,
+    /// To be told before the publications.
+    pub(super) links: Vec<LinkChange>,
+    /// Likewise.
+    pub(super) missed: Vec<Loss>,
+    /// In order.
+    pub(super) publications: Vec<Arc<Publication>>,
+}
+
+/// Something that everybody who reads the source may have missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// After this offset.
+    pub(super) at: u64,
+    pub(super) reason: GapReason,
+    pub(super) missed: Option<u64>,
+}
+
+/// A transition of the link to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkChange {
+    /// It went away.
+    Down,
+    /// It came back.
+    Up,
+}
+
+impl Lane {
+    pub(super) fn new(state: Arc<SourceState>) -> Self {
+        let position = state.log().end();
+        let link_changes = state.link().changes;
+        Self { state, position, link_changes, index: Index::new(CACHED_TOPICS_MAX), claims: HashMap::new() }
+    }
+
+    pub(super) fn info(&self) -> &Arc<SourceInfo> {
+        self.state.info()
+    }
+
+    pub(super) fn state(&self) -> &SourceState {
+        &self.state
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn index_mut(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    /// Whether the source lost its broker after it had it.
+    pub(super) fn is_out(&self) -> bool {
+        self.state.ever_up() && !self.state.link().up
+    }
+
+    /// The shard's claim on a pattern, and the pattern with the text that all of them share.
+    pub(super) fn claim(&mut self, pattern: &Pattern) -> (Pattern, Arc<SharedClaim>) {
+        if let Some((shared, (claim, count))) =
+            self.claims.get_key_value(pattern).map(|(key, _)| key.clone()).zip(self.claims.get_mut(pattern))
+        {
+            *count += 1;
+            return (shared, claim.clone());
+        }
+        let claim = Arc::new(SharedClaim(self.state.interest().claim(pattern)));
+        self.claims.insert(pattern.clone(), (claim.clone(), 1));
+        (pattern.clone(), claim)
+    }
+
+    /// Gives one claim back.
+    pub(super) fn release(&mut self, pattern: &Pattern) {
+        if let Some((_, count)) = self.claims.get_mut(pattern) {
+            *count -= 1;
+            if *count == 0 {
+                self.claims.remove(pattern);
+            }
+        }
+    }
+
+    /// Reads on from where the shard is: first what has to be told, then publications up to the next hole.
+    pub(super) fn read_on(&mut self, bounds: ReadBounds) -> ReadOn {
+        let mut read = ReadOn { links: self.links(), ..ReadOn::default() };
+        let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
+        if let Some(overrun) = tail.overrun {
+            self.position = overrun;
+            read.missed.push(Loss { at: overrun, reason: GapReason::Slow, missed: None });
+        }
+        // A hole has a position of its own. It is told when the shard stands right before it, so that it comes after
+        // what was before it and before what follows.
+        let mut until = tail.next;
+        for hole in &tail.holes {
+            if hole.at > self.position {
+                until = hole.at;
+                break;
+            }
+            self.position = hole.at + 1;
+            read.missed.push(Loss { at: hole.at, reason: hole.reason, missed: hole.missed });
+        }
+        read.publications = tail.publications;
+        read.publications.retain(|publication| publication.offset <= until);
+        self.position = self.position.max(until);
+        read.something = !read.publications.is_empty() || !read.missed.is_empty() || !read.links.is_empty();
+        read
+    }
+
+    /// The transitions since the last look: the link alternates, so their number and the present state tell them all.
+    fn links(&mut self) -> Vec<LinkChange> {
+        let link = self.state.link();
+        // The first link is no return: nobody was told of an outage before it.
+        let told = self.link_changes.max(1);
+        let news = link.changes.saturating_sub(told);
+        self.link_changes = link.changes;
+        let last = if link.up { LinkChange::Up } else { LinkChange::Down };
+        let before = if link.up { LinkChange::Down } else { LinkChange::Up };
+        match news {
+            0 => Vec::new(),
+            1 => vec![last],
+            // Whatever happened in between, two words bring everybody to the present state.
+            _ => vec![before, last],
+        }
+    }
+}

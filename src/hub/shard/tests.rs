@@ -1,0 +1,312 @@
+//! A shard against a naive model: whatever is appended, subscribed, resumed and ended in whatever order, each subscriber
+//! is sent each message that it is owed once, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{LogBounds, RawFrames};
+use crate::hub::feed::{Feed, SourceState};
+use crate::hub::interest::BindingMode;
+use crate::hub::turn::{Delivery, Encode, Encoding};
+use crate::model::cursor::Epoch;
+use crate::model::publication::{Attributes, Draft};
+use crate::model::topic::Topic;
+
+const SOURCES: [&str; 2] = ["a", "b"];
+const TOPICS: [&str; 4] = ["x", "x.y", "y", "x.y.z"];
+const PATTERNS: [&str; 6] = ["#", "x", "x.#", "*.y", "y", "none"];
+const SMALL: ReadBounds = ReadBounds { messages_max: 3, bytes_max: 1 << 20 };
+
+/// Writes a message as its source and offset.
+struct Names;
+
+impl Encode for Names {
+    fn encode(&mut self, _: Encoding, publication: &Publication) -> Bytes {
+        format!("{}{} ", publication.source.name, publication.offset).into()
+    }
+}
+
+fn hub() -> Hub {
+    let state = |(number, name): (usize, &&str)| {
+        let info = SourceInfo { id: SourceId(number as u16), name: (*name).into(), ..test_info() };
+        let state = SourceState::new(Arc::new(info), LogBounds::default(), BindingMode::Fixed(vec![Pattern::all()]));
+        let feed = Feed::new(state.clone());
+        feed.interest().plan(std::time::Instant::now());
+        feed.bound(&Pattern::all());
+        feed.link_up();
+        state
+    };
+    Hub::new(SOURCES.iter().enumerate().map(state).collect())
+}
+
+fn test_info() -> SourceInfo {
+    SourceInfo { id: SourceId(0), name: "a".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto }
+}
+
+fn append(hub: &Hub, source: usize, topic: &str) {
+    let topic = Topic::parse(topic).unwrap();
+    let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
+    Feed::new(hub.sources()[source].clone()).append(vec![draft], 0);
+}
+
+/// A shard whose subscribers write down what they are sent.
+struct Bench {
+    hub: Hub,
+    shard: Shard,
+    seen: BTreeMap<SubscriberId, Vec<String>>,
+    notices: Vec<(SubscriberId, Notice)>,
+    caught_up: Vec<SubscriptionId>,
+    next: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let hub = hub();
+        let shard = Shard::new(&hub);
+        Self { hub, shard, seen: BTreeMap::new(), notices: Vec::new(), caught_up: Vec::new(), next: 0 }
+    }
+
+    fn request(&mut self, pattern: &str, after: &[u64]) -> SubscribeRequest {
+        self.next += 1;
+        let cursor = |(name, offset): (&&str, &u64)| ((*name).to_owned(), Cursor { epoch: Epoch(1), offset: *offset });
+        SubscribeRequest {
+            id: SubscriptionId(self.next),
+            pattern: Pattern::parse(pattern).unwrap(),
+            after: JointCursor(SOURCES.iter().zip(after).map(cursor).collect()),
+            last: Last::default(),
+            source: None,
+        }
+    }
+
+    fn subscribe(&mut self, subscriber: SubscriberId, pattern: &str, after: &[u64]) -> Vec<Activated> {
+        let request = self.request(pattern, after);
+        let id = request.id;
+        let opening = self.shard.subscribe(subscriber, request).unwrap();
+        assert_eq!(Shard::stands(&opening), Ok(true));
+        self.shard.activate(subscriber, id)
+    }
+
+    fn turn(&mut self) -> bool {
+        let taken = self.shard.take(SMALL);
+        self.notices.extend(taken.notices);
+        let (turn, _) = self.shard.turn();
+        for subscriber in turn.close() {
+            let (delivery, _) = turn.delivery(subscriber, Encoding(0), &mut Names);
+            let bytes = match delivery {
+                Delivery::Joined(bytes) => bytes.to_vec(),
+                Delivery::Frames(frames) => frames.concat(),
+            };
+            let text = String::from_utf8(bytes).unwrap();
+            self.seen.entry(subscriber).or_default().extend(text.split_whitespace().map(str::to_owned));
+        }
+        turn.end();
+        taken.more
+    }
+
+    fn replay(&mut self, subscriber: SubscriberId) -> Vec<JointCursor> {
+        let replay = self.shard.replay(subscriber, SMALL);
+        assert_eq!(replay.gaps, [], "nothing was evicted");
+        self.caught_up.extend(replay.caught_up);
+        let seen = self.seen.entry(subscriber).or_default();
+        let tell = |(publication, position): (Arc<Publication>, JointCursor)| {
+            seen.push(format!("{}{}", publication.source.name, publication.offset));
+            position
+        };
+        replay.messages.into_iter().map(tell).collect()
+    }
+
+    fn settle(&mut self, subscribers: &[SubscriberId]) {
+        loop {
+            let more = self.turn();
+            subscribers.iter().for_each(|subscriber| drop(self.replay(*subscriber)));
+            if !more && !subscribers.iter().any(|subscriber| self.shard.has_replay(*subscriber)) {
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(usize, usize),
+    Subscribe(usize, usize, Option<(u64, u64)>),
+    Turn,
+    Replay(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0usize..2, 0usize..4).prop_map(|(source, topic)| Step::Append(source, topic)),
+        2 => (0usize..3, 0usize..6, prop::option::of((0u64..6, 0u64..6))).prop_map(|(who, pattern, after)| Step::Subscribe(who, pattern, after)),
+        2 => Just(Step::Turn),
+        2 => (0usize..3).prop_map(Step::Replay),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn everybody_is_sent_what_is_owed_once(steps in prop::collection::vec(step(), 0..60)) {
+        let mut bench = Bench::new();
+        let who: Vec<SubscriberId> = (0..3).map(|_| bench.shard.join(CursorForm::Separate)).collect();
+        let mut log: [Vec<&str>; 2] = Default::default();
+        // For each subscriber and pattern: from which offset on it is owed each source's messages.
+        let mut owed: BTreeMap<(usize, usize), Vec<u64>> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Append(source, topic) => {
+                    append(&bench.hub, source, TOPICS[topic]);
+                    log[source].push(TOPICS[topic]);
+                }
+                Step::Subscribe(subscriber, pattern, after) => {
+                    // Subscribing again replaces, and may ask for old messages again: a rule of its own, tested below.
+                    if owed.contains_key(&(subscriber, pattern)) {
+                        continue;
+                    }
+                    let positions: Vec<u64> = bench.shard.positions().iter().map(|(_, position)| *position).collect();
+                    let known = after.map(|(a, b)| vec![a.min(log[0].len() as u64), b.min(log[1].len() as u64)]);
+                    let activated = bench.subscribe(who[subscriber], PATTERNS[pattern], known.as_deref().unwrap_or_default());
+                    prop_assert_eq!(activated.len(), 1);
+                    prop_assert_eq!(activated[0].resumed, known.is_some());
+                    owed.insert((subscriber, pattern), known.unwrap_or(positions));
+                }
+                Step::Turn => drop(bench.turn()),
+                Step::Replay(subscriber) => drop(bench.replay(who[subscriber])),
+            }
+        }
+        bench.settle(&who);
+        for (number, subscriber) in who.iter().enumerate() {
+            let mut expected = BTreeSet::new();
+            for ((_, pattern), since) in owed.range((number, 0)..(number + 1, 0)) {
+                let pattern = Pattern::parse(PATTERNS[*pattern]).unwrap();
+                for (source, topics) in log.iter().enumerate() {
+                    let owed = |offset: u64, topic: &str| offset > since[source] && pattern.matches(&Topic::parse(topic).unwrap());
+                    expected.extend(topics.iter().zip(1u64..).filter(|(topic, offset)| owed(*offset, topic)).map(|(_, offset)| format!("{}{offset}", SOURCES[source])));
+                }
+            }
+            let seen = bench.seen.remove(subscriber).unwrap_or_default();
+            prop_assert_eq!(seen.len(), expected.len(), "twice or not at all: {:?}, expected {:?}", &seen, &expected);
+            prop_assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+        }
+    }
+
+    /// With a joint cursor each message's position names what was sent, so resuming from any of them repeats and misses nothing.
+    #[test]
+    fn a_joint_cursor_can_be_resumed_from_anywhere(appends in prop::collection::vec((0usize..2, 0usize..4), 1..30), cut in 0usize..30) {
+        let mut bench = Bench::new();
+        appends.iter().for_each(|(source, topic)| append(&bench.hub, *source, TOPICS[*topic]));
+        while bench.turn() {}
+        let everything = |bench: &mut Bench, after: &[u64]| {
+            let subscriber = bench.shard.join(CursorForm::Joint);
+            let requests = ["x.#", "*.y", "y"].map(|pattern| bench.request(pattern, after));
+            let ids: Vec<SubscriptionId> = requests.iter().map(|request| request.id).collect();
+            for request in requests {
+                bench.shard.subscribe(subscriber, request).unwrap();
+            }
+            let activated: usize = ids.iter().map(|id| bench.shard.activate(subscriber, *id).len()).sum();
+            assert_eq!(activated, 3, "all start together");
+            let mut positions = Vec::new();
+            while bench.shard.has_replay(subscriber) {
+                positions.extend(bench.replay(subscriber));
+            }
+            (bench.seen.remove(&subscriber).unwrap_or_default(), positions)
+        };
+        let (seen, positions) = everything(&mut bench, &[0, 0]);
+        prop_assert_eq!(seen.len(), appends.len(), "the three patterns match every topic");
+        let cut = cut.min(positions.len() - 1);
+        let after: Vec<u64> = SOURCES.iter().map(|name| positions[cut].0.iter().find(|(known, _)| known == name).unwrap().1.offset).collect();
+        let (rest, _) = everything(&mut bench, &after);
+        prop_assert_eq!(&rest, &seen[cut + 1..]);
+    }
+}
+
+#[test]
+fn subscribing_again_replaces_without_losing_or_repeating_a_live_message() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "x", &[]);
+    append(&bench.hub, 0, "x");
+    bench.turn();
+    bench.subscribe(subscriber, "x", &[]);
+    append(&bench.hub, 0, "x");
+    while bench.turn() {}
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2"]);
+    bench.subscribe(subscriber, "x", &[0, 0]);
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2", "a1", "a2"], "a cursor asks for what was sent before");
+}
+
+#[test]
+fn who_left_is_sent_nothing_and_its_claims_are_given_back() {
+    let mut bench = Bench::new();
+    let first = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(first, "x", &[]);
+    assert_eq!(bench.hub.sources()[0].interest().patterns(9).len(), 1);
+    bench.shard.leave(first);
+    assert_eq!(bench.hub.sources()[0].interest().patterns(9), []);
+    append(&bench.hub, 0, "x");
+    bench.turn();
+    assert!(bench.seen.is_empty());
+    assert_eq!(bench.shard.join(CursorForm::Joint), first, "the id is used again");
+    assert_eq!(bench.shard.cursors(first), JointCursor::default());
+}
+
+#[test]
+fn a_hole_is_told_between_what_was_before_and_what_follows() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "x.#", &[]);
+    let feed = Feed::new(bench.hub.sources()[0].clone());
+    append(&bench.hub, 0, "x");
+    feed.hole(GapReason::Outage, None);
+    append(&bench.hub, 0, "x");
+    bench.turn();
+    assert_eq!((bench.seen[&subscriber].len(), bench.notices.len()), (1, 0));
+    while bench.turn() {}
+    assert_eq!((bench.seen[&subscriber].len(), bench.notices.len()), (2, 1));
+    let Some((_, Notice::Gap(missed))) = bench.notices.pop() else { panic!("no gap") };
+    assert_eq!((missed.reason, missed.missed, missed.pattern.as_str()), (GapReason::Outage, None, "x.#"));
+}
+
+#[test]
+fn an_outage_is_told_to_those_who_read_the_source_and_the_first_link_to_nobody() {
+    let mut bench = Bench::new();
+    let (reader, other) = (bench.shard.join(CursorForm::Separate), bench.shard.join(CursorForm::Separate));
+    bench.subscribe(reader, "x", &[]);
+    let mut request = bench.request("x", &[]);
+    request.source = Some("b".into());
+    let id = request.id;
+    bench.shard.subscribe(other, request).unwrap();
+    bench.shard.activate(other, id);
+    let feed = Feed::new(bench.hub.sources()[0].clone());
+    feed.link_down();
+    while bench.turn() {}
+    assert_eq!(bench.notices, [(reader, Notice::Outage("a".into()))]);
+    assert_eq!(bench.shard.outages(reader), ["a".into()]);
+    feed.link_up();
+    while bench.turn() {}
+    assert_eq!(bench.notices.last(), Some(&(reader, Notice::Restored("a".into()))));
+    assert_eq!(bench.notices.len(), 2);
+}
+
+#[test]
+fn the_newest_messages_of_each_topic_come_first_and_live_ones_after_them() {
+    let mut bench = Bench::new();
+    for topic in ["x", "x", "x.y", "y", "x"] {
+        append(&bench.hub, 0, topic);
+    }
+    while bench.turn() {}
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    let mut request = bench.request("x.#", &[]);
+    request.last = Last { each: 2, total_max: 100 };
+    let id = request.id;
+    bench.shard.subscribe(subscriber, request).unwrap();
+    let activated = bench.shard.activate(subscriber, id);
+    assert!(activated[0].replay);
+    append(&bench.hub, 0, "x");
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a2", "a3", "a5", "a6"]);
+    assert_eq!(bench.caught_up, [id]);
+}

@@ -1,0 +1,395 @@
+//! The state machine of one client: who it is, what it listens to, and what it still has to be told. What goes up to the
+//! broker lies in [`super::upward`].
+//!
+//! It never does anything itself: every method appends what has to be done to a list of actions, in order. After
+//! [`Action::Close`] there is nothing more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::auth::Identity;
+use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
+use crate::model::topic::Pattern;
+use crate::protocol::{Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Subprotocol, Subscribe};
+use crate::session::limits::{Terms, close_detail};
+use crate::session::subscriptions::{Stage, Subscription, Subscriptions};
+use crate::session::upward::Jobs;
+use crate::session::{Action, Completion, SubscribeAction, SubscribeRefusal, SubscriptionKey};
+
+/// What `welcome` says of this program.
+const SERVER: &str = concat!("passerelle/", env!("CARGO_PKG_VERSION"));
+
+/// What is known of a client when its session starts.
+#[derive(Debug)]
+pub struct Start {
+    /// The connection's name in logs and in the API.
+    pub connection: Arc<str>,
+    /// What it speaks.
+    pub protocol: &'static Subprotocol,
+    /// Who it is, by its handshake's token or anonymously; or the sentence that it gets until it says so.
+    pub admission: Result<Arc<Identity>, Arc<str>>,
+    /// Now.
+    pub at: Instant,
+}
+
+/// One client's conversation.
+///
+/// Small while idle: rare parts are boxed or empty.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) terms: Arc<Terms>,
+    pub(super) connection: Arc<str>,
+    pub(super) protocol: &'static Subprotocol,
+    pub(super) standing: Standing,
+    /// Name and version of the client's program, as it says.
+    pub(super) client: Option<Box<str>>,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) jobs: Jobs,
+    pub(super) last_gap: Option<Box<Gap>>,
+    next_subscription: u32,
+    ended: bool,
+}
+
+/// Whether it is known who the client is.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It is.
+    Known(Arc<Identity>),
+    /// Not yet.
+    Unknown(Box<Stranger>),
+}
+
+/// Somebody who may only say who they are.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    /// The answer to everything else, and the reason of the close.
+    sentence: Arc<str>,
+    /// When the session ends.
+    deadline: Option<Instant>,
+}
+
+impl Session {
+    /// A session that has said nothing yet; see [`Session::begin`].
+    pub fn new(terms: Arc<Terms>, start: Start) -> Self {
+        let deadline = start.at.checked_add(terms.unauthenticated_timeout);
+        let standing = match start.admission {
+            Ok(identity) => Standing::Known(identity),
+            Err(sentence) => Standing::Unknown(Box::new(Stranger { sentence, deadline })),
+        };
+        Self {
+            terms,
+            connection: start.connection,
+            protocol: start.protocol,
+            standing,
+            client: None,
+            subscriptions: Subscriptions::default(),
+            jobs: Jobs::default(),
+            last_gap: None,
+            next_subscription: 0,
+            ended: false,
+        }
+    }
+
+    /// The first thing to call. Ends the session of a stranger whose protocol gives no chance to say who they are; anybody
+    /// else is told nothing until they ask.
+    pub fn begin(&mut self, actions: &mut Vec<Action>) {
+        if let (Standing::Unknown(stranger), Failures::End) = (&self.standing, self.protocol.failures) {
+            self.close(CloseReason::Unauthenticated, stranger.sentence.to_string(), actions);
+        }
+    }
+
+    /// Does what a client asks.
+    pub fn command(&mut self, command: Command, actions: &mut Vec<Action>) {
+        if self.ended {
+            return;
+        }
+        match (command, &self.standing) {
+            (Command::Connect { id, token, client }, _) => {
+                self.client = client.map(String::into_boxed_str).or_else(|| self.client.take());
+                self.connect(id, token, actions);
+            }
+            (Command::Ping { id }, _) => self.send(Event::Pong { id }, actions),
+            (command, Standing::Known(identity)) => {
+                let identity = identity.clone();
+                match command {
+                    Command::Subscribe(subscribe) => self.subscribe(&identity, subscribe, actions),
+                    Command::Unsubscribe { id, pattern } => self.unsubscribe(id, &pattern, actions),
+                    other => self.send_up(&identity, other, actions),
+                }
+            }
+            (command, Standing::Unknown(stranger)) => {
+                let sentence = stranger.sentence.to_string();
+                self.fail(command.into_id(), ErrorCode::Unauthenticated, sentence, actions);
+            }
+        }
+    }
+
+    /// Answers what the codec could not read.
+    pub fn fault(&mut self, fault: Fault, actions: &mut Vec<Action>) {
+        match fault {
+            Fault::Reply { id, code, message } => self.fail(id, code, message, actions),
+            Fault::Close { reason, detail } => self.close(reason, detail.to_owned(), actions),
+        }
+    }
+
+    /// Goes on after an action was done. What completes something that the session has let go of is ignored.
+    pub fn complete(&mut self, completion: Completion, actions: &mut Vec<Action>) {
+        if self.ended {
+            return;
+        }
+        match completion {
+            Completion::Subscribed { .. } => self.subscribed(completion, actions),
+            Completion::SubscribeFailed { subscription, refusal } => {
+                self.subscribe_failed(subscription, refusal, actions)
+            }
+            Completion::CaughtUp { subscription } => self.caught_up(subscription, actions),
+            Completion::Authenticated { job, result } => self.authenticated(job, result, actions),
+            Completion::Published { job, outcome } => self.published(job, outcome, actions),
+            Completion::Called { job, outcome } => self.called(job, outcome, actions),
+        }
+    }
+
+    /// Passes a gap on to whoever listens to its pattern.
+    pub fn gap(&mut self, gap: Gap, actions: &mut Vec<Action>) {
+        if !self.ended && self.subscriptions.stands(&gap.pattern) {
+            self.tell_gap(gap, actions);
+        }
+    }
+
+    /// A source lost its broker; told to those who listen to anything, or wait to.
+    pub fn outage(&mut self, source: Arc<str>, actions: &mut Vec<Action>) {
+        if self.subscriptions.len() > 0 {
+            self.send(Event::Outage { source }, actions);
+        }
+    }
+
+    /// A source has its broker again.
+    pub fn restored(&mut self, source: Arc<str>, actions: &mut Vec<Action>) {
+        if self.subscriptions.len() > 0 {
+            self.send(Event::Restored { source }, actions);
+        }
+    }
+
+    /// What to send when nothing else was sent for as long as between two heartbeats.
+    pub fn quiet(&self, cursors: JointCursor) -> Action {
+        Action::Send(Event::Position { cursors })
+    }
+
+    /// Sends the client away because this server stops.
+    pub fn drain(&mut self, reconnect_in: Duration, actions: &mut Vec<Action>) {
+        self.send(Event::Goodbye { reason: "drain", reconnect_in }, actions);
+        self.close(CloseReason::GoingAway, "the server is stopping: connect again".into(), actions);
+    }
+
+    /// Whether the driver may read on. It asks before each message, because one read may bring several.
+    pub fn reading(&self) -> bool {
+        !self.ended && self.jobs.has_room(&self.terms)
+    }
+
+    /// When to call [`Session::expire`].
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.standing {
+            Standing::Unknown(stranger) if !self.ended => stranger.deadline,
+            _ => None,
+        }
+    }
+
+    /// Ends the session of who did not say in time who they are.
+    pub fn expire(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Standing::Unknown(stranger) = &self.standing
+            && stranger.deadline.is_some_and(|deadline| deadline <= now)
+        {
+            self.close(CloseReason::Unauthenticated, stranger.sentence.to_string(), actions);
+        }
+    }
+
+    /// Whether [`Action::Close`] was given out.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn send(&self, event: Event, actions: &mut Vec<Action>) {
+        if !self.ended {
+            actions.push(Action::Send(event));
+        }
+    }
+
+    /// Tells of a failure where the protocol can, and ends the session where it cannot.
+    pub(super) fn fail(&mut self, id: CommandId, code: ErrorCode, message: String, actions: &mut Vec<Action>) {
+        match self.protocol.failures {
+            Failures::Told => self.send(Event::Error { id, code, message }, actions),
+            Failures::End => self.close(ending(code), message, actions),
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason, sentence: String, actions: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.ended, true) {
+            actions.push(Action::Close { reason, detail: close_detail(sentence) });
+        }
+    }
+
+    fn connect(&mut self, id: CommandId, token: Option<String>, actions: &mut Vec<Action>) {
+        match (token, &self.standing) {
+            (Some(token), _) => self.authenticate(id, token, actions),
+            (None, Standing::Known(identity)) => {
+                let identity = identity.clone();
+                self.welcome(id, &identity, actions);
+            }
+            (None, Standing::Unknown(stranger)) => {
+                let sentence = stranger.sentence.to_string();
+                self.fail(id, ErrorCode::Unauthenticated, sentence, actions);
+            }
+        }
+    }
+
+    /// Takes an identity. Whoever is somebody already cannot become somebody else, because what they listen to was
+    /// allowed to the first.
+    pub(super) fn identify(&mut self, id: CommandId, identity: Arc<Identity>, actions: &mut Vec<Action>) {
+        if let Standing::Known(before) = &self.standing
+            && before.user.is_some()
+            && before.user != identity.user
+        {
+            let message = "this session belongs to another user: open a new connection".into();
+            return self.fail(id, ErrorCode::Forbidden, message, actions);
+        }
+        self.welcome(id, &identity, actions);
+        self.standing = Standing::Known(identity);
+    }
+
+    fn welcome(&self, id: CommandId, identity: &Identity, actions: &mut Vec<Action>) {
+        let event = Event::Welcome {
+            id,
+            connection: self.connection.clone(),
+            server: SERVER,
+            heartbeat: self.terms.heartbeat,
+            message_bytes_max: self.terms.message_bytes_max,
+            user: identity.user.clone(),
+            expires_at: identity.expires_at,
+        };
+        self.send(event, actions);
+    }
+
+    fn subscribe(&mut self, identity: &Identity, subscribe: Subscribe, actions: &mut Vec<Action>) {
+        let Subscribe { id, pattern, after, last, source } = subscribe;
+        if !identity.grants.subscribe {
+            return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
+        }
+        // At the limit one may still be replaced: for a moment it counts twice.
+        let max = self.terms.subscriptions_max;
+        let replaces = self.subscriptions.len() == max && self.subscriptions.holds(&pattern);
+        if self.subscriptions.len() >= max && !replaces {
+            let message =
+                format!("a session may have {max} subscriptions (limits.subscriptions_max): unsubscribe first");
+            return self.fail(id, ErrorCode::Limit, message, actions);
+        }
+        let key = SubscriptionKey(self.next_subscription);
+        let Some(next) = self.next_subscription.checked_add(1) else {
+            let message = "this session has had all the subscriptions it can: open a new connection".into();
+            return self.fail(id, ErrorCode::Limit, message, actions);
+        };
+        self.next_subscription = next;
+        let stage = Stage::Pending { wants_replay: last > 0 || !after.0.is_empty() };
+        self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), id, stage });
+        let last = last.min(self.terms.last_max);
+        actions.push(Action::Subscribe(SubscribeAction { subscription: key, pattern, after, last, source }));
+    }
+
+    fn unsubscribe(&mut self, id: CommandId, pattern: &Pattern, actions: &mut Vec<Action>) {
+        let removed = self.subscriptions.remove_all(pattern);
+        if removed.is_empty() {
+            let message = format!("there is no subscription on {:?}", pattern.as_str());
+            return self.fail(id, ErrorCode::NotFound, message, actions);
+        }
+        self.let_go(removed, "it was unsubscribed before it stood", actions);
+        self.send(Event::Done { id, routed: None }, actions);
+    }
+
+    /// Has subscriptions dropped, and answers those that still waited.
+    fn let_go(&mut self, removed: Vec<Subscription>, why: &str, actions: &mut Vec<Action>) {
+        for Subscription { key, id, stage, .. } in removed {
+            actions.push(Action::Unsubscribe { subscription: key });
+            if !stage.stands() {
+                self.fail(id, ErrorCode::NotFound, why.to_owned(), actions);
+            }
+        }
+    }
+
+    fn subscribed(&mut self, completion: Completion, actions: &mut Vec<Action>) {
+        let Completion::Subscribed { subscription, cursors, resumed, gaps, replay } = completion else { return };
+        let Some(entry) = self.subscriptions.entry(subscription) else { return };
+        let Stage::Pending { wants_replay } = entry.stage else { return };
+        let pattern = entry.pattern.clone();
+        let id = entry.id.clone();
+        entry.stage = if replay { Stage::Replaying } else { Stage::Live };
+        if !replay {
+            entry.id = None;
+        }
+        // Whatever stood before on this pattern the driver has replaced; what still waited has been overtaken.
+        let before = self.subscriptions.remove_before(subscription, &pattern);
+        let overtaken = before.into_iter().filter(|entry| !entry.stage.stands()).collect();
+        self.let_go(overtaken, "a later subscribe on the same pattern took its place", actions);
+        self.send(Event::Subscribed { id: id.clone(), pattern: pattern.clone(), cursors, resumed }, actions);
+        gaps.into_iter().for_each(|gap| self.tell_gap(gap, actions));
+        if wants_replay && !replay {
+            self.send(Event::CaughtUp { id, pattern }, actions);
+        }
+    }
+
+    fn subscribe_failed(&mut self, key: SubscriptionKey, refusal: SubscribeRefusal, actions: &mut Vec<Action>) {
+        let Some(Subscription { id, .. }) = self.subscriptions.remove(key) else { return };
+        let (code, message) = match refusal {
+            SubscribeRefusal::UnknownSource(name) => {
+                (ErrorCode::NotFound, format!("there is no source {name:?}: leave \"source\" out to read all"))
+            }
+            SubscribeRefusal::Refused(sentence) => (ErrorCode::Refused, sentence),
+        };
+        self.fail(id, code, message, actions);
+    }
+
+    fn caught_up(&mut self, key: SubscriptionKey, actions: &mut Vec<Action>) {
+        let Some(entry) = self.subscriptions.entry(key) else { return };
+        if entry.stage != Stage::Replaying {
+            return;
+        }
+        entry.stage = Stage::Live;
+        let event = Event::CaughtUp { id: entry.id.take(), pattern: entry.pattern.clone() };
+        self.send(event, actions);
+    }
+
+    fn tell_gap(&mut self, gap: Gap, actions: &mut Vec<Action>) {
+        self.send(Event::Gap(gap.clone()), actions);
+        self.last_gap = Some(Box::new(gap));
+    }
+}
+
+impl Command {
+    /// The client's name for it.
+    fn into_id(self) -> CommandId {
+        match self {
+            Self::Subscribe(Subscribe { id, .. })
+            | Self::Connect { id, .. }
+            | Self::Unsubscribe { id, .. }
+            | Self::Publish { id, .. }
+            | Self::Call { id, .. }
+            | Self::Ping { id } => id,
+        }
+    }
+}
+
+/// How a failure ends a session whose protocol cannot tell of it.
+fn ending(code: ErrorCode) -> CloseReason {
+    match code {
+        ErrorCode::Unauthenticated => CloseReason::Unauthenticated,
+        ErrorCode::Forbidden => CloseReason::Forbidden,
+        ErrorCode::Unavailable | ErrorCode::Timeout => CloseReason::TryLater,
+        ErrorCode::Unsupported => CloseReason::UnsupportedData,
+        ErrorCode::BadMessage
+        | ErrorCode::UnknownOp
+        | ErrorCode::BadField
+        | ErrorCode::Limit
+        | ErrorCode::NotFound
+        | ErrorCode::Unroutable
+        | ErrorCode::Refused => CloseReason::Policy,
+    }
+}

@@ -1,0 +1,251 @@
+//! The subscriptions of one session: what stands, what is on its way, and by which pattern. Pure bookkeeping; it speaks to
+//! nobody.
+//!
+//! One subscription a pattern: a later one on the same pattern takes the place of the earlier as soon as it stands, and
+//! leaves it alone when it fails. Few are the rule, so few cost one small allocation; many get an index.
+
+use std::collections::HashMap;
+
+use crate::model::topic::Pattern;
+use crate::protocol::CommandId;
+use crate::session::SubscriptionKey;
+
+/// From how many on there is an index by pattern.
+const INDEXED_FROM: usize = 16;
+
+/// One subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    /// Its name.
+    pub(super) key: SubscriptionKey,
+    /// What it wants, canonical.
+    pub(super) pattern: Pattern,
+    /// The id of its `subscribe`, until nothing more is answered to that.
+    pub(super) id: CommandId,
+    /// How far it is.
+    pub(super) stage: Stage,
+}
+
+/// How far a subscription is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its bindings do not stand yet.
+    Pending {
+        /// It asked for `after` or `last`, so it is told when it has caught up.
+        wants_replay: bool,
+    },
+    /// It stands, and what it asked for is being sent.
+    Replaying,
+    /// It stands.
+    Live,
+}
+
+impl Stage {
+    /// Whether `subscribed` was sent.
+    pub(super) fn stands(self) -> bool {
+        !matches!(self, Self::Pending { .. })
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    /// In the order of their keys, which only rise.
+    entries: Vec<Subscription>,
+    /// The entries of each pattern, once there are many.
+    #[expect(clippy::box_collection, reason = "a session without an index pays for a pointer, not for a table")]
+    index: Option<Box<HashMap<Pattern, Held>>>,
+}
+
+/// The entries of one pattern.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// One of them; the only one while `count` is 1.
+    key: SubscriptionKey,
+    /// How many there are.
+    count: usize,
+}
+
+impl Subscriptions {
+    /// How many there are; one that is being replaced counts twice.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// In the order in which they were asked for.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.entries.iter()
+    }
+
+    /// Whether there is any on this pattern, standing or not.
+    pub(super) fn holds(&self, pattern: &Pattern) -> bool {
+        match &self.index {
+            Some(index) => index.contains_key(pattern),
+            None => self.entries.iter().any(|entry| entry.pattern == *pattern),
+        }
+    }
+
+    /// Whether one on this pattern stands.
+    pub(super) fn stands(&self, pattern: &Pattern) -> bool {
+        match self.only(pattern) {
+            Some(key) => self.position(key).and_then(|at| self.entries.get(at)).is_some_and(|one| one.stage.stands()),
+            None => self.entries.iter().any(|entry| entry.pattern == *pattern && entry.stage.stands()),
+        }
+    }
+
+    /// Adds one; its key is greater than all before.
+    pub(super) fn insert(&mut self, subscription: Subscription) {
+        // Most sessions have one subscription: the first allocation holds one, not the usual four.
+        if self.entries.is_empty() {
+            self.entries.reserve_exact(1);
+        }
+        if let Some(index) = &mut self.index {
+            count(index, &subscription);
+        }
+        self.entries.push(subscription);
+        if self.index.is_none() && self.entries.len() >= INDEXED_FROM {
+            let mut index = HashMap::new();
+            self.entries.iter().for_each(|entry| count(&mut index, entry));
+            self.index = Some(Box::new(index));
+        }
+    }
+
+    /// The one of this key.
+    pub(super) fn entry(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
+        let position = self.position(key)?;
+        self.entries.get_mut(position)
+    }
+
+    /// Forgets the one of this key.
+    pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let position = self.position(key)?;
+        let removed = self.entries.remove(position);
+        self.forget(&removed.pattern, 1);
+        Some(removed)
+    }
+
+    /// Forgets those on this pattern that were asked for before `key`.
+    pub(super) fn remove_before(&mut self, key: SubscriptionKey, pattern: &Pattern) -> Vec<Subscription> {
+        if self.only(pattern) == Some(key) {
+            return Vec::new();
+        }
+        self.extract(pattern, |entry| entry.key < key)
+    }
+
+    /// Forgets all on this pattern.
+    pub(super) fn remove_all(&mut self, pattern: &Pattern) -> Vec<Subscription> {
+        match self.only(pattern) {
+            Some(key) => self.remove(key).into_iter().collect(),
+            None if self.holds(pattern) => self.extract(pattern, |_| true),
+            None => Vec::new(),
+        }
+    }
+
+    /// The key of the only entry on this pattern, where the index knows it.
+    fn only(&self, pattern: &Pattern) -> Option<SubscriptionKey> {
+        let held = self.index.as_ref()?.get(pattern)?;
+        (held.count == 1).then_some(held.key)
+    }
+
+    /// Forgets some entries of one pattern.
+    fn extract(&mut self, pattern: &Pattern, goes: impl Fn(&Subscription) -> bool) -> Vec<Subscription> {
+        let removed: Vec<Subscription> =
+            self.entries.extract_if(.., |entry| entry.pattern == *pattern && goes(entry)).collect();
+        self.forget(pattern, removed.len());
+        removed
+    }
+
+    fn position(&self, key: SubscriptionKey) -> Option<usize> {
+        self.entries.binary_search_by_key(&key, |entry| entry.key).ok()
+    }
+
+    /// Keeps the index true after entries of a pattern went, and gives memory back with the last one.
+    fn forget(&mut self, pattern: &Pattern, removed: usize) {
+        if self.entries.is_empty() {
+            *self = Self::default();
+            return;
+        }
+        let Some(held) = self.index.as_mut().and_then(|index| index.get_mut(pattern)) else { return };
+        held.count = held.count.saturating_sub(removed);
+        if held.count > 0 {
+            let left = self.entries.iter().find(|entry| entry.pattern == *pattern);
+            held.key = left.map_or(held.key, |entry| entry.key);
+        } else if let Some(index) = &mut self.index {
+            index.remove(pattern);
+        }
+    }
+}
+
+fn count(index: &mut HashMap<Pattern, Held>, entry: &Subscription) {
+    let held = index.entry(entry.pattern.clone()).or_insert(Held { key: entry.key, count: 0 });
+    held.count += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pattern(number: u8) -> Pattern {
+        Pattern::parse(&format!("p.{number}")).unwrap()
+    }
+
+    fn keys(removed: &[Subscription]) -> Vec<u32> {
+        removed.iter().map(|entry| entry.key.0).collect()
+    }
+
+    proptest! {
+        /// Against a plain list of (key, pattern), with enough of them that the index comes into play.
+        #[test]
+        fn it_agrees_with_a_plain_list(steps in vec((0..5_u8, 0..30_u8, any::<prop::sample::Index>()), 0..120)) {
+            let mut real = Subscriptions::default();
+            let mut naive: Vec<(u32, u8)> = Vec::new();
+            let mut next = 0;
+            for (kind, number, choice) in steps {
+                let some_key = if naive.is_empty() { 7_777 } else { naive[choice.index(naive.len())].0 };
+                match kind {
+                    0..3 => {
+                        let stage = Stage::Pending { wants_replay: false };
+                        real.insert(Subscription { key: SubscriptionKey(next), pattern: pattern(number), id: None, stage });
+                        naive.push((next, number));
+                        next += 1;
+                    }
+                    3 => {
+                        let removed = real.remove(SubscriptionKey(some_key)).map(|entry| entry.key.0);
+                        prop_assert_eq!(removed, naive.iter().any(|(key, _)| *key == some_key).then_some(some_key));
+                        naive.retain(|(key, _)| *key != some_key);
+                    }
+                    _ => {
+                        let goes = |key: u32, of: u8| of == number && (key < some_key || number % 2 == 0);
+                        let removed = if number % 2 == 0 {
+                            real.remove_all(&pattern(number))
+                        } else if real.entry(SubscriptionKey(some_key)).is_some_and(|entry| entry.pattern == pattern(number)) {
+                            real.remove_before(SubscriptionKey(some_key), &pattern(number))
+                        } else {
+                            continue;
+                        };
+                        let expected: Vec<u32> =
+                            naive.iter().filter(|(key, of)| goes(*key, *of)).map(|(key, _)| *key).collect();
+                        prop_assert_eq!(keys(&removed), expected);
+                        naive.retain(|(key, of)| !goes(*key, *of));
+                    }
+                }
+                prop_assert_eq!(real.iter().map(|entry| entry.key.0).collect::<Vec<_>>(),
+                    naive.iter().map(|(key, _)| *key).collect::<Vec<_>>());
+                prop_assert!(!real.stands(&pattern(number)));
+                prop_assert_eq!(real.holds(&pattern(number)), naive.iter().any(|(_, of)| *of == number));
+            }
+        }
+    }
+
+    #[test]
+    fn one_subscription_is_small() {
+        let mut subscriptions = Subscriptions::default();
+        let stage = Stage::Pending { wants_replay: false };
+        subscriptions.insert(Subscription { key: SubscriptionKey(1), pattern: pattern(1), id: None, stage });
+        assert_eq!(subscriptions.entries.capacity(), 1);
+        assert!(size_of::<Subscription>() <= 48, "{}", size_of::<Subscription>());
+    }
+}

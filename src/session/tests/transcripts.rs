@@ -1,0 +1,313 @@
+//! Plays the conversations under `tests/transcripts` through codec and session, with a script in place of the hub.
+//!
+//! | line | means |
+//! |---|---|
+//! | `# …` | a comment |
+//! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `stranger SENTENCE`), `publish` |
+//! | `> …` | the client sends this text |
+//! | `! …` | something happens on the server's side; see `happen` and `completion` |
+//! | `< …` | the client gets this text, a line each |
+//! | `= …` | the session asks this of its driver, or ends |
+//!
+//! What follows a `>` or a `!` is everything that it causes, in order.
+
+use std::path::Path;
+
+use super::*;
+use crate::model::cursor::Epoch;
+use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
+use crate::protocol::{Codec, Incoming, Live, Opening, Outbound, REGISTRY};
+
+const EPOCH: Epoch = Epoch(1_234_567);
+const FIRST_OFFSET: u64 = 101;
+const TIME: u64 = 1_765_000_000_000;
+
+/// All transcripts: file name and text.
+pub(super) fn all() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let named = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    files.iter().map(|path| (named(path), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+struct Player {
+    row: &'static Subprotocol,
+    codec: Box<dyn Codec + Send>,
+    session: Session,
+    source: Arc<SourceInfo>,
+    next_offset: u64,
+    /// Subscriptions and jobs that the session waits for, the oldest first.
+    subscriptions: Vec<SubscriptionKey>,
+    jobs: Vec<JobKey>,
+}
+
+impl Player {
+    fn new(settings: &[(&str, &str)]) -> (Self, Vec<String>) {
+        let setting = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let name = setting("protocol").unwrap_or("passerelle.v1.json");
+        let row = REGISTRY.iter().find(|row| row.name == name).unwrap();
+        let opening = Opening { publish: setting("publish").map(|text| Topic::parse(text).unwrap()) };
+        let grants = |publish| Identity { grants: Grants { subscribe: true, publish }, ..(*anybody()).clone() };
+        let admission = match setting("identity").unwrap_or("anyone").split_once(' ') {
+            Some(("stranger", sentence)) => Err(sentence.into()),
+            _ => Ok(Arc::new(grants(setting("identity") != Some("listener")))),
+        };
+        let start = Start { connection: "5f2c".into(), protocol: row, admission, at: Instant::now() };
+        let mut session = Session::new(Arc::new(Terms::new(&Settings::default())), start);
+        let (id, raw_frames) = (SourceId(0), RawFrames::Auto);
+        let source = Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames });
+        let codec = (row.codec)(opening);
+        let begun = after(&mut session, Session::begin);
+        let (subscriptions, jobs) = (Vec::new(), Vec::new());
+        let mut player = Self { row, codec, session, source, next_offset: FIRST_OFFSET, subscriptions, jobs };
+        let lines = player.lines(begun);
+        (player, lines)
+    }
+
+    fn receive(&mut self, text: &str) -> Vec<String> {
+        let decoded = self.codec.decode(Incoming::Text(text));
+        let actions = after(&mut self.session, |session, actions| match decoded {
+            Ok(command) => session.command(command, actions),
+            Err(fault) => session.fault(fault, actions),
+        });
+        self.lines(actions)
+    }
+
+    /// Something on the server's side: `WORD REST`, where the rest depends on the word.
+    fn happen(&mut self, text: &str) -> Vec<String> {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if word == "live" || word == "replay" {
+            return self.message(word, rest);
+        }
+        let mut actions = Vec::new();
+        let completion = self.completion(word, rest);
+        let position = self.position();
+        let session = &mut self.session;
+        match word {
+            // A query parameter asks for a pattern: `PATTERN [CURSOR]`.
+            "query" => {
+                let (text, after) = rest.split_once(' ').unwrap_or((rest, ""));
+                let after = after.parse().unwrap_or_default();
+                let subscribe = Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None };
+                session.command(Command::Subscribe(subscribe), &mut actions);
+            }
+            "gap" => session.gap(gap(rest), &mut actions),
+            "outage" => session.outage(rest.into(), &mut actions),
+            "restored" => session.restored(rest.into(), &mut actions),
+            "quiet" => actions.push(session.quiet(position)),
+            "drain" => session.drain(Duration::from_millis(rest.parse().unwrap()), &mut actions),
+            "deadline" => session.expire(session.deadline().unwrap(), &mut actions),
+            other => session.complete(completion.unwrap_or_else(|| panic!("what is {other:?}?")), &mut actions),
+        }
+        self.lines(actions)
+    }
+
+    /// What became of the oldest subscription or job that waits.
+    fn completion(&mut self, word: &str, rest: &str) -> Option<Completion> {
+        Some(match word {
+            // `[resumed] [replay] [gap:PATTERN:SOURCE:REASON:MISSED]`
+            "stands" => self.stands(rest),
+            "unknown-source" | "refuse-subscription" => self.fails(word, rest),
+            "caught-up" => Completion::CaughtUp { subscription: SubscriptionKey(rest.parse().unwrap()) },
+            "routed" | "unrouted" | "publish-refused" | "publish-unavailable" => self.published(word, rest),
+            "reply" | "call-unroutable" | "call-timeout" | "call-refused" | "call-unavailable" => {
+                self.called(word, rest)
+            }
+            "accept" | "reject" => self.authenticated(word, rest),
+            _ => return None,
+        })
+    }
+
+    fn position(&self) -> JointCursor {
+        JointCursor(vec![crate::protocol::cursor_of(&self.source, self.next_offset - 1)])
+    }
+
+    fn stands(&mut self, options: &str) -> Completion {
+        let subscription = self.subscriptions.remove(0);
+        let has = |option: &str| options.split(' ').any(|word| word == option);
+        let gaps =
+            options.split(' ').filter_map(|word| word.strip_prefix("gap:")).map(|text| gap(&text.replace(':', " ")));
+        Completion::Subscribed {
+            subscription,
+            cursors: self.position(),
+            resumed: has("resumed"),
+            gaps: gaps.collect(),
+            replay: has("replay"),
+        }
+    }
+
+    fn fails(&mut self, word: &str, rest: &str) -> Completion {
+        let refusal = match word {
+            "unknown-source" => SubscribeRefusal::UnknownSource(rest.into()),
+            _ => SubscribeRefusal::Refused(rest.into()),
+        };
+        Completion::SubscribeFailed { subscription: self.subscriptions.remove(0), refusal }
+    }
+
+    fn published(&mut self, word: &str, rest: &str) -> Completion {
+        let outcome = match word {
+            "routed" => PublishOutcome::Confirmed { routed: true },
+            "unrouted" => PublishOutcome::Confirmed { routed: false },
+            "publish-refused" => PublishOutcome::Refused(rest.into()),
+            _ => PublishOutcome::Unavailable(rest.into()),
+        };
+        Completion::Published { job: self.jobs.remove(0), outcome }
+    }
+
+    fn called(&mut self, word: &str, rest: &str) -> Completion {
+        let outcome = match word {
+            "reply" => CallOutcome::Replied(crate::model::outgoing::Reply {
+                payload: Bytes::copy_from_slice(rest.as_bytes()),
+                content_type: None,
+                headers: Headers::default(),
+            }),
+            "call-unroutable" => CallOutcome::Unroutable,
+            "call-timeout" => CallOutcome::TimedOut,
+            "call-refused" => CallOutcome::Refused(rest.into()),
+            _ => CallOutcome::Unavailable(rest.into()),
+        };
+        Completion::Called { job: self.jobs.remove(0), outcome }
+    }
+
+    fn authenticated(&mut self, word: &str, rest: &str) -> Completion {
+        let user = Identity { user: Some(rest.into()), expires_at: Some(TIME), ..(*anybody()).clone() };
+        let result = if word == "accept" { Ok(Arc::new(user)) } else { Err(rest.to_owned()) };
+        Completion::Authenticated { job: self.jobs.remove(0), result }
+    }
+
+    /// A message on its way down: `TOPIC [type=TYPE] [id=ID] [again] PAYLOAD`, live or in a replay.
+    fn message(&mut self, word: &str, rest: &str) -> Vec<String> {
+        let (topic, mut rest) = rest.split_once(' ').unwrap();
+        let mut attributes =
+            Attributes { published_at: PublishedAt::Millis(TIME + self.next_offset), ..Attributes::default() };
+        while let Some((option, after)) = rest.split_once(' ') {
+            match option.split_once('=') {
+                Some(("type", value)) => attributes.content_type = Some(value.into()),
+                Some(("id", value)) => attributes.message_id = Some(value.into()),
+                Some(("tenant", value)) => {
+                    attributes.headers.0.push(("tenant".into(), crate::model::value::Value::Text(value.into())));
+                }
+                None if option == "again" => attributes.redelivered = true,
+                _ => break,
+            }
+            rest = after;
+        }
+        let payload = Bytes::from(rest.replace("\\n", "\n").replace("\\xff", "\u{1}").into_bytes());
+        let payload = payload.iter().map(|byte| if *byte == 1 { 0xff } else { *byte }).collect();
+        let draft = Draft { topic: Topic::parse(topic).unwrap(), payload, attributes, received_at: TIME };
+        let publication = Arc::new(Publication { source: self.source.clone(), offset: self.next_offset, draft });
+        self.next_offset += 1;
+        let outbound = if word == "live" {
+            let positions = [(self.source.clone(), publication.offset)];
+            (self.row.encode_live)(Live { publication: &publication, positions: &positions })
+        } else {
+            let position = self.position();
+            self.codec.encode(&Event::Replayed { publication, position })
+        };
+        outbound.map(shown).unwrap_or_default()
+    }
+
+    fn lines(&mut self, actions: Vec<Action>) -> Vec<String> {
+        actions.into_iter().flat_map(|action| self.line(action)).collect()
+    }
+
+    fn line(&mut self, action: Action) -> Vec<String> {
+        let asked = match action {
+            Action::Send(event) => return self.codec.encode(&event).map(shown).unwrap_or_default(),
+            Action::Authenticate { job, token } => {
+                self.jobs.push(job);
+                format!("authenticate {token}")
+            }
+            Action::Subscribe(action) => {
+                let SubscribeAction { subscription, pattern, after, last, source } = action;
+                self.subscriptions.push(subscription);
+                let mut line = format!(
+                    "subscribe {} {}",
+                    subscription.0,
+                    if pattern.as_str().is_empty() { "\"\"" } else { pattern.as_str() }
+                );
+                line += &if after.0.is_empty() { String::new() } else { format!(" after {after}") };
+                line += &if last == 0 { String::new() } else { format!(" last {last}") };
+                line + &source.map(|source| format!(" of {source}")).unwrap_or_default()
+            }
+            Action::Unsubscribe { subscription } => {
+                self.subscriptions.retain(|key| *key != subscription);
+                format!("unsubscribe {}", subscription.0)
+            }
+            Action::Publish { job, message } => {
+                self.jobs.push(job);
+                format!("publish {}", described(&message))
+            }
+            Action::Call { job, message, timeout } => {
+                self.jobs.push(job);
+                format!("call within {} ms {}", timeout.as_millis(), described(&message))
+            }
+            Action::Close { reason, detail } => format!("close {} {detail}", reason.code()),
+        };
+        vec![format!("= {asked}")]
+    }
+}
+
+fn described(message: &Outgoing) -> String {
+    let mut line = format!("{} {:?}", message.topic, String::from_utf8_lossy(&message.payload));
+    line += &message.content_type.as_ref().map(|name| format!(" type={name}")).unwrap_or_default();
+    line += &message.message_id.as_ref().map(|id| format!(" id={id}")).unwrap_or_default();
+    if message.headers.is_empty() { line } else { line + &format!(" headers={}", message.headers.0.len()) }
+}
+
+/// `PATTERN SOURCE REASON MISSED`, where `?` is an unknown number.
+fn gap(text: &str) -> Gap {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [text, source, reason, missed] = words[..] else { panic!("{text:?} is no gap") };
+    let reasons =
+        [GapReason::Slow, GapReason::Expired, GapReason::Outage, GapReason::Unbound, GapReason::UnknownCursor];
+    let reason = reasons.into_iter().find(|known| known.name() == reason).unwrap();
+    Gap { pattern: pattern(text), source: source.into(), missed: missed.parse().ok(), reason }
+}
+
+fn shown(outbound: Outbound) -> Vec<String> {
+    match outbound {
+        Outbound::Text(bytes) => {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            text.trim_end_matches('\n').split('\n').map(|line| format!("< {line}")).collect()
+        }
+        Outbound::Binary(bytes) => vec![format!("< (binary) {bytes:?}")],
+    }
+}
+
+fn play(name: &str, text: &str) {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let lines: Vec<(usize, &str)> = lines.map(|(number, line)| (number + 1, line)).collect();
+    let is_step = |line: &str| ["> ", "! ", "< ", "= "].iter().any(|start| line.starts_with(start));
+    let settings: Vec<(&str, &str)> =
+        lines.iter().map_while(|(_, line)| if is_step(line) { None } else { line.split_once(": ") }).collect();
+    let (mut player, mut caused) = Player::new(&settings);
+    for (number, line) in &lines[settings.len()..] {
+        if let Some(expected) = line.starts_with(['<', '=']).then_some(*line) {
+            assert!(!caused.is_empty(), "{name}:{number}: nothing more was said, expected {expected}");
+            assert_eq!(caused.remove(0), *expected, "{name}:{number}");
+            continue;
+        }
+        assert_eq!(caused, Vec::<String>::new(), "{name}, before line {number}");
+        caused = match line.split_at(2) {
+            ("> ", text) => player.receive(text),
+            ("! ", text) => player.happen(text),
+            _ => panic!("{name}:{number}: {line:?} is no line of a transcript"),
+        };
+    }
+    assert_eq!(caused, Vec::<String>::new(), "{name}, at its end");
+}
+
+#[test]
+fn every_transcript_goes_as_written() {
+    let transcripts = all();
+    assert!(transcripts.len() >= 8, "the transcripts are not all there");
+    transcripts.iter().for_each(|(name, text)| play(name, text));
+}
+
+#[test]
+#[should_panic(expected = "wrong:2")]
+fn a_wrong_transcript_fails() {
+    play("wrong", "> {\"op\":\"ping\",\"id\":1}\n< {\"op\":\"pong\",\"id\":2}");
+}

@@ -1,0 +1,176 @@
+//! What a session sends up, publishes and calls, and its authentications: each is a job until it is answered, and there
+//! are only so many at a time.
+
+use std::sync::Arc;
+
+use crate::auth::Identity;
+use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
+use crate::protocol::{Command, CommandId, ErrorCode, Event};
+use crate::session::limits::{Terms, check_outgoing};
+use crate::session::{Action, JobKey, Session};
+
+/// Jobs in flight: as many as their limits allow, so a list is enough.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    open: Vec<Job>,
+    /// Wraps around after four thousand million, when none of the old ones is open any more.
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Job {
+    key: JobKey,
+    id: CommandId,
+    kind: Kind,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Authentication,
+    Publish { mandatory: bool },
+    Call,
+}
+
+impl Jobs {
+    /// Whether one more of each kind may start. During an authentication nothing may, because the answer to what follows
+    /// depends on it.
+    pub(super) fn has_room(&self, terms: &Terms) -> bool {
+        let count = |wanted: fn(Kind) -> bool| self.open.iter().filter(|job| wanted(job.kind)).count();
+        count(|kind| matches!(kind, Kind::Publish { .. })) < terms.publishes_in_flight_max
+            && count(|kind| kind == Kind::Call) < terms.calls_in_flight_max
+            && count(|kind| kind == Kind::Authentication) == 0
+    }
+
+    fn start(&mut self, id: CommandId, kind: Kind) -> JobKey {
+        let key = JobKey(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.open.push(Job { key, id, kind });
+        key
+    }
+
+    fn finish(&mut self, key: JobKey) -> Option<Job> {
+        let position = self.open.iter().position(|job| job.key == key)?;
+        let job = self.open.swap_remove(position);
+        if self.open.is_empty() {
+            // An idle session holds no memory for jobs.
+            self.open = Vec::new();
+        }
+        Some(job)
+    }
+}
+
+impl Session {
+    /// Starts finding out who a token belongs to.
+    pub(super) fn authenticate(&mut self, id: CommandId, token: String, actions: &mut Vec<Action>) {
+        if !self.jobs.has_room(&self.terms) {
+            return self.refuse_one_more(id, actions);
+        }
+        let job = self.jobs.start(id, Kind::Authentication);
+        actions.push(Action::Authenticate { job, token });
+    }
+
+    /// The answer to that. A bad token leaves a session as it was: there is time for another until the deadline.
+    pub(super) fn authenticated(
+        &mut self,
+        job: JobKey,
+        result: Result<Arc<Identity>, String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Job { id, .. }) = self.jobs.finish(job) else { return };
+        match result {
+            Ok(identity) => self.identify(id, identity, actions),
+            Err(sentence) => self.fail(id, ErrorCode::Unauthenticated, sentence, actions),
+        }
+    }
+
+    /// Publishes or calls.
+    pub(super) fn send_up(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
+        match command {
+            Command::Publish { id, message, mandatory } => {
+                if let Some(id) = self.checked(id, identity, &message, actions) {
+                    let job = self.jobs.start(id, Kind::Publish { mandatory });
+                    actions.push(Action::Publish { job, message });
+                }
+            }
+            Command::Call { id, message, timeout } => {
+                let timeout = timeout.unwrap_or(self.terms.call_timeout);
+                let longest = self.terms.call_timeout_max;
+                if timeout > longest {
+                    let message = format!("\"timeout_ms\" may be at most {} (call.timeout_max)", longest.as_millis());
+                    return self.fail(id, ErrorCode::Limit, message, actions);
+                }
+                if let Some(id) = self.checked(id, identity, &message, actions) {
+                    let job = self.jobs.start(id, Kind::Call);
+                    actions.push(Action::Call { job, message, timeout });
+                }
+            }
+            // The others never come here; see `Session::command`.
+            Command::Connect { .. } | Command::Subscribe(_) | Command::Unsubscribe { .. } | Command::Ping { .. } => {}
+        }
+    }
+
+    /// Gives the id back when the message may go up; else the client has been told why not.
+    fn checked(
+        &mut self,
+        id: CommandId,
+        identity: &Identity,
+        message: &Outgoing,
+        actions: &mut Vec<Action>,
+    ) -> Option<CommandId> {
+        if !identity.grants.publish {
+            self.fail(id, ErrorCode::Forbidden, may_not_publish(identity).into(), actions);
+        } else if let Err(sentence) = check_outgoing(message) {
+            self.fail(id, ErrorCode::BadField, sentence, actions);
+        } else if !self.jobs.has_room(&self.terms) {
+            self.refuse_one_more(id, actions);
+        } else {
+            return Some(id);
+        }
+        None
+    }
+
+    /// Only a driver that reads on against [`Session::reading`] comes here; even then the number of jobs stays bounded.
+    fn refuse_one_more(&mut self, id: CommandId, actions: &mut Vec<Action>) {
+        let message = "too much of this session is in flight: wait for the answers".into();
+        self.fail(id, ErrorCode::Limit, message, actions);
+    }
+
+    /// The broker's word on a publish.
+    pub(super) fn published(&mut self, job: JobKey, outcome: PublishOutcome, actions: &mut Vec<Action>) {
+        let Some(Job { id, kind, .. }) = self.jobs.finish(job) else { return };
+        match outcome {
+            PublishOutcome::Confirmed { routed: false } if kind == (Kind::Publish { mandatory: true }) => {
+                let message = "no queue is bound for this topic: bind one, or leave \"mandatory\" out".into();
+                self.fail(id, ErrorCode::Unroutable, message, actions);
+            }
+            PublishOutcome::Confirmed { routed } => self.send(Event::Done { id, routed: Some(routed) }, actions),
+            PublishOutcome::Refused(sentence) => self.fail(id, ErrorCode::Refused, sentence, actions),
+            PublishOutcome::Unavailable(sentence) => self.fail(id, ErrorCode::Unavailable, sentence, actions),
+        }
+    }
+
+    /// The answer to a call.
+    pub(super) fn called(&mut self, job: JobKey, outcome: CallOutcome, actions: &mut Vec<Action>) {
+        let Some(Job { id, .. }) = self.jobs.finish(job) else { return };
+        let (code, sentence) = match outcome {
+            CallOutcome::Replied(reply) => return self.send(Event::Result { id, reply }, actions),
+            CallOutcome::Unroutable => {
+                (ErrorCode::Unroutable, "no queue takes calls on this topic: is its service running?".into())
+            }
+            CallOutcome::TimedOut => {
+                (ErrorCode::Timeout, "nobody answered in time: ask again, or with a longer \"timeout_ms\"".into())
+            }
+            CallOutcome::Refused(sentence) => (ErrorCode::Refused, sentence),
+            CallOutcome::Unavailable(sentence) => (ErrorCode::Unavailable, sentence),
+        };
+        self.fail(id, code, sentence, actions);
+    }
+}
+
+fn may_not_publish(identity: &Identity) -> &'static str {
+    match identity.user {
+        Some(_) => "your token does not allow publishing here",
+        None => "you may not publish here: set auth.anonymous_publish = true or send a token",
+    }
+}

@@ -1,0 +1,210 @@
+//! Carries out what the interest plans: makes bindings, removes those that nobody wants any more, and tells what came of it.
+//! It has a channel of its own, so that a refused binding closes nothing else.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use lapin::Channel;
+use lapin::options::QueueBindOptions;
+use lapin::types::{FieldTable, ShortString};
+
+use crate::hub::feed::Feed;
+use crate::metrics::Metrics;
+use crate::model::topic::{Pattern, Topic};
+use crate::source::Trouble;
+
+use super::connection::{ANSWER_TIMEOUT, Live};
+use super::words::{self, Refusal};
+
+/// Bindings that are asked for before the first answer is in.
+const PIPELINE_MAX: usize = 64;
+
+/// Binds one queue to one exchange, for as long as a link lasts.
+pub(crate) struct Binder<'a> {
+    live: &'a Arc<Live>,
+    feed: &'a Feed,
+    metrics: &'a Metrics,
+    target: Target,
+    channel: Channel,
+    /// Patterns for which the empty key is bound too.
+    empty_key: HashSet<Pattern>,
+}
+
+/// What is bound to what.
+pub(crate) struct Target {
+    /// Our queue.
+    pub(crate) queue: ShortString,
+    /// The configured exchange.
+    pub(crate) exchange: ShortString,
+    /// The configuration's section, for sentences.
+    pub(crate) section: String,
+    /// The topic that messages with an empty routing key get, if bindings must care for that.
+    pub(crate) topic_of_empty_key: Option<Topic>,
+}
+
+impl<'a> Binder<'a> {
+    /// On a new channel.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub(crate) async fn new(
+        live: &'a Arc<Live>,
+        feed: &'a Feed,
+        metrics: &'a Metrics,
+        target: Target,
+    ) -> Result<Self, Trouble> {
+        let channel = live.channel().await?;
+        Ok(Self { live, feed, metrics, target, channel, empty_key: HashSet::new() })
+    }
+
+    /// Follows the interest until something fails.
+    ///
+    /// # Errors
+    /// When the exchange, our queue or the connection is gone; in words.
+    pub(crate) async fn run(&mut self) -> Result<(), Trouble> {
+        let mut next = None;
+        loop {
+            tokio::select! {
+                () = self.feed.interest().changed() => {}
+                () = sleep_until(next) => {}
+            }
+            next = self.carry_out().await?;
+        }
+    }
+
+    /// Carries out what is planned now; answers when to plan again though nothing changes.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub(crate) async fn carry_out(&mut self) -> Result<Option<Instant>, Trouble> {
+        let plan = self.feed.interest().plan(Instant::now());
+        if !plan.bind.is_empty() {
+            self.bind_all(plan.bind).await?;
+        }
+        for pattern in &plan.unbind {
+            self.unbind(pattern).await?;
+        }
+        self.metrics.bindings(self.feed.info().id, self.feed.interest().bindings());
+        Ok(plan.next)
+    }
+
+    /// Many at a time; once one was refused the channel is gone, and the rest goes one by one, to find out which.
+    async fn bind_all(&mut self, patterns: Vec<Pattern>) -> Result<(), Trouble> {
+        let mut left = Vec::new();
+        {
+            let asked = futures_util::stream::iter(patterns).map(|pattern| async {
+                let bound = self.bind(&pattern).await;
+                (pattern, bound)
+            });
+            let mut answers = asked.buffered(PIPELINE_MAX);
+            while let Some((pattern, bound)) = answers.next().await {
+                match bound {
+                    Ok(()) => self.feed.bound(&pattern),
+                    Err(_) => left.push(pattern),
+                }
+            }
+        }
+        for pattern in &left {
+            self.bind_alone(pattern).await?;
+        }
+        for pattern in self.feed.interest().bound(usize::MAX) {
+            self.note_empty_key(&pattern);
+        }
+        Ok(())
+    }
+
+    async fn bind_alone(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
+        if !self.channel.status().connected() {
+            self.channel = self.live.channel().await?;
+        }
+        let Err(error) = self.bind(pattern).await else {
+            self.feed.bound(pattern);
+            return Ok(());
+        };
+        let Some(error) = error else { return Err(self.silent()) };
+        if words::refusal(&error) == Some(Refusal::AccessRefused) {
+            let words::Peer { user, .. } = &self.live.peer;
+            let exchange = &self.target.exchange;
+            let sentence = format!(
+                "RabbitMQ does not let user '{user}' bind '{pattern}' to exchange '{exchange}': grant it with \
+                 rabbitmqctl set_permissions or set_topic_permissions"
+            );
+            tracing::warn!("{sentence}");
+            self.feed.interest().refused(pattern, sentence.clone());
+            return if self.feed.interest().is_fixed() { Err(Trouble(sentence)) } else { Ok(()) };
+        }
+        Err(words::of_exchange(&error, self.target.exchange.as_str(), (&self.live.peer, &self.target.section)))
+    }
+
+    /// Binds a pattern, and the empty key where the pattern means its topic as well. `Err(None)`: no answer.
+    async fn bind(&self, pattern: &Pattern) -> Result<(), Option<lapin::Error>> {
+        if self.means_empty_key(pattern) {
+            self.bind_key("").await?;
+        }
+        self.bind_key(pattern.as_str()).await
+    }
+
+    async fn bind_key(&self, key: &str) -> Result<(), Option<lapin::Error>> {
+        // A pattern is never longer than a short string may be.
+        let key = ShortString::try_new(key).map_err(|_| None)?;
+        let Target { queue, exchange, .. } = &self.target;
+        let options = QueueBindOptions { nowait: false };
+        let asked = self.channel.queue_bind(queue.clone(), exchange.clone(), key, options, FieldTable::default());
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Some(error)),
+            Err(_) => Err(None),
+        }
+    }
+
+    async fn unbind(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
+        self.feed.unbound(pattern);
+        self.unbind_key(pattern.as_str()).await?;
+        if self.empty_key.remove(pattern) && self.empty_key.is_empty() {
+            self.unbind_key("").await?;
+        }
+        Ok(())
+    }
+
+    async fn unbind_key(&self, key: &str) -> Result<(), Trouble> {
+        let key = ShortString::try_new(key).map_err(|_| self.silent())?;
+        let Target { queue, exchange, .. } = &self.target;
+        let asked = self.channel.queue_unbind(queue.clone(), exchange.clone(), key, FieldTable::default());
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(words::of_exchange(&error, exchange.as_str(), (&self.live.peer, &self.target.section)))
+            }
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    /// Whether messages with an empty routing key have a topic that this pattern matches, though the broker would not
+    /// match it with the empty key.
+    fn means_empty_key(&self, pattern: &Pattern) -> bool {
+        let Some(topic) = &self.target.topic_of_empty_key else { return false };
+        pattern.matches(topic) && Topic::parse("").is_ok_and(|empty| !pattern.matches(&empty))
+    }
+
+    fn note_empty_key(&mut self, pattern: &Pattern) {
+        if self.means_empty_key(pattern) {
+            self.empty_key.insert(pattern.clone());
+        }
+    }
+
+    fn silent(&self) -> Trouble {
+        // Whoever does not answer for so long is dead: the link is to be made anew.
+        self.live.life.kill.cancel();
+        Trouble(format!("RabbitMQ at {} does not answer", self.live.peer.address))
+    }
+}
+
+/// Waits until then; for ever when there is no such time.
+pub(crate) async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

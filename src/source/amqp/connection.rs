@@ -1,0 +1,207 @@
+//! One connection to the broker: opening it, telling that it is gone, closing it. The library's automatic recovery stays
+//! off: three ways in which it waits for ever were seen, so whatever fails here is dropped whole and opened anew.
+
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::config::Amqp;
+use crate::metrics::BrokerLink;
+use crate::source::Trouble;
+
+use super::inspect::Returned;
+use super::wire::{FRAME_BYTES_MAX, Kit, Life, Socket, Wire};
+use super::words::{self, Peer};
+
+/// How long a proper goodbye may take. A blocked connection can never say one.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long any single question to the broker may take before the connection counts as dead.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An open connection.
+pub(crate) struct Live {
+    connection: Connection,
+    /// Whom it leads to.
+    pub(crate) peer: Peer,
+    /// Ids of publishes that came back on it.
+    pub(crate) returned: Returned,
+    /// Ends it, and tells its end.
+    pub(crate) life: Life,
+    /// Why the broker takes nothing at present; kept by whoever keeps the link.
+    pub(crate) blocked: watch::Sender<Option<String>>,
+}
+
+impl Live {
+    /// Whether it stands, as far as is known.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connection.status().connected() && !self.life.gone.is_cancelled()
+    }
+
+    /// What happens to it.
+    pub(crate) fn events(&self) -> impl futures_util::Stream<Item = lapin::Event> + Send + 'static {
+        self.connection.events_listener()
+    }
+
+    /// A new channel.
+    ///
+    /// # Errors
+    /// When the connection is gone or has as many as the broker allows.
+    pub(crate) async fn channel(&self) -> Result<Channel, Trouble> {
+        let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.connection.create_channel()).await;
+        let failed =
+            |why: &dyn std::fmt::Display| Trouble(format!("cannot open a channel at {}: {why}", self.peer.address));
+        match opened {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(failed(&words::quoted(&error))),
+            Err(_) => {
+                // Nobody who is alive takes so long; whoever keeps the link opens a new one.
+                self.life.kill.cancel();
+                Err(failed(&"no answer"))
+            }
+        }
+    }
+
+    /// Says goodbye if the broker listens, and ends it in any case.
+    pub(crate) async fn close(&self) {
+        // What fails here is ended by the switch below.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.connection.close(200, "OK".into())).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.life.gone.cancelled()).await;
+        self.life.kill.cancel();
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // The library's thread must not outlive whoever uses it, whatever it waits for.
+        self.life.kill.cancel();
+    }
+}
+
+/// Opens a connection to the first address that lets us in.
+///
+/// # Errors
+/// When none does: what each of them said.
+pub(crate) async fn connect(settings: &Amqp, link: BrokerLink) -> Result<Live, Trouble> {
+    let mut troubles = Vec::new();
+    for url in &settings.urls {
+        match connect_to(settings, url.reveal(), link).await {
+            Ok(live) => return Ok(live),
+            Err(trouble) => troubles.push(trouble.0),
+        }
+    }
+    if troubles.is_empty() {
+        troubles.push("no RabbitMQ configured: set amqp.url, PASSERELLE_AMQP__URL or --amqp".into());
+    }
+    Err(Trouble(troubles.join("; ")))
+}
+
+async fn connect_to(settings: &Amqp, url: &str, link: BrokerLink) -> Result<Live, Trouble> {
+    let uri = parse(settings, url)?;
+    let peer = Peer {
+        address: format!("{}:{}", uri.authority.host, uri.authority.port),
+        vhost: uri.vhost.clone(),
+        user: uri.authority.userinfo.username.clone(),
+    };
+    let life = Life::default();
+    let attempt = async {
+        let socket = open_socket(settings, &uri, &peer).await?;
+        handshake(socket, uri, Attempt { peer: &peer, life: &life, link, node: &settings.node }).await
+    };
+    match tokio::time::timeout(settings.connect_timeout, attempt).await {
+        Ok(result) => result,
+        Err(_) => {
+            life.kill.cancel();
+            Err(words::of_socket(&io::ErrorKind::TimedOut.into(), &peer))
+        }
+    }
+}
+
+fn parse(settings: &Amqp, url: &str) -> Result<AMQPUri, Trouble> {
+    let mut uri: AMQPUri = url.parse().map_err(|error| Trouble(format!("amqp.url is no AMQP address: {error}")))?;
+    if let Some(host) = ipv6_host(url) {
+        uri.authority.host = host.to_owned();
+    }
+    uri.query.heartbeat = Some(u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX));
+    uri.query.frame_max = Some(FRAME_BYTES_MAX);
+    Ok(uri)
+}
+
+/// The address within the brackets, which the library's parser passes over.
+fn ipv6_host(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let host = authority.rsplit('@').next()?;
+    host.strip_prefix('[')?.split_once(']').map(|(host, _)| host)
+}
+
+async fn open_socket(settings: &Amqp, uri: &AMQPUri, peer: &Peer) -> Result<Socket, Trouble> {
+    let host = uri.authority.host.as_str();
+    let connected = TcpStream::connect((host, uri.authority.port)).await;
+    let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+    let stream = stream.map_err(|error| words::of_socket(&error, peer))?;
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(Socket::Plain(stream)),
+        AMQPScheme::AMQPS => Ok(Socket::Tls(Box::new(super::tls::handshake(settings, host, stream).await?))),
+    }
+}
+
+/// What one attempt to connect is about.
+struct Attempt<'a> {
+    peer: &'a Peer,
+    life: &'a Life,
+    link: BrokerLink,
+    node: &'a str,
+}
+
+async fn handshake(socket: Socket, uri: AMQPUri, attempt: Attempt<'_>) -> Result<Live, Trouble> {
+    let returned = Returned::default();
+    let wire = Wire::new(socket, returned.clone(), attempt.life.clone());
+    // The library may ask twice; there is one socket, and an attempt is made anew from above.
+    let wire = Mutex::new(Some(wire));
+    let take = async move |_: AMQPUri, _: async_rs::Runtime<Kit>| {
+        let taken = wire.lock().ok().and_then(|mut wire| wire.take());
+        taken.map(AsyncTcpStream::Plain).ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted).into())
+    };
+    let name = format!("passerelle {} {}", attempt.node, attempt.link.name());
+    let properties = ConnectionProperties::default()
+        .with_client_property("product".into(), "passerelle".into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into())
+        .with_connection_name(name.into());
+    let runtime = async_rs::Runtime::new(Kit::current());
+    let connected = Connection::connector(uri, runtime, take, properties).await;
+    let connection = connected.map_err(|error| words::of_connect(&error, attempt.peer))?;
+    let (peer, life, blocked) = (attempt.peer.clone(), attempt.life.clone(), watch::Sender::new(None));
+    Ok(Live { connection, peer, returned, life, blocked })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_brackets_are_taken_as_they_stand() {
+        assert_eq!(ipv6_host("amqp://u:p%5B@[::1]:5672/%2f"), Some("::1"));
+        assert_eq!(ipv6_host("amqp://[fe80::2]"), Some("fe80::2"));
+        assert_eq!(ipv6_host("amqp://u:p@127.0.0.1:5672/[x]"), None);
+        assert_eq!(ipv6_host("amqp://localhost"), None);
+    }
+
+    #[test]
+    fn our_heartbeat_and_frame_size_are_asked_for() {
+        let uri = parse(&Amqp::default(), "amqp://u:p@h:1/v?heartbeat=999").unwrap();
+        assert_eq!((uri.query.heartbeat, uri.query.frame_max), (Some(20), Some(FRAME_BYTES_MAX)));
+    }
+
+    #[tokio::test]
+    async fn without_any_address_the_key_is_named() {
+        let trouble = connect(&Amqp::default(), BrokerLink::Consume).await.err().unwrap();
+        assert!(trouble.0.contains("amqp.url"), "{trouble}");
+    }
+}

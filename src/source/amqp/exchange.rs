@@ -1,0 +1,241 @@
+//! An exchange source: one exclusive queue of ours, bound to what this node's sessions want.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{Channel, Consumer};
+
+use crate::config::{self, Bindings, ExchangeInput, ExchangeKind, Rejected};
+use crate::hub::feed::Feed;
+use crate::hub::interest::{BindingKind, BindingMode};
+use crate::model::gap::GapReason;
+use crate::model::topic::{Pattern, Topic};
+use crate::source::{Board, Source, Subject, Trouble};
+
+use super::Context;
+use super::binder::{Binder, Target};
+use super::connection::Live;
+use super::mapping::Mapper;
+use super::receive::{Complaints, Drops, Receiver};
+use super::words;
+
+/// Drops that the broker sends ahead before we acknowledge any.
+const DROPS_PREFETCH: u16 = 1_000;
+
+/// The least that the queue of drops holds. It holds an eighth of what the source's own queue does, if that is more.
+const DROPS_BYTES_MIN: usize = 1 << 20;
+
+/// See the module.
+pub(crate) struct ExchangeSource {
+    context: Arc<Context>,
+    feed: Feed,
+    name: String,
+    section: String,
+    input: ExchangeInput,
+    has_template: bool,
+    mapper: Mapper,
+    complaints: Complaints,
+    /// Whether an earlier queue was consumed: what went there while it was away is lost.
+    consumed_before: bool,
+}
+
+impl ExchangeSource {
+    /// The source that is configured so.
+    pub(crate) fn new(context: Arc<Context>, feed: Feed, source: &config::Source, input: &ExchangeInput) -> Self {
+        Self {
+            context,
+            feed,
+            name: source.name.clone(),
+            section: format!("source.{}", source.name),
+            input: input.clone(),
+            has_template: source.topic.is_some(),
+            mapper: Mapper::new(source),
+            complaints: Complaints::new(&source.name),
+            consumed_before: false,
+        }
+    }
+
+    /// Makes sure that the exchange exists.
+    async fn check_exchange(&self, live: &Live, channel: &Channel) -> Result<(), Trouble> {
+        let passive = !self.input.declare;
+        let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
+        let name = short(&self.input.exchange)?;
+        let declared = channel.exchange_declare(name, kind(self.input.kind), options, FieldTable::default()).await;
+        declared.map_err(|error| words::of_exchange(&error, &self.input.exchange, (&live.peer, &self.section)))
+    }
+
+    /// Declares the two queues: where messages wait for us, and where those go that the broker had to drop.
+    async fn declare_queues(&self, live: &Live, channel: &Channel) -> Result<Queues, Trouble> {
+        let config::Amqp { queue_prefix, node, .. } = &self.context.settings.amqp;
+        let main = format!("{queue_prefix}{node}.{}.{:016x}", self.name, fastrand::u64(..));
+        let drops = format!("{main}.dropped");
+        let drops_bytes_max = (self.input.queue_bytes_max / 8).max(DROPS_BYTES_MIN);
+        declare(live, channel, &drops, limits(drops_bytes_max)).await?;
+        let mut arguments = limits(self.input.queue_bytes_max);
+        arguments.insert(short("x-dead-letter-exchange")?, AMQPValue::LongString(LongString::from("")));
+        arguments.insert(short("x-dead-letter-routing-key")?, AMQPValue::LongString(LongString::from(drops.as_str())));
+        declare(live, channel, &main, arguments).await?;
+        Ok(Queues { main: short(&main)?, drops: short(&drops)?, drops_bytes_max })
+    }
+
+    async fn consume(&self, live: &Live, channel: &Channel, queues: &Queues) -> Result<(Consumer, Drops), Trouble> {
+        let failed = |error: lapin::Error| words::of_own_queue(&error, queues.main.as_str(), &live.peer);
+        let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
+        // The prefetch holds for the consumers that start after it.
+        channel.basic_qos(DROPS_PREFETCH, BasicQosOptions::default()).await.map_err(failed)?;
+        let drops = channel.basic_consume(queues.drops.clone(), short("dropped")?, options, nothing.clone());
+        let drops = drops.await.map_err(failed)?;
+        channel.basic_qos(self.context.settings.amqp.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
+        let main = channel.basic_consume(queues.main.clone(), short("messages")?, options, nothing);
+        let main = main.await.map_err(failed)?;
+        Ok((main, Drops::new(drops, queues.drops_bytes_max)))
+    }
+}
+
+impl Source for ExchangeSource {
+    type Link = Arc<Live>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
+        let channel = live.channel().await?;
+        self.check_exchange(live, &channel).await?;
+        let queues = self.declare_queues(live, &channel).await?;
+        // Copies that the binder may hold while the receiver changes what is ours.
+        let (context, feed) = (self.context.clone(), self.feed.clone());
+        let target = Target {
+            queue: queues.main.clone(),
+            exchange: short(&self.input.exchange)?,
+            section: self.section.clone(),
+            topic_of_empty_key: Topic::parse(&self.name)
+                .ok()
+                .filter(|_| !self.has_template && !feed.interest().is_fixed()),
+        };
+        let mut binder = Binder::new(live, &feed, &context.metrics, target).await?;
+        binder.carry_out().await?;
+        let (deliveries, drops) = self.consume(live, &channel, &queues).await?;
+        // Only now: what was published before the bindings stood again is on the hole's far side.
+        if std::mem::replace(&mut self.consumed_before, true) {
+            feed.hole(GapReason::Outage, None);
+        }
+        feed.link_up();
+        let exchange = &self.input.exchange;
+        board
+            .up(Subject::Source(self.name.clone()), format_args!("source '{}' reads exchange '{exchange}'", self.name));
+        let mut receiver = Receiver {
+            channel: &channel,
+            deliveries,
+            drops: Some(drops),
+            mapper: &mut self.mapper,
+            feed: &feed,
+            metrics: &context.metrics,
+            // Our queue dead-letters nowhere but to the queue of drops, so there is nothing to choose here.
+            rejected: Rejected::Acknowledge,
+            complaints: &mut self.complaints,
+            comes_again: false,
+        };
+        tokio::select! {
+            ended = receiver.run(&context.stop) => ended,
+            ended = binder.run() => ended,
+        }
+    }
+
+    fn lost(&mut self) {
+        self.feed.link_down();
+    }
+}
+
+/// The names of a source's two queues.
+struct Queues {
+    main: ShortString,
+    drops: ShortString,
+    drops_bytes_max: usize,
+}
+
+async fn declare(live: &Live, channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), Trouble> {
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(short(name)?, options, arguments).await;
+    declared.map(|_| ()).map_err(|error| words::of_own_queue(&error, name, &live.peer))
+}
+
+/// The broker keeps so many bytes and drops the oldest of what is more.
+pub(crate) fn limits(bytes_max: usize) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let bytes_max = AMQPValue::LongLongInt(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+    for (name, value) in
+        [("x-max-length-bytes", bytes_max), ("x-overflow", AMQPValue::LongString(LongString::from("drop-head")))]
+    {
+        if let Ok(name) = ShortString::try_new(name) {
+            arguments.insert(name, value);
+        }
+    }
+    arguments
+}
+
+/// A name as AMQP carries it.
+///
+/// # Errors
+/// When it is too long for that.
+pub(crate) fn short(name: &str) -> Result<ShortString, Trouble> {
+    ShortString::try_new(name)
+        .map_err(|_| Trouble(format!("the name '{name}' is longer than the 255 bytes that AMQP allows")))
+}
+
+fn kind(kind: ExchangeKind) -> lapin::ExchangeKind {
+    match kind {
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+        ExchangeKind::Headers => lapin::ExchangeKind::Headers,
+    }
+}
+
+/// How the hub is to plan this source's bindings. Where the topic is not the routing key, what sessions want says nothing
+/// about what to bind, so everything is; fanout and headers exchanges are bound once whatever is wanted.
+pub fn binding_mode(source: &config::Source) -> BindingMode {
+    let everything = || BindingMode::Fixed(vec![Pattern::all()]);
+    let config::Input::Exchange(input) = &source.input else { return everything() };
+    let on_demand = |kind| BindingMode::OnDemand {
+        kind,
+        linger: input.linger.max(Duration::ZERO),
+        bindings_max: input.bindings_max,
+    };
+    match (&input.bindings, input.kind) {
+        (Bindings::List(patterns), _) => BindingMode::Fixed(patterns.clone()),
+        (Bindings::OnDemand, ExchangeKind::Topic) if source.topic.is_none() => on_demand(BindingKind::Topic),
+        (Bindings::OnDemand, ExchangeKind::Direct) if source.topic.is_none() => on_demand(BindingKind::Direct),
+        _ => everything(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{TemplatePart, TopicTemplate};
+
+    fn source(kind: ExchangeKind, bindings: Bindings) -> config::Source {
+        let input = ExchangeInput { kind, bindings, ..ExchangeInput::new("x") };
+        config::Source { input: config::Input::Exchange(input), ..config::Source::events() }
+    }
+
+    #[test]
+    fn demand_decides_only_where_the_topic_is_the_routing_key() {
+        let everything = BindingMode::Fixed(vec![Pattern::all()]);
+        let mut topic = source(ExchangeKind::Topic, Bindings::OnDemand);
+        assert!(matches!(binding_mode(&topic), BindingMode::OnDemand { kind: BindingKind::Topic, .. }));
+        topic.topic = Some(TopicTemplate(vec![TemplatePart::Source]));
+        assert_eq!(binding_mode(&topic), everything);
+        let direct = source(ExchangeKind::Direct, Bindings::OnDemand);
+        assert!(matches!(binding_mode(&direct), BindingMode::OnDemand { kind: BindingKind::Direct, .. }));
+        for kind in [ExchangeKind::Fanout, ExchangeKind::Headers] {
+            assert_eq!(binding_mode(&source(kind, Bindings::OnDemand)), everything);
+        }
+        let list = vec![Pattern::parse("a.*").unwrap()];
+        let listed = source(ExchangeKind::Direct, Bindings::List(list.clone()));
+        assert_eq!(binding_mode(&listed), BindingMode::Fixed(list));
+    }
+}

@@ -1,0 +1,276 @@
+//! What the broker sends, looked at frame by frame before the AMQP library sees it. Three things would otherwise end the
+//! whole connection or tell a lie: text that is not UTF-8 where the library insists on it, tables nested so deep that its
+//! parser would exhaust its stack, and returned messages, which it hands to whichever confirm comes next.
+//!
+//! Nothing here does I/O; it changes bytes in place and never their number (AMQP 0-9-1, sections 2.3.5 and 4.2).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The header field that holds our id of a publish, so that a returned message can be told from the others.
+pub(crate) const ID_HEADER: &str = "x-passerelle-id";
+
+/// How deep tables and lists may be nested; what lies deeper is shown as bytes.
+pub(crate) const NESTING_MAX: usize = 16;
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+const BODY: u8 = 3;
+const CONNECTION_CLOSE: (u16, u16) = (10, 50);
+const CONNECTION_BLOCKED: (u16, u16) = (10, 60);
+const CHANNEL_CLOSE: (u16, u16) = (20, 40);
+const BASIC_RETURN: (u16, u16) = (60, 50);
+const BASIC_DELIVER: (u16, u16) = (60, 60);
+
+/// The ids of publishes that the broker returned as unroutable. A return precedes its confirm on the wire, so whoever has
+/// seen the confirm and asks here knows. Shared between the connection's reader and the publisher.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Returned(Arc<Mutex<HashSet<i64>>>);
+
+impl Returned {
+    /// Whether this publish was returned; forgets it.
+    pub(crate) fn take(&self, id: i64) -> bool {
+        self.lock().remove(&id)
+    }
+
+    /// Forgets all: their channel is gone.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn note(&self, id: i64) {
+        self.lock().insert(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state of looking at one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Inspector {
+    returned: Returned,
+    /// Channels in the middle of a returned message: the bytes of its body still to come, once its header was seen.
+    returning: HashMap<u16, Option<u64>>,
+}
+
+impl Inspector {
+    /// For a new connection; returned messages are noted in `returned`.
+    pub(crate) fn new(returned: Returned) -> Self {
+        Self { returned, returning: HashMap::new() }
+    }
+
+    /// Whether this frame is part of a returned message, and so is to be kept from the library.
+    pub(crate) fn is_returned(&self, kind: u8, channel: u16, payload: &[u8]) -> bool {
+        match kind {
+            METHOD => method_of(payload) == Some(BASIC_RETURN),
+            HEADER | BODY => self.returning.contains_key(&channel),
+            _ => false,
+        }
+    }
+
+    /// Makes the frame's payload palatable in place, and notes what it says about returned messages.
+    pub(crate) fn look(&mut self, kind: u8, channel: u16, payload: &mut [u8]) {
+        match kind {
+            METHOD => self.look_at_method(channel, payload),
+            HEADER => self.look_at_header(channel, payload),
+            BODY => self.look_at_body(channel, payload.len()),
+            _ => {}
+        }
+    }
+
+    fn look_at_method(&mut self, channel: u16, payload: &mut [u8]) {
+        let Some(method) = method_of(payload) else { return };
+        let mut walk = Walk::new(payload, 4);
+        // A payload that ends too early is the library's to complain about.
+        let _ = match method {
+            BASIC_DELIVER => walk.deliver(),
+            CONNECTION_CLOSE | CHANNEL_CLOSE => walk.skip(2).and_then(|()| walk.short_text()),
+            CONNECTION_BLOCKED => walk.short_text(),
+            _ => Some(()),
+        };
+        if method == BASIC_RETURN {
+            self.returning.insert(channel, None);
+        }
+    }
+
+    fn look_at_header(&mut self, channel: u16, payload: &mut [u8]) {
+        let mut walk = Walk::new(payload, 4);
+        let (Some(body_bytes), Some(flags)) = (walk.u64(), walk.u16()) else { return };
+        let id = walk.properties(flags);
+        if let Some(left) = self.returning.get_mut(&channel) {
+            *left = Some(body_bytes);
+            if let Some(id) = id {
+                self.returned.note(id);
+            }
+            self.look_at_body(channel, 0);
+        }
+    }
+
+    fn look_at_body(&mut self, channel: u16, bytes: usize) {
+        if let Some(Some(left)) = self.returning.get_mut(&channel) {
+            *left = left.saturating_sub(bytes as u64);
+            if *left == 0 {
+                self.returning.remove(&channel);
+            }
+        }
+    }
+}
+
+fn method_of(payload: &[u8]) -> Option<(u16, u16)> {
+    match payload {
+        [class_high, class_low, high, low, ..] => {
+            Some((u16::from_be_bytes([*class_high, *class_low]), u16::from_be_bytes([*high, *low])))
+        }
+        _ => None,
+    }
+}
+
+/// A position in a frame's payload; every step answers `None` where the payload ends too early.
+struct Walk<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(bytes: &'a mut [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    fn take(&mut self, count: usize) -> Option<&mut [u8]> {
+        let end = self.at.checked_add(count)?;
+        let taken = self.bytes.get_mut(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn skip(&mut self, count: usize) -> Option<()> {
+        self.take(count).map(|_| ())
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).and_then(|bytes| bytes.first().copied())
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take(2).and_then(|bytes| Some(u16::from_be_bytes(<[u8; 2]>::try_from(&*bytes).ok()?)))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4).and_then(|bytes| Some(u32::from_be_bytes(<[u8; 4]>::try_from(&*bytes).ok()?)))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8).and_then(|bytes| Some(u64::from_be_bytes(<[u8; 8]>::try_from(&*bytes).ok()?)))
+    }
+
+    /// A short string; bytes that are not UTF-8 become NUL, which mapping then refuses or replaces.
+    fn short_text(&mut self) -> Option<()> {
+        let length = self.u8()?;
+        blank_invalid(self.take(usize::from(length))?);
+        Some(())
+    }
+
+    /// The arguments of `basic.deliver`.
+    fn deliver(&mut self) -> Option<()> {
+        self.short_text()?;
+        self.skip(9)?;
+        self.short_text()?;
+        self.short_text()
+    }
+
+    /// The property list; answers our id if there is one.
+    fn properties(&mut self, flags: u16) -> Option<i64> {
+        let has = |bit: u16| flags & (1 << bit) != 0;
+        let mut id = None;
+        for bit in (2..=15).rev().filter(|bit| has(*bit)) {
+            match bit {
+                13 => id = self.headers()?,
+                12 | 11 => self.skip(1)?,
+                6 => self.skip(8)?,
+                _ => self.short_text()?,
+            }
+        }
+        id
+    }
+
+    /// The outermost table, in which our id would stand. `Some(None)`: it is whole and has none.
+    fn headers(&mut self) -> Option<Option<i64>> {
+        let end = self.end_of_counted()?;
+        let mut id = None;
+        while self.at < end {
+            let name_at = self.at + 1;
+            self.short_text()?;
+            let ours = self.bytes.get(name_at..self.at) == Some(ID_HEADER.as_bytes());
+            let value_at = self.at + 1;
+            self.value(1)?;
+            if let (true, Some(number)) = (ours, self.bytes.get(value_at..self.at)) {
+                id = <[u8; 8]>::try_from(number).ok().map(i64::from_be_bytes);
+            }
+        }
+        Some(id)
+    }
+
+    fn table(&mut self, depth: usize) -> Option<()> {
+        let end = self.end_of_counted()?;
+        while self.at < end {
+            self.short_text()?;
+            self.value(depth)?;
+        }
+        Some(())
+    }
+
+    fn list(&mut self, depth: usize) -> Option<()> {
+        let end = self.end_of_counted()?;
+        while self.at < end {
+            self.value(depth)?;
+        }
+        Some(())
+    }
+
+    fn end_of_counted(&mut self) -> Option<usize> {
+        let length = usize::try_from(self.u32()?).ok()?;
+        let end = self.at.checked_add(length)?;
+        (end <= self.bytes.len()).then_some(end)
+    }
+
+    /// A value with its type letter; `depth` counts the tables and lists around it.
+    fn value(&mut self, depth: usize) -> Option<()> {
+        let letter_at = self.at;
+        match self.u8()? {
+            b't' | b'b' | b'B' => self.skip(1),
+            b's' | b'U' | b'u' => self.skip(2),
+            b'I' | b'i' | b'f' => self.skip(4),
+            b'D' => self.skip(5),
+            b'l' | b'L' | b'd' | b'T' => self.skip(8),
+            b'V' => Some(()),
+            b'F' if depth < NESTING_MAX => self.table(depth + 1),
+            b'A' if depth < NESTING_MAX => self.list(depth + 1),
+            letter @ (b'S' | b'x' | b'F' | b'A') => {
+                if letter != b'S' {
+                    // Too deep: a byte array has the same form on the wire, a length and as many bytes.
+                    *self.bytes.get_mut(letter_at)? = b'x';
+                }
+                let length = usize::try_from(self.u32()?).ok()?;
+                self.skip(length)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Overwrites every byte that is not part of valid UTF-8 with NUL.
+fn blank_invalid(mut text: &mut [u8]) {
+    while let Err(error) = std::str::from_utf8(text) {
+        let (_, rest) = text.split_at_mut(error.valid_up_to());
+        let bad = error.error_len().unwrap_or(rest.len()).min(rest.len());
+        let (invalid, after) = rest.split_at_mut(bad);
+        invalid.fill(0);
+        text = after;
+    }
+}
+
+#[cfg(test)]
+#[path = "inspect/tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! Between AMQP's words and ours: a delivery becomes a [`Draft`], and header values cross in both directions.
+//!
+//! Whatever a publisher wrote there is a value here, never a panic. What cannot become a message is told by a
+//! [`Rejection`]; what is merely odd is shown as well as it can be.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use lapin::message::Delivery;
+use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::config::{Input, Source, TemplatePart};
+use crate::metrics::Rejection;
+use crate::model::publication::{Attributes, Draft, PublishedAt, UnixMillis};
+use crate::model::topic::Topic;
+use crate::model::value::{Headers, Value};
+
+use super::inspect::ID_HEADER;
+
+/// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
+const TIMESTAMP_HEADER: &str = "timestamp_in_ms";
+
+/// Makes drafts of one source's deliveries.
+#[derive(Debug)]
+pub(crate) struct Mapper {
+    name: String,
+    queue: String,
+    template: Option<Vec<TemplatePart>>,
+    bytes_max: usize,
+    /// The topic of the delivery before: mostly it is the next one's too.
+    last: Option<Topic>,
+}
+
+impl Mapper {
+    /// For the source that is configured so.
+    pub(crate) fn new(source: &Source) -> Self {
+        let queue = match &source.input {
+            Input::Queue(input) => input.queue.clone(),
+            Input::Exchange(_) => String::new(),
+        };
+        Self {
+            name: source.name.clone(),
+            queue,
+            template: source.topic.as_ref().map(|template| template.0.clone()),
+            bytes_max: source.log.bytes_max,
+            last: None,
+        }
+    }
+
+    /// The draft; the payload is moved, not copied.
+    ///
+    /// # Errors
+    /// When the delivery cannot become a message.
+    pub(crate) fn draft(&mut self, delivery: &mut Delivery, now: UnixMillis) -> Result<Draft, Rejection> {
+        if delivery.data.len() > self.bytes_max {
+            return Err(Rejection::TooLarge);
+        }
+        let topic = self.topic(delivery)?;
+        let attributes = attributes(&delivery.properties, delivery.redelivered);
+        let payload = Bytes::from(std::mem::take(&mut delivery.data));
+        Ok(Draft { topic, payload, attributes, received_at: now })
+    }
+
+    fn topic(&mut self, delivery: &Delivery) -> Result<Topic, Rejection> {
+        let rendered;
+        let text = match &self.template {
+            None => delivery.routing_key.as_str(),
+            Some(parts) => {
+                rendered = self.render(parts, delivery)?;
+                &rendered
+            }
+        };
+        let text = if text.is_empty() { &self.name } else { text };
+        if let Some(last) = self.last.as_ref().filter(|last| last.as_str() == text) {
+            return Ok(last.clone());
+        }
+        // Bytes that were not UTF-8 have become NUL on the way here, which no topic may hold.
+        let topic = Topic::parse(text).map_err(|_| Rejection::Topic)?;
+        self.last = Some(topic.clone());
+        Ok(topic)
+    }
+
+    fn render(&self, parts: &[TemplatePart], delivery: &Delivery) -> Result<String, Rejection> {
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                TemplatePart::Text(literal) => text.push_str(literal),
+                TemplatePart::RoutingKey => text.push_str(delivery.routing_key.as_str()),
+                TemplatePart::Exchange => text.push_str(delivery.exchange.as_str()),
+                TemplatePart::Queue => text.push_str(&self.queue),
+                TemplatePart::Source => text.push_str(&self.name),
+                TemplatePart::Header(name) => push_field(&mut text, &delivery.properties, name)?,
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Appends a header field that is text or a number.
+fn push_field(text: &mut String, properties: &AMQPProperties, name: &str) -> Result<(), Rejection> {
+    let field = properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
+    let written = match field.map(value) {
+        Some(Value::Text(field)) => {
+            text.push_str(&field);
+            Ok(())
+        }
+        Some(Value::Int(number)) => write!(text, "{number}"),
+        Some(Value::UInt(number) | Value::Timestamp(number)) => write!(text, "{number}"),
+        Some(Value::Float(number)) => write!(text, "{number}"),
+        _ => return Err(Rejection::TemplateField),
+    };
+    written.map_err(|_| Rejection::TemplateField)
+}
+
+fn attributes(properties: &AMQPProperties, redelivered: bool) -> Attributes {
+    let headers = properties.headers().as_ref().map(headers).unwrap_or_default();
+    Attributes {
+        content_type: property(properties.content_type()),
+        message_id: property(properties.message_id()),
+        published_at: published_at(&headers, *properties.timestamp()),
+        headers,
+        redelivered,
+    }
+}
+
+/// A property's text, if it has any; what was not UTF-8 in it shows as the replacement character.
+pub(crate) fn property(property: &Option<ShortString>) -> Option<String> {
+    property.as_ref().map(|text| readable(text.as_str())).filter(|text| !text.is_empty())
+}
+
+fn readable(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
+}
+
+fn published_at(headers: &Headers, seconds: Option<u64>) -> PublishedAt {
+    match (headers.value(TIMESTAMP_HEADER), seconds) {
+        (Some(Value::Int(millis)), _) if *millis > 0 => PublishedAt::Millis(millis.unsigned_abs()),
+        (Some(Value::UInt(millis)), _) => PublishedAt::Millis(*millis),
+        (_, Some(seconds)) if seconds > 0 => PublishedAt::Seconds(seconds.saturating_mul(1000)),
+        _ => PublishedAt::Unknown,
+    }
+}
+
+/// A table's fields, without the one that is ours.
+pub(crate) fn headers(table: &FieldTable) -> Headers {
+    let ours = |name: &ShortString| name.as_str() == ID_HEADER;
+    let fields = table.inner().iter().filter(|(name, _)| !ours(name));
+    Headers(fields.map(|(name, field)| (readable(name.as_str()), value(field))).collect())
+}
+
+/// A value as the rest of the program knows it.
+fn value(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Boolean(truth) => Value::Bool(*truth),
+        AMQPValue::ShortShortInt(number) => Value::Int(i64::from(*number)),
+        AMQPValue::ShortShortUInt(number) => Value::Int(i64::from(*number)),
+        AMQPValue::ShortInt(number) => Value::Int(i64::from(*number)),
+        AMQPValue::ShortUInt(number) => Value::Int(i64::from(*number)),
+        AMQPValue::LongInt(number) => Value::Int(i64::from(*number)),
+        AMQPValue::LongUInt(number) => Value::Int(i64::from(*number)),
+        AMQPValue::LongLongInt(number) => Value::Int(*number),
+        AMQPValue::Float(number) => Value::Float(f64::from(*number)),
+        AMQPValue::Double(number) => Value::Float(*number),
+        AMQPValue::DecimalValue(decimal) => {
+            Value::Float(f64::from(decimal.value) / 10f64.powi(i32::from(decimal.scale)))
+        }
+        AMQPValue::ShortString(text) => Value::Text(readable(text.as_str())),
+        AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::Bytes(text.as_bytes().to_vec()),
+        },
+        AMQPValue::FieldArray(list) => Value::List(list.as_slice().iter().map(self::value).collect()),
+        AMQPValue::Timestamp(seconds) => Value::Timestamp(*seconds),
+        AMQPValue::FieldTable(table) => Value::Table(headers(table)),
+        AMQPValue::ByteArray(bytes) => Value::Bytes(bytes.as_slice().to_vec()),
+        AMQPValue::Void => Value::Null,
+    }
+}
+
+#[cfg(test)]
+#[path = "mapping/tests.rs"]
+mod tests;

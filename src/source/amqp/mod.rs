@@ -1,0 +1,190 @@
+//! AMQP 0-9-1 through lapin: one connection that consumes and one that publishes, because a broker in need stops
+//! everything on a connection that publishes, acknowledgements included.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`link`], [`connection`], [`tls`] | keep the two connections, with no limit of tries |
+//! | [`wire`], [`inspect`] | the bytes below the library: frames that would kill it are made harmless |
+//! | [`exchange`], [`queue`] | the sources |
+//! | [`receive`], [`mapping`] | deliveries become drafts, are appended, then acknowledged |
+//! | [`binder`] | what sessions want becomes bindings |
+//! | [`publisher`], [`outbound`] | publishes and what may be in them |
+//! | [`rpc`] | calls and their answers |
+//! | [`check`] | `passerelle check --connect` |
+//! | [`words`] | errors as sentences |
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Input, Settings};
+use crate::hub::feed::{Feed, Hub};
+use crate::hub::upstream::UpstreamJobs;
+use crate::metrics::{BrokerLink, Metrics};
+use crate::source::{Backoff, Board, Reason, Source, Subject, Trouble};
+
+mod binder;
+mod check;
+mod connection;
+mod exchange;
+mod inspect;
+mod link;
+mod mapping;
+mod outbound;
+mod publisher;
+mod queue;
+mod receive;
+mod rpc;
+mod tls;
+mod wire;
+mod words;
+
+pub use check::{Finding, check, same_messages};
+pub use exchange::binding_mode;
+pub use outbound::{HEADERS_BYTES_MAX, HEADERS_DEPTH_MAX};
+
+use connection::Live;
+use exchange::ExchangeSource;
+use link::Link;
+use publisher::Publisher;
+use queue::QueueSource;
+use rpc::Caller;
+
+/// How long the end of a source may lag behind the end of its connection before it is dropped where it stands.
+const LAG_MAX: Duration = Duration::from_secs(2);
+
+/// What everybody here shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    settings: Settings,
+    board: Board,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+}
+
+/// The running AMQP side.
+#[derive(Debug)]
+pub struct Handle {
+    context: Arc<Context>,
+    users: JoinSet<()>,
+    links: JoinSet<()>,
+    links_stop: CancellationToken,
+}
+
+/// Tells how the sources stand; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Context>);
+
+impl Readiness {
+    /// The sources that do not stand, and why; empty when all do.
+    pub fn reasons(&self) -> Vec<Reason> {
+        self.0.board.reasons()
+    }
+}
+
+impl Handle {
+    /// To ask how the sources stand.
+    pub fn readiness(&self) -> Readiness {
+        Readiness(self.context.clone())
+    }
+
+    /// With `amqp.fail_fast`, completes with the first failure; without, never.
+    pub fn failed(&self) -> impl Future<Output = Trouble> + Send + 'static {
+        let context = self.context.clone();
+        async move {
+            if !context.settings.amqp.fail_fast {
+                return std::future::pending().await;
+            }
+            context.board.failed().await
+        }
+    }
+
+    /// Waits until everything has ended, which begins with the `shutdown` given to [`start`]: consumers are cancelled,
+    /// publishes in flight are given a last chance, then the connections are closed.
+    pub async fn join(mut self) {
+        while self.users.join_next().await.is_some() {}
+        self.links_stop.cancel();
+        while self.links.join_next().await.is_some() {}
+    }
+}
+
+/// Starts everything; must be called within a tokio runtime. Returns at once: what the broker lacks is tried again and
+/// shown in [`Handle::readiness`].
+pub fn start(
+    settings: &Settings,
+    hub: &Hub,
+    jobs: UpstreamJobs,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> Handle {
+    let board = Board::new(settings.sources.iter().map(|source| source.name.as_str()));
+    let context = Arc::new(Context { settings: settings.clone(), board, metrics, stop: shutdown });
+    let (mut users, mut links, links_stop) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
+    let (consume_state, consume) = Link::new();
+    let (publish_state, publish) = Link::new();
+    links.spawn(link::keep(BrokerLink::Consume, context.clone(), consume_state, links_stop.clone()));
+    links.spawn(link::keep(BrokerLink::Publish, context.clone(), publish_state, links_stop.clone()));
+    for source in &settings.sources {
+        let Some(state) = hub.by_name(&source.name) else { continue };
+        let feed = Feed::new(state.clone());
+        match &source.input {
+            Input::Exchange(input) => {
+                let source = ExchangeSource::new(context.clone(), feed, source, input);
+                users.spawn(supervise(source, consume.clone(), context.clone()));
+            }
+            Input::Queue(input) => {
+                let source = QueueSource::new(context.clone(), feed, source, input);
+                users.spawn(supervise(source, consume.clone(), context.clone()));
+            }
+        }
+    }
+    let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.max(1));
+    users.spawn(Caller::new(context.clone(), consume, jobs.calls, requests).run());
+    users.spawn(Publisher::new(context.clone(), publish, jobs.publishes, requests_end).run());
+    Handle { context, users, links, links_stop }
+}
+
+/// Runs a source on every connection that there is, until the program stops.
+async fn supervise<S: Source<Link = Arc<Live>>>(mut source: S, mut link: Link, context: Arc<Context>) {
+    let mut backoff = Backoff::new(context.settings.amqp.backoff_max);
+    loop {
+        let live = tokio::select! {
+            live = link.up() => live,
+            () = context.stop.cancelled() => return,
+        };
+        let since = Instant::now();
+        let ended = tokio::select! {
+            ended = source.run(&live, &context.board) => ended,
+            () = outlived(&live) => Err(words::of_lost(None, &live.peer)),
+        };
+        source.lost();
+        backoff.stood_for(since.elapsed());
+        let subject = Subject::Source(source.name().to_owned());
+        match ended {
+            Ok(()) => return,
+            Err(_) if !live.is_alive() => {
+                let trouble = tokio::select! {
+                    trouble = link.lost(&live) => trouble,
+                    () = context.stop.cancelled() => return,
+                };
+                context.board.down(subject, &trouble);
+            }
+            Err(trouble) => {
+                context.board.down(subject, &Trouble(format!("source '{}': {trouble}", source.name())));
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.pause()) => {}
+                    () = context.stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Completes some time after a connection is gone: whoever uses it has had its errors by then.
+async fn outlived(live: &Live) {
+    live.life.gone.cancelled().await;
+    tokio::time::sleep(LAG_MAX).await;
+}

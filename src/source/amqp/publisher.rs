@@ -1,0 +1,378 @@
+//! Publishes: every message mandatory and confirmed, many in flight, each answered exactly once. What the broker says about
+//! one message must not be told about another: confirms are matched by the library, returned messages by our own id.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Confirmation, PublisherConfirm};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::hub::upstream::PublishJob;
+use crate::model::outgoing::PublishOutcome;
+use crate::source::Trouble;
+
+use super::Context;
+use super::binder;
+use super::connection::Live;
+use super::link::{Link, State};
+use super::outbound::{self, Answer, Destination, Outbound};
+use super::words::{self, Refusal};
+
+/// How long the answer "there is no such exchange" is believed.
+const MISSING_FOR: Duration = Duration::from_secs(1);
+
+/// How long a question about an exchange, or a new channel, may hold up the publishes behind it.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long publishes in flight may take at a stop.
+const LAST_CHANCE: Duration = Duration::from_secs(2);
+
+/// Answers every job, whether there is a broker or not.
+pub(crate) struct Publisher {
+    context: Arc<Context>,
+    link: Link,
+    jobs: mpsc::Receiver<PublishJob>,
+    requests: mpsc::Receiver<Outbound>,
+}
+
+impl Publisher {
+    /// `jobs` are clients' publishes, `requests` those of calls.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        link: Link,
+        jobs: mpsc::Receiver<PublishJob>,
+        requests: mpsc::Receiver<Outbound>,
+    ) -> Self {
+        Self { context, link, jobs, requests }
+    }
+
+    /// Until the stop.
+    pub(crate) async fn run(mut self) {
+        while let Some(live) = self.refuse_until_up().await {
+            let mut session = Session::new(self.context.clone(), live.clone());
+            let unavailable = self.serve(&mut session).await;
+            session.fail_all(&unavailable);
+            if self.context.stop.is_cancelled() {
+                break;
+            }
+        }
+        self.jobs.close();
+        self.requests.close();
+        while let Ok(job) = self.jobs.try_recv() {
+            Answer::Publish(job.outcome).give(&self.context.metrics, PublishOutcome::Unavailable(STOPPING.into()));
+        }
+    }
+
+    /// While there is no connection, every job is answered with the reason.
+    async fn refuse_until_up(&mut self) -> Option<Arc<Live>> {
+        loop {
+            let trouble = match self.link.state() {
+                State::Up(live) => return Some(live),
+                State::Down(trouble) => trouble,
+            };
+            let unavailable = || PublishOutcome::Unavailable(format!("the broker cannot be reached now: {trouble}"));
+            tokio::select! {
+                biased;
+                () = self.context.stop.cancelled() => return None,
+                () = self.link.changed() => {}
+                Some(job) = self.jobs.recv() => Answer::Publish(job.outcome).give(&self.context.metrics, unavailable()),
+                Some(request) = self.requests.recv() => request.answer.give(&self.context.metrics, unavailable()),
+                else => return None,
+            }
+        }
+    }
+
+    /// Publishes until the connection is lost or the program stops; answers what those still in flight are to be told.
+    async fn serve(&mut self, session: &mut Session) -> String {
+        let mut blocked = session.live.blocked.subscribe();
+        let live = session.live.clone();
+        let window = self.context.settings.publish.in_flight_max.max(1);
+        loop {
+            let has_room = session.waiting.len() < window;
+            let late = session.next_deadline();
+            tokio::select! {
+                biased;
+                () = self.context.stop.cancelled() => {
+                    // What is answered within the last chance is answered truly.
+                    let _ = timeout(LAST_CHANCE, session.drain()).await;
+                    return STOPPING.into();
+                }
+                trouble = self.link.lost(&live) => return format!("{trouble}; it is not known whether the message arrived"),
+                Ok(()) = blocked.changed() => {
+                    if let Some(reason) = blocked.borrow_and_update().clone() {
+                        session.fail_all(&blocked_sentence(&reason));
+                    }
+                }
+                Some((id, confirmed)) = session.confirms.next() => session.settle(id, confirmed),
+                () = binder::sleep_until(late) => session.time_out(),
+                Some(job) = self.jobs.recv(), if has_room => session.publish_job(job).await,
+                Some(request) = self.requests.recv(), if has_room => session.publish(request).await,
+            }
+        }
+    }
+}
+
+const STOPPING: &str = "the server is stopping: connect again";
+const TIMED_OUT: &str = "the broker did not confirm in time; it is not known whether the message arrived";
+
+fn blocked_sentence(reason: &str) -> String {
+    format!("the broker accepts no messages now ({reason}): try again later")
+}
+
+/// The publishes on one connection.
+struct Session {
+    context: Arc<Context>,
+    live: Arc<Live>,
+    channel: Option<Channel>,
+    /// What somebody still waits for, by id.
+    waiting: HashMap<i64, Waiting>,
+    /// When each of them is late, in order; those answered since are passed over.
+    deadlines: VecDeque<(Instant, i64)>,
+    /// What the broker has not confirmed yet, whether anybody still waits for it or not.
+    confirms: FuturesUnordered<BoxFuture<'static, (i64, lapin::Result<Confirmation>)>>,
+    /// Exchanges that were seen to exist (`None`), or when they were missed and the sentence for that.
+    exchanges: HashMap<String, Option<(Instant, String)>>,
+    next_id: i64,
+}
+
+struct Waiting {
+    answer: Answer,
+    exchange: String,
+    topic: String,
+}
+
+impl Session {
+    fn new(context: Arc<Context>, live: Arc<Live>) -> Self {
+        Self {
+            context,
+            live,
+            channel: None,
+            waiting: HashMap::new(),
+            deadlines: VecDeque::new(),
+            confirms: FuturesUnordered::new(),
+            exchanges: HashMap::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Checks a client's publish and publishes it.
+    async fn publish_job(&mut self, job: PublishJob) {
+        let PublishJob { message, outcome } = job;
+        let answer = Answer::Publish(outcome);
+        let context = self.context.clone();
+        let destination = Destination::of_publish(&context.settings, &message.topic);
+        match outbound::checked(message, destination, answer) {
+            Ok(mut outbound) => {
+                let mode = if context.settings.publish.persistent { 2 } else { 1 };
+                outbound.properties = outbound.properties.with_delivery_mode(mode);
+                self.publish(outbound).await;
+            }
+            Err((answer, sentence)) => answer.give(&context.metrics, PublishOutcome::Refused(sentence)),
+        }
+    }
+
+    /// Publishes; the outcome comes with the confirm, or at once if there is none to wait for.
+    async fn publish(&mut self, outbound: Outbound) {
+        if let Err(outcome) = self.prepare(&outbound).await {
+            return outbound.answer.give(&self.context.metrics, outcome);
+        }
+        let Some(channel) = self.channel.clone() else { return };
+        let Outbound { exchange, topic, payload, properties, headers, answer, .. } = outbound;
+        self.next_id += 1;
+        let id = self.next_id;
+        let properties = properties.with_headers(outbound::with_id(headers, id));
+        let waiting = Waiting { answer, exchange: exchange.clone(), topic: topic.as_str().to_owned() };
+        self.waiting.insert(id, waiting);
+        let late = Instant::now() + self.context.settings.publish.timeout;
+        self.deadlines.push_back((late, id));
+        // Both were checked to be no longer than this allows.
+        let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(topic.as_str())) else {
+            return self.answer(id, PublishOutcome::Refused("the topic is too long".into()));
+        };
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let mut blocked = self.live.blocked.subscribe();
+        tokio::select! {
+            biased;
+            sent = channel.basic_publish(exchange, key, options, &payload, properties) => match sent {
+                Ok(confirm) => self.confirms.push(Box::pin(confirmed(id, confirm))),
+                Err(error) => self.channel_failed(&error),
+            },
+            // A blocked or dead connection writes nothing, perhaps for ever.
+            _ = blocked.wait_for(Option::is_some) => self.fail_all(&blocked_sentence("it is low on resources")),
+            () = self.live.life.gone.cancelled() => {}
+            () = tokio::time::sleep_until(late.into()) => self.time_out(),
+        }
+    }
+
+    /// Makes sure of what a publish needs.
+    async fn prepare(&mut self, outbound: &Outbound) -> Result<(), PublishOutcome> {
+        if let Some(reason) = self.live.blocked.borrow().clone() {
+            return Err(PublishOutcome::Unavailable(blocked_sentence(&reason)));
+        }
+        let prepared = timeout(QUESTION_TIMEOUT, async {
+            if let Some(sentence) = self.missing(outbound).await? {
+                return Ok(Some(sentence));
+            }
+            self.open_channel().await.map(|()| None)
+        });
+        match prepared.await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(sentence))) => Err(PublishOutcome::Refused(sentence)),
+            Ok(Err(trouble)) => {
+                Err(PublishOutcome::Unavailable(format!("the broker cannot be reached now: {trouble}")))
+            }
+            Err(_) => Err(PublishOutcome::Unavailable("the broker does not answer now: try again later".into())),
+        }
+    }
+
+    /// Asks for the exchange before its first use, on a channel that may be closed for it: a publish to one that does not
+    /// exist would close the channel of all others.
+    async fn missing(&mut self, outbound: &Outbound) -> Result<Option<String>, Trouble> {
+        let exchange = &outbound.exchange;
+        match self.exchanges.get(exchange) {
+            _ if exchange.is_empty() => return Ok(None),
+            Some(None) => return Ok(None),
+            Some(Some((since, sentence))) if since.elapsed() < MISSING_FOR => return Ok(Some(sentence.clone())),
+            Some(Some(_)) | None => {}
+        }
+        let channel = self.live.channel().await?;
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let name = super::exchange::short(exchange)?;
+        let asked = channel.exchange_declare(name, lapin::ExchangeKind::Topic, options, FieldTable::default()).await;
+        let sentence = match asked {
+            Ok(()) => None,
+            Err(error) if words::refusal(&error) == Some(Refusal::NotFound) => {
+                let (vhost, key) = (&self.live.peer.vhost, &outbound.key);
+                let sentence =
+                    format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}");
+                tracing::warn!("{sentence}");
+                Some(sentence)
+            }
+            Err(error) => return Err(Trouble(words::quoted(&error))),
+        };
+        self.exchanges.insert(exchange.clone(), sentence.clone().map(|sentence| (Instant::now(), sentence)));
+        Ok(sentence)
+    }
+
+    async fn open_channel(&mut self) -> Result<(), Trouble> {
+        if self.channel.as_ref().is_some_and(|channel| channel.status().connected()) {
+            return Ok(());
+        }
+        self.abandon_channel("the broker closed the channel; it is not known whether the message arrived");
+        let channel = self.live.channel().await?;
+        let confirming = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        confirming.map_err(|error| Trouble(words::quoted(&error)))?;
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    /// The broker's word on one publish.
+    fn settle(&mut self, id: i64, confirmed: lapin::Result<Confirmation>) {
+        let returned = self.live.returned.take(id);
+        match confirmed {
+            Ok(Confirmation::Ack(_)) => self.answer(id, PublishOutcome::Confirmed { routed: !returned }),
+            Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => {
+                let sentence = "the broker did not take the message, perhaps because a queue is full: try again later";
+                self.answer(id, PublishOutcome::Refused(sentence.into()));
+            }
+            // Those of a channel that is gone were all answered when it went.
+            Err(error) if self.waiting.contains_key(&id) => self.channel_failed(&error),
+            Err(_) => {}
+        }
+    }
+
+    /// The channel is gone, because of one publish at most; every one in flight learns what is known about it.
+    fn channel_failed(&mut self, error: &lapin::Error) {
+        let refusal = words::refusal(error);
+        let text = words::quoted(error);
+        let is_alone = self.waiting.len() == 1;
+        if refusal == Some(Refusal::NotFound) {
+            // Whichever it was is asked for again.
+            self.exchanges.clear();
+        }
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            let outcome = match refusal {
+                Some(_) if is_alone || waiting.is_named_in(&text) => {
+                    PublishOutcome::Refused(format!("the broker refused the message: {text}"))
+                }
+                _ => PublishOutcome::Unavailable(format!(
+                    "the broker closed the channel ({text}); it is not known whether this message arrived"
+                )),
+            };
+            waiting.answer.give(&self.context.metrics, outcome);
+        }
+        self.abandon_channel(&text);
+    }
+
+    fn abandon_channel(&mut self, sentence: &str) {
+        self.fail_all(sentence);
+        self.channel = None;
+        self.confirms.clear();
+        self.deadlines.clear();
+        self.live.returned.clear();
+    }
+
+    fn fail_all(&mut self, sentence: &str) {
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            waiting.answer.give(&self.context.metrics, PublishOutcome::Unavailable(sentence.to_owned()));
+        }
+    }
+
+    fn answer(&mut self, id: i64, outcome: PublishOutcome) {
+        if let Some(waiting) = self.waiting.remove(&id) {
+            waiting.answer.give(&self.context.metrics, outcome);
+        }
+    }
+
+    /// When the oldest that somebody still waits for is late.
+    fn next_deadline(&mut self) -> Option<Instant> {
+        while self.deadlines.front().is_some_and(|(_, id)| !self.waiting.contains_key(id)) {
+            self.deadlines.pop_front();
+        }
+        self.deadlines.front().map(|(late, _)| *late)
+    }
+
+    /// Answers those that are late. Their confirms are still waited for; when too many of those have gathered, the channel
+    /// is given up, and they with it.
+    fn time_out(&mut self) {
+        let now = Instant::now();
+        while let Some((_, id)) = self.deadlines.pop_front_if(|(late, _)| *late <= now) {
+            self.answer(id, PublishOutcome::Unavailable(TIMED_OUT.into()));
+        }
+        let abandoned = self.confirms.len().saturating_sub(self.waiting.len());
+        if abandoned > self.context.settings.publish.in_flight_max / 2 {
+            tracing::warn!(abandoned, "RabbitMQ does not confirm publishes: opening a new channel");
+            self.abandon_channel(TIMED_OUT);
+        }
+    }
+
+    /// Waits for all confirms.
+    async fn drain(&mut self) {
+        while !self.waiting.is_empty() {
+            match self.confirms.next().await {
+                Some((id, confirmed)) => self.settle(id, confirmed),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// Whether the broker's text on a closed channel is about this one: it names the exchange, and the topic if it was that.
+    fn is_named_in(&self, text: &str) -> bool {
+        let names_exchange = text.contains(&format!("exchange '{}'", self.exchange));
+        let about_topic = text.contains("topic '");
+        names_exchange && (!about_topic || text.contains(&format!("topic '{}'", self.topic)))
+    }
+}
+
+async fn confirmed(id: i64, confirm: PublisherConfirm) -> (i64, lapin::Result<Confirmation>) {
+    (id, confirm.await)
+}

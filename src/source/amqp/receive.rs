@@ -1,0 +1,343 @@
+//! Taking deliveries: everything that is ready, up to a bound, is mapped, appended to the feed in one go and acknowledged
+//! with one frame. What the broker had to drop because we were slow comes over a second queue and is told as a hole at its
+//! place: both consumers share a channel, so delivery tags say what came before what.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
+use lapin::{Acker, Channel, Consumer};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Rejected;
+use crate::hub::feed::Feed;
+use crate::metrics::{Metrics, Rejection};
+use crate::model::gap::GapReason;
+use crate::model::publication::{Draft, UnixMillis};
+use crate::source::Trouble;
+
+use super::mapping::Mapper;
+use super::words;
+
+/// Deliveries that are taken, appended and acknowledged together at most.
+const BATCH_MAX: usize = 250;
+
+/// How often the log may let go of what has grown old while nothing arrives.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the broker may take to confirm that a consumer was cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What one source does with its deliveries, whatever kind of source it is.
+pub(crate) struct Receiver<'a> {
+    /// Where they are settled.
+    pub(crate) channel: &'a Channel,
+    /// Where they come from.
+    pub(crate) deliveries: Consumer,
+    /// Where the broker tells what it dropped, on the same channel.
+    pub(crate) drops: Option<Drops>,
+    /// Makes drafts of them.
+    pub(crate) mapper: &'a mut Mapper,
+    /// Where they go.
+    pub(crate) feed: &'a Feed,
+    /// Counts them.
+    pub(crate) metrics: &'a Metrics,
+    /// What becomes of those that cannot be mapped.
+    pub(crate) rejected: Rejected,
+    /// Counts and logs those.
+    pub(crate) complaints: &'a mut Complaints,
+    /// Whether what is not acknowledged comes again: then nothing is taken that can no longer be acknowledged.
+    pub(crate) comes_again: bool,
+}
+
+/// The consumer of what the broker dropped.
+pub(crate) struct Drops {
+    consumer: Consumer,
+    /// Dropped messages whose place among the deliveries is not reached yet, in order.
+    pending: VecDeque<Delivery>,
+    /// Bytes of drops since there was a moment without any.
+    burst_bytes: usize,
+    /// Beyond so many, the queue of drops may have overflowed itself, and nobody knows how many were dropped.
+    burst_bytes_max: usize,
+}
+
+/// One delivery or one drop, in the order of their tags.
+enum Taken {
+    Message(Delivery),
+    Drop(Delivery),
+}
+
+impl Taken {
+    fn delivery(&self) -> &Delivery {
+        match self {
+            Self::Message(delivery) | Self::Drop(delivery) => delivery,
+        }
+    }
+}
+
+impl Drops {
+    /// Counts what this consumer brings; exact up to so many bytes in a row.
+    pub(crate) fn new(consumer: Consumer, burst_bytes_max: usize) -> Self {
+        Self { consumer, pending: VecDeque::new(), burst_bytes: 0, burst_bytes_max }
+    }
+
+    /// Takes all that are there; their number is bounded by the prefetch.
+    fn take_ready(&mut self) -> Result<(), Trouble> {
+        let before = self.pending.len();
+        while let Some(next) = self.consumer.next().now_or_never() {
+            let delivery = delivered(next, &self.consumer)?;
+            self.burst_bytes = self.burst_bytes.saturating_add(delivery.data.len());
+            self.pending.push_back(delivery);
+        }
+        if before == self.pending.len() && before == 0 {
+            self.burst_bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Moves those whose tags are below the bound.
+    fn take_below(&mut self, tag: u64, batch: &mut Vec<Taken>) {
+        while let Some(next) = self.pending.pop_front_if(|next| next.delivery_tag < tag) {
+            batch.push(Taken::Drop(next));
+        }
+    }
+
+    fn missed(&self, drops: u64) -> Option<u64> {
+        (self.burst_bytes < self.burst_bytes_max).then_some(drops)
+    }
+}
+
+impl Receiver<'_> {
+    /// Receives until the stop, or until the channel fails.
+    ///
+    /// # Errors
+    /// When the consumer was cancelled, or channel or connection are gone; in words.
+    pub(crate) async fn run(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
+        let mut expire = tokio::time::interval(EXPIRE_EVERY);
+        loop {
+            let mut batch = Vec::new();
+            if self.drops.as_ref().is_none_or(|drops| drops.pending.is_empty()) {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return self.cancel().await,
+                    next = self.deliveries.next() => {
+                        batch.push(Taken::Message(delivered(next, &self.deliveries)?));
+                    }
+                    next = next_drop(self.drops.as_mut()) => {
+                        if let Some(drops) = &mut self.drops {
+                            let drop = delivered(next, &drops.consumer)?;
+                            drops.burst_bytes = drops.burst_bytes.saturating_add(drop.data.len());
+                            drops.pending.push_back(drop);
+                        }
+                    }
+                    _ = expire.tick() => {
+                        self.feed.expire(now());
+                        continue;
+                    }
+                }
+            }
+            let failure = self.fill(&mut batch).err();
+            self.settle(batch).await?;
+            if let Some(trouble) = failure {
+                return Err(trouble);
+            }
+        }
+    }
+
+    /// Takes what else is ready. A failure is told only after what came before it.
+    fn fill(&mut self, batch: &mut Vec<Taken>) -> Result<(), Trouble> {
+        // Drops seen before the deliveries ran out have their place before whatever comes next.
+        let seen = self.drops.as_ref().and_then(|drops| drops.pending.back()).map(|drop| drop.delivery_tag + 1);
+        let mut ran_out = false;
+        let mut result = Ok(());
+        while batch.len() < BATCH_MAX {
+            let Some(next) = self.deliveries.next().now_or_never() else {
+                ran_out = true;
+                break;
+            };
+            match delivered(next, &self.deliveries) {
+                Ok(delivery) => batch.push(Taken::Message(delivery)),
+                Err(trouble) => {
+                    result = Err(trouble);
+                    break;
+                }
+            }
+        }
+        let last = batch.last().map(|taken| taken.delivery().delivery_tag);
+        if let Some(drops) = &mut self.drops {
+            let taken = drops.take_ready();
+            let reached = seen.filter(|_| ran_out).max(last).unwrap_or(0);
+            drops.take_below(reached, batch);
+            batch.sort_by_key(|taken| taken.delivery().delivery_tag);
+            result = result.and(taken);
+        }
+        result
+    }
+
+    /// Appends, notes holes, and acknowledges.
+    async fn settle(&mut self, batch: Vec<Taken>) -> Result<(), Trouble> {
+        let source = self.feed.info().id;
+        self.metrics.source_unsettled(source, batch.len());
+        let now = now();
+        let mut drafts = Vec::with_capacity(batch.len());
+        let mut refused = Vec::new();
+        let (mut acker, mut dropped, mut messages, mut bytes) = (None, 0, 0, 0);
+        for taken in batch {
+            match taken {
+                Taken::Drop(delivery) => {
+                    self.append(&mut drafts, now);
+                    dropped += 1;
+                    acker = Some(delivery.acker);
+                }
+                Taken::Message(delivery) if self.comes_again && delivery.acker.poisoned() => {}
+                Taken::Message(mut delivery) => {
+                    self.note_drops(&mut dropped);
+                    messages += 1;
+                    bytes += delivery.data.len() as u64;
+                    match self.mapper.draft(&mut delivery, now) {
+                        Ok(draft) => drafts.push(draft),
+                        Err(reason) => {
+                            self.metrics.source_rejected(source, reason);
+                            self.complaints.rejected(reason, &delivery);
+                            if self.rejected == Rejected::DeadLetter {
+                                refused.push(delivery.acker);
+                                continue;
+                            }
+                        }
+                    }
+                    acker = Some(delivery.acker);
+                }
+            }
+        }
+        self.metrics.source_received(source, messages, bytes);
+        self.append(&mut drafts, now);
+        self.note_drops(&mut dropped);
+        self.acknowledge(acker, refused).await?;
+        self.metrics.source_unsettled(source, 0);
+        Ok(())
+    }
+
+    fn append(&self, drafts: &mut Vec<Draft>, now: UnixMillis) {
+        self.feed.append(std::mem::take(drafts), now);
+    }
+
+    fn note_drops(&self, dropped: &mut u64) {
+        if *dropped > 0 {
+            let missed = self.drops.as_ref().and_then(|drops| drops.missed(*dropped));
+            self.feed.hole(GapReason::Slow, missed);
+            *dropped = 0;
+        }
+    }
+
+    /// The refused ones first and singly, so that the one acknowledgement for all others does not take them along.
+    async fn acknowledge(&self, last: Option<Acker>, refused: Vec<Acker>) -> Result<(), Trouble> {
+        let lost = |error: lapin::Error| Trouble(words::quoted(&error));
+        for acker in refused {
+            acker.reject(BasicRejectOptions { requeue: false }).await.map_err(lost)?;
+        }
+        if let Some(acker) = last {
+            acker.ack(BasicAckOptions { multiple: true }).await.map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    /// Takes no more; what was not taken goes back to the queue when the channel closes.
+    async fn cancel(&mut self) -> Result<(), Trouble> {
+        let cancelled = self.channel.basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
+        // A broker that is gone has taken everything back by itself.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
+        Ok(())
+    }
+}
+
+async fn next_drop(drops: Option<&mut Drops>) -> Option<lapin::Result<Delivery>> {
+    match drops {
+        Some(drops) => drops.consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a consumer's stream said: a delivery, or its end in words.
+fn delivered(next: Option<lapin::Result<Delivery>>, consumer: &Consumer) -> Result<Delivery, Trouble> {
+    match next {
+        Some(Ok(delivery)) => Ok(delivery),
+        Some(Err(error)) => {
+            Err(Trouble(format!("the consumer of queue '{}' failed: {}", consumer.queue(), words::quoted(&error))))
+        }
+        None => {
+            Err(Trouble(format!("RabbitMQ cancelled the consumer of queue '{}': was it deleted?", consumer.queue())))
+        }
+    }
+}
+
+/// The time of day.
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Says which deliveries could not be mapped: the first of each reason, the tenth, the hundredth and so on, so that a flood
+/// of them is no flood of lines.
+#[derive(Debug)]
+pub(crate) struct Complaints {
+    source: String,
+    counts: Vec<(Rejection, u64)>,
+}
+
+impl Complaints {
+    /// About this source's deliveries.
+    pub(crate) fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), counts: Vec::new() }
+    }
+
+    fn rejected(&mut self, reason: Rejection, delivery: &Delivery) {
+        let count = self.count(reason);
+        if is_power_of_ten(count) {
+            tracing::warn!(
+                source = self.source,
+                reason = reason.name(),
+                exchange = delivery.exchange.as_str(),
+                routing_key = %delivery.routing_key.as_str().escape_debug(),
+                count,
+                "a delivery cannot become a message; the 10th, 100th and so on are logged too"
+            );
+        }
+    }
+
+    fn count(&mut self, reason: Rejection) -> u64 {
+        match self.counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                self.counts.push((reason, 1));
+                1
+            }
+        }
+    }
+}
+
+fn is_power_of_ten(count: u64) -> bool {
+    count.checked_ilog10().is_some_and(|digits| 10u64.pow(digits) == count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_complaints_is_logged_at_powers_of_ten() {
+        let logged: Vec<u64> = (0..=100_000).filter(|count| is_power_of_ten(*count)).collect();
+        assert_eq!(logged, [1, 10, 100, 1000, 10_000, 100_000]);
+    }
+
+    #[test]
+    fn reasons_are_counted_apart() {
+        let mut complaints = Complaints::new("a");
+        assert_eq!([complaints.count(Rejection::Topic), complaints.count(Rejection::Topic)], [1, 2]);
+        assert_eq!(complaints.count(Rejection::TooLarge), 1);
+    }
+}

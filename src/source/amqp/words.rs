@@ -1,0 +1,188 @@
+//! What went wrong at the broker, in sentences that name the key to change. The broker's own words are quoted where they
+//! say more than its code; no sentence holds a password.
+
+use std::io;
+
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::{Error, ErrorKind};
+
+use crate::source::Trouble;
+
+/// Whom we speak to and as whom: what may be printed of an AMQP address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Host and port.
+    pub(crate) address: String,
+    /// The virtual host.
+    pub(crate) vhost: String,
+    /// The user's name.
+    pub(crate) user: String,
+}
+
+/// What the broker's refusal of an operation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It does not exist (404).
+    NotFound,
+    /// Not permitted, or in exclusive use by somebody else (403).
+    AccessRefused,
+    /// Locked by another connection (405).
+    Locked,
+    /// Exists with other settings, or an argument is wrong (406).
+    Precondition,
+    /// Anything else that closes the channel and not the connection.
+    Other,
+}
+
+/// The broker's refusal, if that is what the error is.
+pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return None };
+    match error.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(Refusal::NotFound),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Some(Refusal::AccessRefused),
+        AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Some(Refusal::Locked),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Some(Refusal::Precondition),
+        AMQPErrorKind::Soft(_) => Some(Refusal::Other),
+        AMQPErrorKind::Hard(_) => None,
+    }
+}
+
+/// The broker's own words, or the library's.
+pub(crate) fn quoted(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// Why a connection could not be opened.
+pub(crate) fn of_connect(error: &Error, peer: &Peer) -> Trouble {
+    let Peer { address, vhost, user } = peer;
+    let sentence = match error.kind() {
+        ErrorKind::IOError(error) => return of_socket(error, peer),
+        ErrorKind::ProtocolError(error) => {
+            let text = error.get_message().as_str();
+            match error.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => format!(
+                    "RabbitMQ at {address} refused user '{user}': correct user and password in amqp.url \
+                     (the user 'guest' may log in from RabbitMQ's own machine only)"
+                ),
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("not found") => format!(
+                    "vhost '{vhost}' does not exist at {address}: create it (rabbitmqctl add_vhost {vhost}) \
+                     or correct the path of amqp.url ('/%2f' is the vhost '/')"
+                ),
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("refused for user") => format!(
+                    "user '{user}' may not use vhost '{vhost}' at {address}: grant it (rabbitmqctl set_permissions \
+                     -p {vhost} {user} '.*' '.*' '.*') or correct amqp.url"
+                ),
+                _ => format!("RabbitMQ at {address} refused the connection: {text}"),
+            }
+        }
+        ErrorKind::InvalidProtocolVersion(version) => {
+            format!("{address} wants AMQP {version}, not 0-9-1: correct amqp.url")
+        }
+        _ => format!("cannot connect to RabbitMQ at {address}: {error}"),
+    };
+    Trouble(sentence)
+}
+
+/// Why a socket could not be opened, or ended during the handshake.
+pub(crate) fn of_socket(error: &io::Error, peer: &Peer) -> Trouble {
+    let address = &peer.address;
+    Trouble(match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("nothing listens at {address}: start RabbitMQ or correct amqp.url")
+        }
+        io::ErrorKind::TimedOut => {
+            format!("{address} did not answer within amqp.connect_timeout: correct amqp.url or look at the network")
+        }
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            format!(
+                "{address} closed the connection during the AMQP handshake: is it RabbitMQ, and is amqp:// or amqps:// right in amqp.url?"
+            )
+        }
+        _ => format!("cannot connect to {address}: {error}"),
+    })
+}
+
+/// Why a connection that stood is gone.
+pub(crate) fn of_lost(error: Option<&Error>, peer: &Peer) -> Trouble {
+    let address = &peer.address;
+    Trouble(match error {
+        Some(error) => format!("lost the connection to RabbitMQ at {address} ({}): connecting again", quoted(error)),
+        None => format!("lost the connection to RabbitMQ at {address}: connecting again"),
+    })
+}
+
+/// Why an exchange could not be checked, declared or bound; `key` is the section that names it.
+pub(crate) fn of_exchange(error: &Error, exchange: &str, (peer, key): (&Peer, &str)) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::NotFound) => {
+            format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or set {key}.declare = true")
+        }
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not use exchange '{exchange}' on vhost '{vhost}': grant it with rabbitmqctl \
+             set_permissions ({})",
+            quoted(error)
+        ),
+        Some(Refusal::Precondition) => format!(
+            "exchange '{exchange}' exists on vhost '{vhost}' with other settings: correct {key}.type or remove \
+             {key}.declare ({})",
+            quoted(error)
+        ),
+        _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
+/// Why a queue could not be checked, declared or consumed; `key` is the section that names it.
+pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::NotFound) => {
+            format!("queue '{queue}' does not exist on vhost '{vhost}': create it or set {key}.declare = true")
+        }
+        Some(Refusal::AccessRefused) if quoted(error).contains("exclusive") => format!(
+            "queue '{queue}' on vhost '{vhost}' is consumed exclusively by somebody else: use exchange = \"…\" \
+             in [{key}] instead"
+        ),
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not use queue '{queue}' on vhost '{vhost}': grant it with rabbitmqctl \
+             set_permissions ({})",
+            quoted(error)
+        ),
+        Some(Refusal::Locked) => {
+            format!(
+                "queue '{queue}' on vhost '{vhost}' belongs to another connection alone: name another in {key}.queue"
+            )
+        }
+        Some(Refusal::Precondition) => format!(
+            "queue '{queue}' exists on vhost '{vhost}' with other settings: remove {key}.declare ({})",
+            quoted(error)
+        ),
+        _ => format!("queue '{queue}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
+/// Why one of our own queues could not be declared or consumed.
+pub(crate) fn of_own_queue(error: &Error, queue: &str, peer: &Peer) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not declare and use queues such as '{queue}' on vhost '{vhost}': grant configure, write \
+             and read on them, and write on 'amq.default', with rabbitmqctl set_permissions, or change \
+             amqp.queue_prefix ({})",
+            quoted(error)
+        ),
+        _ => format!("queue '{queue}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
+/// The contract's sentence on queues that somebody else consumes.
+pub(crate) fn has_consumers(queue: &str, consumers: u32) -> Trouble {
+    let consumers = if consumers == 1 { "1 consumer".to_owned() } else { format!("{consumers} consumers") };
+    Trouble(format!(
+        "queue '{queue}' already has {consumers}, passerelle would take its messages: use exchange = \"…\", or \
+         shared = true"
+    ))
+}

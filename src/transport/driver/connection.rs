@@ -1,0 +1,265 @@
+//! One established connection: its socket, the reader of its frames, its codec, its session and what waits to be written.
+//!
+//! It writes to its socket and reads nothing of the hub: the driver decides what is written and when.
+
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
+use crate::hub::turn::{Delivery, Encoding};
+use crate::model::close::CloseReason;
+use crate::protocol::{Codec, ProtocolId};
+use crate::session::Session;
+use crate::transport::driver::Admission;
+use crate::transport::seats::Seat;
+use crate::transport::socket::{Socket, Written};
+use crate::transport::websocket::reader::Reader;
+use crate::transport::websocket::writer;
+use crate::transport::wire::{self, Framing};
+
+/// Pieces of one vectored write. Below 64 the calls themselves begin to cost more than the bytes.
+const SLICES_MAX: usize = 128;
+
+/// Small frames up to this many bytes together are copied side by side: cheaper than a piece each.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// An established connection.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    /// Reads frames; an event stream has none, for nobody speaks there but the server.
+    pub(super) reader: Option<Reader>,
+    pub(super) codec: Box<dyn Codec + Send>,
+    pub(super) session: Session,
+    pub(super) outbox: Outbox,
+    pub(super) framing: Framing,
+    pub(super) protocol: ProtocolId,
+    pub(super) stage: Stage,
+    /// Whether the first frame in the outbox is partly written.
+    started: Started,
+    /// Whether anything came since the last heartbeat.
+    pub(super) heard: bool,
+    /// Heartbeats in a row that brought no sign of life.
+    pub(super) silent: u8,
+    /// Whether anything but pings was sent since the last heartbeat.
+    pub(super) sent: bool,
+    /// Whether there may be something to read that was left until the session takes more.
+    pub(super) unread: bool,
+    /// Whether a replay goes on when the socket has drained.
+    pub(super) replays_when_drained: bool,
+    /// What was read while the session took no more, from the next message on.
+    pub(super) held: Vec<u8>,
+    /// Messages that it was sent.
+    pub(super) delivered: u64,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) since: SystemTime,
+    /// Cancels its calls when it goes; made with the first of them.
+    pub(super) gone: Option<CancellationToken>,
+    /// Its place among all connections, given back when it goes.
+    pub(super) _seat: Seat,
+}
+
+/// How far a connection is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Everything flows.
+    Open,
+    /// Nothing new is written; what waits is, and the peer's closing frame is awaited.
+    Closing(CloseReason),
+    /// Both sides have closed: when the outbox is empty the socket goes.
+    Flushing(CloseReason),
+    /// The socket is of no use any more.
+    Dead(CloseReason),
+}
+
+impl Connection {
+    /// A connection whose first frame is the answer to its request.
+    pub(super) fn new(admission: Admission, reader: Option<Reader>) -> Self {
+        let mut outbox = Outbox::default();
+        outbox.push(admission.head);
+        Self {
+            socket: admission.socket,
+            reader,
+            codec: admission.codec,
+            session: admission.session,
+            outbox,
+            framing: admission.framing,
+            protocol: admission.protocol,
+            stage: Stage::Open,
+            started: Started::No,
+            heard: true,
+            silent: 0,
+            sent: true,
+            unread: false,
+            replays_when_drained: false,
+            held: Vec::new(),
+            delivered: 0,
+            peer: admission.peer,
+            since: SystemTime::now(),
+            gone: None,
+            _seat: admission.seat,
+        }
+    }
+
+    /// Which bytes it shares with others.
+    pub(super) fn encoding(&self) -> Encoding {
+        wire::encoding(self.protocol, self.framing)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Sends what a turn brought, and says how many bytes that is.
+    ///
+    /// # Errors
+    /// [`Overflow`] when the peer reads too slowly: what it had not been sent before is left out.
+    pub(super) fn deliver(
+        &mut self,
+        delivery: Delivery<'_>,
+        bounds: OutboxBounds,
+        copied: &mut Vec<u8>,
+    ) -> Result<usize, Overflow> {
+        self.sent = true;
+        match delivery {
+            Delivery::Joined(bytes) => self.send(bytes, bounds).map(|()| bytes.len()),
+            Delivery::Frames([frame]) => self.send(frame, bounds).map(|()| frame.len()),
+            Delivery::Frames(frames) => {
+                let bytes = frames.iter().map(Bytes::len).sum();
+                if self.outbox.is_empty() && bytes <= COPIED_BYTES_MAX {
+                    copied.clear();
+                    frames.iter().for_each(|frame| copied.extend_from_slice(frame));
+                    let written = self.write(copied);
+                    if written < bytes {
+                        self.outbox.push(Bytes::copy_from_slice(copied.get(written..).unwrap_or_default()));
+                        self.note_started(written);
+                    }
+                    return Ok(bytes);
+                }
+                for frame in frames {
+                    self.outbox.push_bounded(frame.clone(), bounds)?;
+                }
+                self.flush();
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Sends one piece: at once where nothing waits before it.
+    fn send(&mut self, bytes: &Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
+        if !self.outbox.is_empty() {
+            return self.outbox.push_bounded(bytes.clone(), bounds);
+        }
+        let written = self.write(bytes);
+        if written < bytes.len() {
+            self.outbox.push(bytes.slice(written..));
+            self.note_started(written);
+        }
+        Ok(())
+    }
+
+    /// Adds a frame of its own, to be sent with the next flush.
+    pub(super) fn push(&mut self, frame: Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
+        self.outbox.push_bounded(frame, bounds)
+    }
+
+    /// Writes what waits until the socket takes no more.
+    pub(super) fn flush(&mut self) {
+        while !self.outbox.is_empty() && !matches!(self.stage, Stage::Dead(_)) {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = self.outbox.slices(&mut slices);
+            match self.socket.write_vectored(slices.get(..filled).unwrap_or_default()) {
+                Written::Bytes(written) => {
+                    self.outbox.advance(written);
+                    self.started = Started::Yes;
+                }
+                Written::WouldBlock => return,
+                Written::Gone => self.die(CloseReason::Lost),
+            }
+        }
+        if self.outbox.is_empty() {
+            self.started = Started::No;
+            if let Stage::Flushing(reason) = self.stage {
+                self.socket.finish();
+                self.die(reason);
+            }
+        }
+    }
+
+    /// Begins the end from our side: what was not begun to be written gives way to the closing frame.
+    pub(super) fn close(&mut self, ending: Ending<'_>) {
+        let Ending { reason, detail, keep } = ending;
+        if !self.is_open() {
+            return;
+        }
+        if keep == Keep::Nothing {
+            self.outbox.drop_unstarted(self.started);
+        }
+        if self.reader.is_some() {
+            self.outbox.push(writer::close(reason.code(), detail));
+            self.stage = Stage::Closing(reason);
+        } else {
+            self.stage = Stage::Flushing(reason);
+        }
+        self.flush();
+    }
+
+    /// The peer closed: its frame is answered, unless it is itself the answer to ours.
+    pub(super) fn answer_close(&mut self, code: Option<u16>) {
+        match self.stage {
+            Stage::Open => {
+                self.outbox.push(code.map_or_else(writer::close_without_code, |code| writer::close(code, "")));
+                self.stage = Stage::Flushing(CloseReason::Normal);
+            }
+            Stage::Closing(reason) => self.stage = Stage::Flushing(reason),
+            Stage::Flushing(_) | Stage::Dead(_) => {}
+        }
+        self.flush();
+    }
+
+    /// Gives the socket up. The first reason stands.
+    pub(super) fn die(&mut self, reason: CloseReason) {
+        self.stage = match self.stage {
+            Stage::Closing(earlier) | Stage::Flushing(earlier) | Stage::Dead(earlier) => Stage::Dead(earlier),
+            Stage::Open => Stage::Dead(reason),
+        };
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        match self.socket.write(bytes) {
+            Written::Bytes(written) => written,
+            Written::WouldBlock => 0,
+            Written::Gone => {
+                self.die(CloseReason::Lost);
+                bytes.len()
+            }
+        }
+    }
+
+    fn note_started(&mut self, written: usize) {
+        self.started = if written > 0 { Started::Yes } else { Started::No };
+    }
+}
+
+/// How our side ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending<'a> {
+    /// The ending.
+    pub(super) reason: CloseReason,
+    /// A sentence of at most 123 bytes.
+    pub(super) detail: &'a str,
+    /// What becomes of frames that wait.
+    pub(super) keep: Keep,
+}
+
+/// What becomes of frames that wait when a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// They are sent before the closing frame.
+    Waiting,
+    /// They are dropped: the peer would not read them.
+    Nothing,
+}

@@ -1,0 +1,291 @@
+//! The way down: turns of live messages, replays, and subscriptions that become live.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::hub::index::SubscriberId;
+use crate::hub::log::ReadBounds;
+use crate::hub::shard::{Activated, Missed, Notice, Refusal, Shard, SubscriptionId};
+use crate::model::close::CloseReason;
+use crate::protocol::{Event, Gap};
+use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
+use crate::transport::driver::Driver;
+use crate::transport::driver::connection::{Connection, Ending, Keep};
+use crate::transport::driver::rota::Ticket;
+
+/// One turn: enough to share writes under load, little enough for the next event not to wait.
+const TURN: ReadBounds = ReadBounds { messages_max: 256, bytes_max: 256 << 10 };
+
+/// One step of a replay.
+const REPLAY_STEP: ReadBounds = ReadBounds { messages_max: 256, bytes_max: 256 << 10 };
+
+/// Steps of replays between two turns, so that live messages of others are not late.
+const REPLAY_STEPS_MAX: usize = 16;
+
+/// What the closing frame says to a reader that is too slow.
+const TOO_SLOW: &str = "too slow: more waits for you than limits.outbox_bytes_max allows; connect again and resume";
+
+impl Driver {
+    /// Takes one turn from the logs and flushes it. True when there may be more to take.
+    pub(super) fn turn(&mut self) -> bool {
+        let taken = self.shard.take(TURN);
+        for (subscriber, notice) in taken.notices {
+            self.with(subscriber, |driver, connection| driver.notify(subscriber, connection, notice));
+        }
+        self.deliver();
+        taken.more
+    }
+
+    /// Writes to every subscriber what the turn pushed to it.
+    fn deliver(&mut self) {
+        let dirty = self.shard.turn().0.close();
+        let mut counts = Counts::default();
+        for subscriber in &dirty {
+            self.deliver_to(*subscriber, &mut counts);
+        }
+        let now = unix_millis();
+        let turn = self.shard.turn().0;
+        if !dirty.is_empty() {
+            turn.publications().for_each(|publication| self.latencies.written(publication, now));
+            self.latencies.flush();
+        }
+        turn.end();
+        counts.tell(&self.shared.metrics);
+        for (protocol, encodes) in self.wire.take_encodes() {
+            self.shared.metrics.encodes(protocol, encodes);
+        }
+    }
+
+    fn deliver_to(&mut self, subscriber: SubscriberId, counts: &mut Counts) {
+        let Some(mut connection) = self.slots.get_mut(subscriber.index()).and_then(|slot| slot.connection.take())
+        else {
+            self.shard.turn().0.forget(subscriber);
+            return;
+        };
+        let (turn, positions) = self.shard.turn();
+        let (delivery, messages) = turn.delivery(subscriber, connection.encoding(), &mut self.wire.at(positions));
+        if connection.is_open() {
+            match connection.deliver(delivery, self.outbox_bounds, &mut self.copy_buffer) {
+                Ok(bytes) => {
+                    connection.delivered += messages;
+                    counts.add(connection.protocol.0, messages, bytes as u64);
+                }
+                Err(_) => self.end_slow(subscriber, &mut connection, messages),
+            }
+        }
+        // Puts it back, or buries it.
+        if let Some(slot) = self.slots.get_mut(subscriber.index()) {
+            slot.connection = Some(connection);
+        }
+        self.with(subscriber, |_, _| ());
+    }
+
+    /// Ends a session whose peer reads too slowly.
+    pub(super) fn end_slow(&mut self, subscriber: SubscriberId, connection: &mut Connection, dropped: u64) {
+        self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, dropped);
+        self.end(
+            subscriber,
+            connection,
+            Ending { reason: CloseReason::SlowConsumer, detail: TOO_SLOW, keep: Keep::Nothing },
+        );
+    }
+
+    /// Ends a session from our side. Its subscriptions go at once; the socket follows when the peer answered.
+    pub(super) fn end(&mut self, subscriber: SubscriberId, connection: &mut Connection, ending: Ending<'_>) {
+        if connection.is_open() {
+            connection.close(ending);
+            self.shard.silence(subscriber);
+            self.farewells.set(std::time::Instant::now(), self.ticket(subscriber));
+        }
+    }
+
+    /// Tells a subscriber what happened to a source.
+    fn notify(&mut self, subscriber: SubscriberId, connection: &mut Connection, notice: Notice) {
+        let mut actions = Vec::new();
+        match notice {
+            Notice::Gap(missed) => {
+                self.shared.metrics.gaps(missed.reason, 1);
+                connection.session.gap(gap(missed), &mut actions);
+            }
+            Notice::Outage(source) => connection.session.outage(source, &mut actions),
+            Notice::Restored(source) => connection.session.restored(source, &mut actions),
+        }
+        self.perform(subscriber, connection, actions);
+    }
+
+    /// Looks at the subscriptions that wait for their bindings, when any binding has changed.
+    pub(super) fn check_openings(&mut self) {
+        if self.openings.is_empty() {
+            return;
+        }
+        let standings: Vec<u64> = self.shared.hub.sources().iter().map(|source| source.interest().tellings()).collect();
+        if standings == self.standings {
+            return;
+        }
+        self.standings = standings;
+        for (ticket, id, opening) in std::mem::take(&mut self.openings) {
+            match Shard::stands(&opening) {
+                Ok(false) => self.openings.push((ticket, id, opening)),
+                outcome => {
+                    self.with_ticket(ticket, |driver, connection| {
+                        driver.opened(ticket.subscriber, connection, id, outcome.map(|_| ()))
+                    });
+                }
+            }
+        }
+    }
+
+    /// A subscription's bindings stand, or never will.
+    pub(super) fn opened(
+        &mut self,
+        subscriber: SubscriberId,
+        connection: &mut Connection,
+        id: SubscriptionId,
+        outcome: Result<(), Refusal>,
+    ) {
+        match outcome {
+            Ok(()) => {
+                let activated = self.shard.activate(subscriber, id);
+                for activated in activated {
+                    self.activated(subscriber, connection, activated);
+                }
+                if self.shard.has_replay(subscriber) {
+                    self.replaying.push_back(self.ticket(subscriber));
+                }
+            }
+            Err(refusal) => {
+                self.shard.unsubscribe(subscriber, id);
+                let refusal = refusal_of(refusal);
+                let completion = Completion::SubscribeFailed { subscription: SubscriptionKey(id.0), refusal };
+                self.complete(subscriber, connection, completion);
+            }
+        }
+    }
+
+    fn activated(&mut self, subscriber: SubscriberId, connection: &mut Connection, activated: Activated) {
+        for missed in &activated.gaps {
+            self.shared.metrics.gaps(missed.reason, 1);
+        }
+        let completion = Completion::Subscribed {
+            subscription: SubscriptionKey(activated.id.0),
+            cursors: activated.cursors,
+            resumed: activated.resumed,
+            gaps: activated.gaps.into_iter().map(gap).collect(),
+            replay: activated.replay,
+        };
+        self.complete(subscriber, connection, completion);
+    }
+
+    /// Writes on where a socket has room again; with that a replay may go on.
+    pub(super) fn drain(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        connection.flush();
+        if connection.outbox.is_empty() && std::mem::take(&mut connection.replays_when_drained) {
+            self.replaying.push_back(self.ticket(subscriber));
+        }
+    }
+
+    /// A fair share of the replays. True when there is more to do at once.
+    pub(super) fn replay_some(&mut self) -> bool {
+        let mut steps = 0;
+        for _ in 0..self.replaying.len() {
+            if steps == REPLAY_STEPS_MAX {
+                break;
+            }
+            let Some(ticket) = self.replaying.pop_front() else { break };
+            let step = self.with_ticket(ticket, |driver, connection| driver.replay(ticket, connection));
+            match step {
+                Some(Step::Sent) => {
+                    steps += 1;
+                    self.replaying.push_back(ticket);
+                }
+                Some(Step::Waits) => self.replaying.push_back(ticket),
+                Some(Step::Drains | Step::Done) | None => {}
+            }
+        }
+        steps > 0
+    }
+
+    /// One step of one connection's replay, if its socket has taken all that came before.
+    fn replay(&mut self, ticket: Ticket, connection: &mut Connection) -> Step {
+        let subscriber = ticket.subscriber;
+        if !connection.is_open() || !self.shard.has_replay(subscriber) {
+            return Step::Done;
+        }
+        if !connection.outbox.is_empty() {
+            connection.replays_when_drained = true;
+            return Step::Drains;
+        }
+        let replay = self.shard.replay(subscriber, REPLAY_STEP);
+        let sent = !replay.messages.is_empty() || !replay.gaps.is_empty() || !replay.caught_up.is_empty();
+        for missed in replay.gaps {
+            self.notify(subscriber, connection, Notice::Gap(missed));
+        }
+        let messages = replay.messages.len() as u64;
+        let before = connection.outbox.bytes();
+        for (publication, position) in replay.messages {
+            self.send(subscriber, connection, &Event::Replayed { publication, position });
+        }
+        let bytes = connection.outbox.bytes().saturating_sub(before) as u64;
+        connection.delivered += messages;
+        self.shared.metrics.deliveries(connection.protocol, messages, bytes);
+        for id in replay.caught_up {
+            self.complete(subscriber, connection, Completion::CaughtUp { subscription: SubscriptionKey(id.0) });
+        }
+        connection.flush();
+        match (self.shard.has_replay(subscriber), sent) {
+            (false, _) => Step::Done,
+            (true, true) => Step::Sent,
+            (true, false) => Step::Waits,
+        }
+    }
+}
+
+/// How a step of a replay went.
+enum Step {
+    /// There is more.
+    Sent,
+    /// For the shard to come as far.
+    Waits,
+    /// For the socket to drain, which will bring it back.
+    Drains,
+    /// It is over.
+    Done,
+}
+
+/// Deliveries of one turn by protocol, told to the metrics in one go.
+#[derive(Default)]
+struct Counts(Vec<(u64, u64)>);
+
+impl Counts {
+    fn add(&mut self, protocol: u8, messages: u64, bytes: u64) {
+        let row = usize::from(protocol);
+        if self.0.len() <= row {
+            self.0.resize(row + 1, (0, 0));
+        }
+        if let Some(count) = self.0.get_mut(row) {
+            count.0 += messages;
+            count.1 += bytes;
+        }
+    }
+
+    fn tell(self, metrics: &crate::metrics::Metrics) {
+        for (row, (messages, bytes)) in self.0.into_iter().enumerate().filter(|(_, count)| count.0 > 0) {
+            metrics.deliveries(crate::protocol::ProtocolId(row as u8), messages, bytes);
+        }
+    }
+}
+
+fn gap(missed: Missed) -> Gap {
+    Gap { pattern: missed.pattern, source: missed.source, missed: missed.missed, reason: missed.reason }
+}
+
+fn refusal_of(refusal: Refusal) -> SubscribeRefusal {
+    match refusal {
+        Refusal::UnknownSource(name) => SubscribeRefusal::UnknownSource(name),
+        Refusal::Refused(sentence) => SubscribeRefusal::Refused(sentence),
+    }
+}
+
+/// The wall clock in milliseconds since 1970.
+pub(crate) fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,281 @@
+//! The way up: what sockets bring becomes commands, and what sessions ask for is done.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::hub::index::SubscriberId;
+use crate::hub::shard::{Last, Shard, SubscribeRequest, SubscriptionId};
+use crate::model::close::CloseReason;
+use crate::model::outgoing::Request;
+use crate::protocol::{Command, Event, Incoming};
+use crate::session::{Action, Completion, JobKey, SubscribeAction};
+use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
+use crate::transport::driver::{Answer, Driver, READ_BYTES};
+use crate::transport::websocket::reader::Received;
+use crate::transport::websocket::writer;
+
+/// Reads of one connection in a row, before others have their turn.
+const READS_MAX: usize = 4;
+
+/// Connections that are read on between two turns after they had their share.
+const READ_ON_MAX: usize = 64;
+
+/// What a token is answered while there is no way to check one.
+const NO_TOKENS: &str = "this server checks no tokens yet: connect without one";
+
+/// What a connection begins with.
+pub(super) struct FirstWords {
+    pub(super) refusal: Option<(CloseReason, String)>,
+    pub(super) commands: Vec<Command>,
+    pub(super) leftover: Vec<u8>,
+}
+
+impl Driver {
+    /// The first words of a new connection: the answer to its request, what the request asked for, and what came after it.
+    pub(super) fn greet(&mut self, subscriber: SubscriberId, connection: &mut Connection, words: FirstWords) {
+        let FirstWords { refusal, commands, mut leftover } = words;
+        let mut actions = Vec::new();
+        connection.session.begin(&mut actions);
+        self.perform(subscriber, connection, actions);
+        if let Some((reason, sentence)) = refusal {
+            self.end(subscriber, connection, Ending { reason, detail: &sentence, keep: Keep::Waiting });
+        }
+        for command in commands {
+            self.command(subscriber, connection, command);
+        }
+        connection.flush();
+        self.take_bytes(subscriber, connection, &mut leftover);
+        // The socket may have become readable before it was watched; an edge that is past would never be told.
+        self.read(subscriber, connection);
+    }
+
+    /// Reads what a socket has, up to a fair share.
+    pub(super) fn read(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        for round in 0..=READS_MAX {
+            if matches!(connection.stage, Stage::Dead(_)) {
+                break;
+            }
+            if round == READS_MAX || (connection.is_open() && !connection.session.reading()) {
+                connection.unread = true;
+                if round == READS_MAX {
+                    self.unread.push_back(self.ticket(subscriber));
+                }
+                break;
+            }
+            connection.unread = false;
+            if !connection.held.is_empty() {
+                let mut held = std::mem::take(&mut connection.held);
+                self.take_bytes(subscriber, connection, &mut held);
+                continue;
+            }
+            match connection.socket.read(&mut buffer) {
+                Ok(0) => connection.die(CloseReason::Lost),
+                Ok(count) => {
+                    connection.heard = true;
+                    self.take_bytes(subscriber, connection, buffer.get_mut(..count).unwrap_or_default());
+                    // Less than was asked for: there is nothing more, and the poll will tell when there is.
+                    if count < READ_BYTES {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => connection.die(CloseReason::Lost),
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// Reads on for connections that had more than their share. True when there is more of it.
+    pub(super) fn read_some(&mut self) -> bool {
+        for _ in 0..READ_ON_MAX.min(self.unread.len()) {
+            let Some(ticket) = self.unread.pop_front() else { break };
+            self.with_ticket(ticket, |driver, connection| driver.read(ticket.subscriber, connection));
+        }
+        !self.unread.is_empty()
+    }
+
+    /// Bytes of a client. An event stream's client has nothing to say.
+    ///
+    /// Messages are taken while the session takes them; from then on the rest is held, and the socket is not read.
+    fn take_bytes(&mut self, subscriber: SubscriberId, connection: &mut Connection, bytes: &mut [u8]) {
+        let Some(mut reader) = connection.reader.take() else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut input = bytes;
+        loop {
+            if connection.is_open() && !connection.session.reading() {
+                connection.held.extend_from_slice(input);
+                break;
+            }
+            match reader.next(&mut input, &mut scratch) {
+                Ok(Some(received)) => self.take_message(subscriber, connection, received),
+                Ok(None) => break,
+                Err(fault) => {
+                    self.end(
+                        subscriber,
+                        connection,
+                        Ending { reason: fault.reason, detail: fault.detail, keep: Keep::Waiting },
+                    );
+                    break;
+                }
+            }
+            if matches!(connection.stage, Stage::Dead(_)) {
+                break;
+            }
+        }
+        self.scratch = scratch;
+        connection.reader = Some(reader);
+        connection.flush();
+    }
+
+    fn take_message(&mut self, subscriber: SubscriberId, connection: &mut Connection, received: Received<'_>) {
+        let message = match received {
+            Received::Text(text) => Incoming::Text(text),
+            Received::Binary(bytes) => Incoming::Binary(bytes),
+            Received::Ping(payload) => return self.pong(subscriber, connection, payload),
+            Received::Pong(_) => return,
+            Received::Close { code, .. } => {
+                self.shard.silence(subscriber);
+                return connection.answer_close(code);
+            }
+        };
+        if !connection.is_open() {
+            return;
+        }
+        match connection.codec.decode(message) {
+            Ok(command) => self.command(subscriber, connection, command),
+            Err(fault) => {
+                let mut actions = Vec::new();
+                connection.session.fault(fault, &mut actions);
+                self.perform(subscriber, connection, actions);
+            }
+        }
+    }
+
+    fn pong(&mut self, subscriber: SubscriberId, connection: &mut Connection, payload: &[u8]) {
+        if connection.is_open() && connection.push(writer::pong(payload), self.outbox_bounds).is_err() {
+            self.end_slow(subscriber, connection, 0);
+        }
+    }
+
+    fn command(&mut self, subscriber: SubscriberId, connection: &mut Connection, command: Command) {
+        let mut actions = Vec::new();
+        connection.session.command(command, &mut actions);
+        self.perform(subscriber, connection, actions);
+    }
+
+    /// Tells a session what became of an action, and does what follows from it.
+    pub(super) fn complete(&mut self, subscriber: SubscriberId, connection: &mut Connection, completion: Completion) {
+        let mut actions = Vec::new();
+        connection.session.complete(completion, &mut actions);
+        self.perform(subscriber, connection, actions);
+    }
+
+    /// An answer from outside the thread's loop.
+    pub(super) fn answer(&mut self, answer: Answer) {
+        let Answer { ticket, completion } = answer;
+        self.with_ticket(ticket, |driver, connection| {
+            driver.complete(ticket.subscriber, connection, completion);
+            if connection.unread && connection.session.reading() {
+                driver.read(ticket.subscriber, connection);
+            }
+        });
+    }
+
+    /// Does what a session asks for, and writes what came of it.
+    pub(super) fn perform(&mut self, subscriber: SubscriberId, connection: &mut Connection, actions: Vec<Action>) {
+        for action in actions {
+            if !connection.is_open() {
+                break;
+            }
+            self.act(subscriber, connection, action);
+        }
+        connection.flush();
+    }
+
+    fn act(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: Action) {
+        match action {
+            Action::Send(event) => self.send(subscriber, connection, &event),
+            Action::Authenticate { job, .. } => {
+                let completion = Completion::Authenticated { job, result: Err(NO_TOKENS.to_owned()) };
+                self.complete(subscriber, connection, completion);
+            }
+            Action::Subscribe(action) => self.subscribe(subscriber, connection, action),
+            Action::Unsubscribe { subscription } => self.shard.unsubscribe(subscriber, SubscriptionId(subscription.0)),
+            Action::Publish { job, message } => {
+                let upstream = self.shared.upstream.clone();
+                self.spawn(subscriber, async move {
+                    Completion::Published { job, outcome: upstream.publish(message).await }
+                });
+            }
+            Action::Call { job, message, timeout } => {
+                self.call(subscriber, connection, job, Request { message, timeout })
+            }
+            Action::Close { reason, detail } => {
+                self.end(subscriber, connection, Ending { reason, detail: &detail, keep: Keep::Waiting })
+            }
+        }
+    }
+
+    /// Queues an event for a client, to be written with the next flush.
+    pub(super) fn send(&mut self, subscriber: SubscriberId, connection: &mut Connection, event: &Event) {
+        let Some(outbound) = connection.codec.encode(event) else { return };
+        let frame: Bytes = self.wire.frame(connection.framing, &outbound);
+        connection.sent = true;
+        if connection.push(frame, self.outbox_bounds).is_err() {
+            self.end_slow(subscriber, connection, 0);
+        }
+    }
+
+    fn subscribe(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: SubscribeAction) {
+        let id = SubscriptionId(action.subscription.0);
+        let request = SubscribeRequest {
+            id,
+            pattern: action.pattern,
+            after: action.after,
+            last: Last { each: action.last, total_max: self.shared.settings.limits.last_max },
+            source: action.source,
+        };
+        let opening = match self.shard.subscribe(subscriber, request) {
+            Ok(opening) => opening,
+            Err(refusal) => return self.opened(subscriber, connection, id, Err(refusal)),
+        };
+        match Shard::stands(&opening) {
+            Ok(true) => self.opened(subscriber, connection, id, Ok(())),
+            Ok(false) => {
+                for source in self.shard.outages(subscriber) {
+                    self.send(subscriber, connection, &Event::Outage { source });
+                }
+                self.openings.push((self.ticket(subscriber), id, opening));
+                // Its bindings may have come to stand while it was put on the list.
+                self.standings.clear();
+            }
+            Err(refusal) => self.opened(subscriber, connection, id, Err(refusal)),
+        }
+    }
+
+    /// A call ends with its connection: nobody is left to be answered.
+    fn call(&mut self, subscriber: SubscriberId, connection: &mut Connection, job: JobKey, request: Request) {
+        let upstream = self.shared.upstream.clone();
+        let gone = connection.gone.get_or_insert_default().clone();
+        self.spawn(subscriber, async move {
+            let outcome = tokio::select! {
+                outcome = upstream.call(request) => outcome,
+                () = gone.cancelled() => crate::model::outgoing::CallOutcome::TimedOut,
+            };
+            Completion::Called { job, outcome }
+        });
+    }
+
+    /// Runs something that waits, beside the loop. How many a session may have is bounded by its limits.
+    fn spawn(&self, subscriber: SubscriberId, work: impl Future<Output = Completion> + 'static) {
+        let (ticket, answers) = (self.ticket(subscriber), self.answers.clone());
+        tokio::task::spawn_local(async move {
+            let completion = work.await;
+            // The loop is gone only when the server stops.
+            let _ = answers.send(Answer { ticket, completion }).await;
+        });
+    }
+}

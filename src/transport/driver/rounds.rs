@@ -1,0 +1,175 @@
+//! What comes with time: heartbeats, farewells that were not answered, the clocks of sessions; and what is asked of a
+//! shard from outside: to drain, to describe its connections.
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::hub::index::SubscriberId;
+use crate::model::close::CloseReason;
+use crate::protocol::Gap;
+use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
+use crate::transport::driver::connection::{Connection, Ending, Keep};
+use crate::transport::driver::rota::Ticket;
+use crate::transport::driver::{Control, Driver, transport_of};
+use crate::transport::wire::Framing;
+
+/// Heartbeats in a row without a sign of life that end a connection.
+const SILENT_MAX: u8 = 2;
+
+/// Between two looks at the outboxes for their gauges.
+const GAUGE_PERIOD: Duration = Duration::from_secs(1);
+
+/// A ping without a payload.
+const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
+
+/// A comment, which an `EventSource` passes over (HTML Living Standard, section 9.2.6).
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// What the gauges of outboxes were last told.
+#[derive(Debug, Default)]
+pub(super) struct Gauged {
+    bytes: i64,
+    slow: i64,
+}
+
+impl Driver {
+    /// Everything that is due.
+    pub(super) fn rounds(&mut self, now: Instant) {
+        if self.gauge_at <= now {
+            self.gauge();
+            self.gauge_at = now + GAUGE_PERIOD;
+        }
+        while let Some(ticket) = self.heartbeats.due(now) {
+            self.with_ticket(ticket, |driver, connection| driver.heartbeat(ticket, connection, now));
+        }
+        while let Some(ticket) = self.farewells.due(now) {
+            self.with_ticket(ticket, |_, connection| {
+                if !connection.is_open() {
+                    connection.die(CloseReason::Timeout);
+                }
+            });
+        }
+        while let Some(ticket) = self.strangers.due(now) {
+            self.with_ticket(ticket, |driver, connection| {
+                let mut actions = Vec::new();
+                connection.session.expire(now, &mut actions);
+                driver.perform(ticket.subscriber, connection, actions);
+            });
+        }
+    }
+
+    /// When something will be due.
+    pub(super) fn next_round(&self) -> Option<Instant> {
+        // An empty shard has nothing to gauge and sleeps for good.
+        let gauge = (self.open > 0).then_some(self.gauge_at);
+        [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), gauge].into_iter().flatten().min()
+    }
+
+    /// One heartbeat of one connection: is it there, and does it know that we are?
+    fn heartbeat(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        let subscriber = ticket.subscriber;
+        if !connection.is_open() {
+            return;
+        }
+        connection.silent = if std::mem::take(&mut connection.heard) { 0 } else { connection.silent + 1 };
+        // An event stream's client never speaks; there the kernel tells when nothing is acknowledged any more.
+        if connection.silent >= SILENT_MAX && connection.reader.is_some() {
+            return self.end_silent(subscriber, connection);
+        }
+        if !std::mem::take(&mut connection.sent) {
+            let cursors = self.shard.cursors(subscriber);
+            if !cursors.0.is_empty() {
+                let action = connection.session.quiet(cursors);
+                self.perform(subscriber, connection, vec![action]);
+            }
+            connection.sent = false;
+        }
+        let sign = if connection.framing == Framing::EventStream { COMMENT } else { PING };
+        if connection.is_open() && connection.push(sign, self.outbox_bounds).is_err() {
+            self.end_slow(subscriber, connection, 0);
+        }
+        connection.flush();
+        self.heartbeats.set(now, ticket);
+    }
+
+    /// Nobody is there to answer a closing frame, so what the connection held is freed at once.
+    fn end_silent(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        self.end(
+            subscriber,
+            connection,
+            Ending { reason: CloseReason::Timeout, detail: "two heartbeats were not answered", keep: Keep::Nothing },
+        );
+        connection.die(CloseReason::Timeout);
+    }
+
+    /// Does what was asked from outside.
+    pub(super) fn control(&mut self, control: Control) {
+        match control {
+            Control::Drain(period) => {
+                self.draining = true;
+                for number in 0..self.slots.len() {
+                    let subscriber = SubscriberId(number as u32);
+                    self.with(subscriber, |driver, connection| driver.say_goodbye(subscriber, connection, period));
+                }
+            }
+            Control::Connections(most, answer) => {
+                let rows =
+                    self.slots.iter().filter_map(|slot| slot.connection.as_deref()).take(most).map(row).collect();
+                // Whoever asked may have given up.
+                let _ = answer.send(Listing { rows, total: self.open });
+            }
+        }
+    }
+
+    /// Sends a client away, to come back at a random moment of the period, so that not all come at once.
+    pub(super) fn say_goodbye(&mut self, subscriber: SubscriberId, connection: &mut Connection, period: Duration) {
+        let mut actions = Vec::new();
+        connection.session.drain(period.mul_f64(fastrand::f64()), &mut actions);
+        self.perform(subscriber, connection, actions);
+    }
+
+    /// Brings the gauges of outboxes up to date.
+    fn gauge(&mut self) {
+        let open = self.slots.iter().filter_map(|slot| slot.connection.as_deref());
+        let (bytes, slow) = open.fold((0, 0), |(bytes, slow), connection| {
+            let waiting = connection.outbox.bytes() as i64;
+            (bytes + waiting, slow + i64::from(waiting > 0))
+        });
+        self.shared.metrics.outbox_bytes_changed(bytes - self.gauged.bytes);
+        self.shared.metrics.slow_sessions_changed(slow - self.gauged.slow);
+        self.gauged = Gauged { bytes, slow };
+    }
+}
+
+/// The line that answers why somebody got nothing.
+pub(super) fn tell_end(connection: &Connection, reason: CloseReason) {
+    let session = connection.session.describe(connection.delivered);
+    tracing::debug!(reason = reason.name(), address = ?connection.peer, "session ended: {session}");
+}
+
+/// A row of `GET /api/v1/connections`.
+fn row(connection: &Connection) -> ConnectionRow {
+    let session = connection.session.describe(connection.delivered);
+    let gap_row = |gap: Gap| GapRow {
+        pattern: gap.pattern.to_string(),
+        source: gap.source.to_string(),
+        reason: gap.reason.name(),
+        missed: gap.missed,
+    };
+    ConnectionRow {
+        connection: session.connection,
+        user: session.user,
+        protocol: session.protocol,
+        transport: transport_of(connection).name(),
+        address: connection.peer.map(|peer| peer.to_string()),
+        client: session.client,
+        since_ms: connection.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        patterns: session.patterns,
+        subscriptions: session.subscriptions,
+        pending: session.pending,
+        matched: session.matched,
+        outbox_bytes: connection.outbox.bytes(),
+        last_gap: session.last_gap.map(gap_row),
+    }
+}

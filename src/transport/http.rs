@@ -1,0 +1,139 @@
+//! HTTP on the public listener: hyper serves a socket until a request turns it into a session, which then takes the
+//! socket over. hyper upgrades only on status 101, and an event stream's is 200; so the service never answers such a
+//! request, leaves the session in a slot, and whoever polls hyper takes the socket back out of it. Both kinds of session
+//! come about in this one way.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::transport::gate::Visitor;
+use crate::transport::opening::{self, Opened};
+use crate::transport::shard::Site;
+use crate::transport::{pages, publish};
+
+/// A whole answer.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// What a request comes to.
+pub(crate) enum Outcome {
+    /// It is answered, and the connection goes on with HTTP.
+    Answered(Answer),
+    /// It becomes a session.
+    Opened(Box<Opened>),
+}
+
+/// A socket that became a session, with what the client sent after its request.
+pub(crate) struct Taken<S> {
+    pub(crate) stream: S,
+    pub(crate) leftover: Vec<u8>,
+    pub(crate) opened: Opened,
+}
+
+/// Serves HTTP on a socket until it closes or becomes a session.
+pub(crate) async fn serve<S>(stream: S, peer: Option<IpAddr>, site: Rc<Site>) -> Option<Taken<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let slot: Rc<RefCell<Option<Opened>>> = Rc::default();
+    let server = &site.shared.settings.server;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.handshake_timeout)
+        .max_buf_size(server.head_bytes_max)
+        .max_headers(server.head_fields_max);
+    let into = slot.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (site, slot) = (site.clone(), into.clone());
+        Box::pin(async move {
+            match route(request, peer, &site).await {
+                Outcome::Answered(answer) => Ok::<_, Infallible>(answer),
+                Outcome::Opened(opened) => {
+                    slot.replace(Some(*opened));
+                    std::future::pending().await
+                }
+            }
+        })
+    });
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    // The slot is looked at after each poll, when hyper has flushed whatever answers came before.
+    let opened = poll_fn(|context| {
+        let polled = connection.poll_without_shutdown(context);
+        match (slot.take(), polled) {
+            (Some(opened), _) => Poll::Ready(Some(opened)),
+            (None, Poll::Ready(ended)) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended in its request");
+                }
+                Poll::Ready(None)
+            }
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await;
+    let parts = connection.into_parts();
+    match opened {
+        Some(opened) => Some(Taken { stream: parts.io.into_inner(), leftover: parts.read_buf.to_vec(), opened }),
+        None => {
+            shut_down(parts.io).await;
+            None
+        }
+    }
+}
+
+/// Says to the peer that nothing more will come, which lets it read the last answer in peace.
+async fn shut_down(mut io: impl Read + Write + Unpin) {
+    // It may be gone already.
+    let _ = poll_fn(|context| Pin::new(&mut io).poll_shutdown(context)).await;
+}
+
+/// Who answers a request: sessions, pages or nobody.
+async fn route(request: Request<Incoming>, peer: Option<IpAddr>, site: &Rc<Site>) -> Outcome {
+    let visitor = Visitor::of(&request, peer, &site.shared.settings);
+    let path = site.local_path(request.uri().path()).to_owned();
+    let upgrade = crate::transport::websocket::handshake::is_upgrade(request.headers());
+    match path.as_str() {
+        "/ws" => opening::websocket(request, &visitor, site),
+        "/" if upgrade => opening::websocket(request, &visitor, site),
+        "/sse" => opening::event_stream(&request, &visitor, site),
+        _ if path.starts_with("/publish/") => Outcome::Answered(publish::answer(request, &visitor, site).await),
+        _ => Outcome::Answered(match *request.method() {
+            Method::GET | Method::HEAD => pages::answer(&path, request.method(), site).await,
+            _ => refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "there are only pages to GET here; publish with POST /publish/{topic}",
+            ),
+        }),
+    }
+}
+
+/// An answer with a JSON body that says what to do.
+pub(crate) fn refuse(status: StatusCode, sentence: &str) -> Answer {
+    json(status, &serde_json::json!({ "error": sentence }))
+}
+
+/// An answer in JSON.
+pub(crate) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut answer = Response::new(Full::from(format!("{body}\n")));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

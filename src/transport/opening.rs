@@ -1,0 +1,245 @@
+//! Opening: from a request to a session that is about to begin, on a WebSocket or an event stream. One decision after the
+//! other, each with its own refusal: path and upgrade, origin, room, subprotocol, identity, what the URL asks for.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+
+use crate::auth::Identity;
+use crate::hub::shard::CursorForm;
+use crate::metrics::Handshake;
+use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
+use crate::model::topic::{Pattern, Topic};
+use crate::protocol::negotiate::{self, Strictness, Verdict};
+use crate::protocol::{
+    Codec, Command, Fault, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, raw,
+};
+use crate::session::Session;
+use crate::transport::gate::{Visitor, query};
+use crate::transport::http::{Answer, Outcome, json, refuse};
+use crate::transport::shard::Site;
+use crate::transport::websocket::deflate::Negotiated;
+use crate::transport::websocket::handshake;
+use crate::transport::wire::Framing;
+
+/// A session that is about to begin, and the answer that begins it.
+pub(crate) struct Opened {
+    pub(crate) head: Bytes,
+    pub(crate) framing: Framing,
+    pub(crate) deflate: Option<Negotiated>,
+    pub(crate) protocol: ProtocolId,
+    pub(crate) codec: Box<dyn Codec + Send>,
+    pub(crate) session: Session,
+    /// What is wrong with what the URL asks for, told after the upgrade, because a browser sees no HTTP answer.
+    pub(crate) refusal: Option<(CloseReason, String)>,
+    pub(crate) commands: Vec<Command>,
+    pub(crate) form: CursorForm,
+    pub(crate) address: Option<std::net::IpAddr>,
+}
+
+/// How long a browser waits before it opens an event stream again, in milliseconds.
+const RETRY_MS: u64 = 2_000;
+
+/// Opens a WebSocket.
+pub(crate) fn websocket<B>(request: Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Outcome {
+    let (request, _) = request.into_parts();
+    let outcome = upgrade(&request, visitor, site);
+    finish(outcome, site)
+}
+
+/// Opens an event stream.
+pub(crate) fn event_stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Outcome {
+    finish(stream(request, visitor, site), site)
+}
+
+/// Why nothing is opened, for the metric and for the client.
+struct Refused(Handshake, Box<Answer>);
+
+fn finish(outcome: Result<Opened, Refused>, site: &Site) -> Outcome {
+    match outcome {
+        Ok(opened) => {
+            site.shared.metrics.handshake(Handshake::Accepted);
+            Outcome::Opened(Box::new(opened))
+        }
+        Err(Refused(result, answer)) => {
+            site.shared.metrics.handshake(result);
+            Outcome::Answered(*answer)
+        }
+    }
+}
+
+fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -> Result<Opened, Refused> {
+    let upgrade = handshake::examine(request).map_err(|refusal| refused_handshake(&refusal))?;
+    site.gate.admit_origin(visitor).map_err(|answer| Refused(Handshake::RefusedOrigin, answer))?;
+    let offers: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
+    let settings = &site.shared.settings;
+    let strictness = if settings.server.strict { Strictness::Strict } else { Strictness::Lenient };
+    let negotiated = negotiate::negotiate(&offers, &settings.aliases, strictness);
+    let row = row_of(&negotiated.verdict)?;
+    let asked = Asked::of(request.uri.query(), row);
+    let deflate = upgrade.deflate.filter(|_| settings.compression.enabled);
+    let identity =
+        if negotiated.token.is_some() { Err(crate::transport::gate::NO_TOKENS) } else { site.gate.identify(visitor) };
+    Ok(Opened {
+        head: handshake::response(&upgrade.accept_key, negotiated.verdict.echo(), deflate),
+        framing: if deflate.is_some() { Framing::Deflated } else { Framing::WebSocket },
+        deflate,
+        protocol: row.index,
+        codec: (row.codec)(Opening { publish: asked.publish.clone() }),
+        session: site.session(identity, row),
+        refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),
+        commands: asked.into_commands(JointCursor::default()),
+        form: CursorForm::Separate,
+        address: visitor.address,
+    })
+}
+
+fn refused_handshake(refusal: &handshake::Refusal) -> Refused {
+    let result = match refusal.status {
+        StatusCode::UPGRADE_REQUIRED
+            if refusal.headers.iter().any(|(name, _)| *name == header::SEC_WEBSOCKET_VERSION) =>
+        {
+            Handshake::WrongVersion
+        }
+        _ => Handshake::BadRequest,
+    };
+    let mut answer = refuse(refusal.status, refusal.message);
+    for (name, value) in refusal.headers {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Refused(result, Box::new(answer))
+}
+
+/// The subprotocol, with a line in the log where nothing that was offered is known.
+fn row_of(verdict: &Verdict<'_>) -> Result<&'static Subprotocol, Refused> {
+    if let Verdict::Unsupported(unsupported) = verdict {
+        tracing::warn!("{}", unsupported.log_line());
+    }
+    let row = verdict.protocol().and_then(|id| REGISTRY.get(usize::from(id.0)));
+    row.ok_or_else(|| {
+        let body = match verdict {
+            Verdict::Unsupported(unsupported) => serde_json::from_str(&unsupported.body()).unwrap_or_default(),
+            _ => serde_json::Value::Null,
+        };
+        Refused(Handshake::UnsupportedProtocol, Box::new(json(StatusCode::BAD_REQUEST, &body)))
+    })
+}
+
+fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Result<Opened, Refused> {
+    let bad = |status, sentence: &str| Refused(Handshake::BadRequest, Box::new(refuse(status, sentence)));
+    if request.method() != Method::GET {
+        return Err(bad(StatusCode::METHOD_NOT_ALLOWED, "an event stream is opened with GET"));
+    }
+    site.gate.admit_origin(visitor).map_err(|answer| Refused(Handshake::RefusedOrigin, answer))?;
+    let row = &event_stream::SUBPROTOCOL;
+    let asked = Asked::of(request.uri().query(), row);
+    if let Some(sentence) = asked.fault.clone() {
+        return Err(bad(StatusCode::BAD_REQUEST, &sentence));
+    }
+    if asked.patterns.is_empty() {
+        return Err(bad(StatusCode::BAD_REQUEST, "say what to listen to: /sse?pattern=orders.%23"));
+    }
+    let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
+    let after = cursor_of(request.headers(), request.uri().query())
+        .map_err(|sentence| bad(StatusCode::BAD_REQUEST, &sentence))?;
+    Ok(Opened {
+        head: stream_head(visitor),
+        framing: Framing::EventStream,
+        deflate: None,
+        protocol: row.index,
+        codec: (row.codec)(Opening::default()),
+        session: site.session(Ok(identity), row),
+        refusal: None,
+        commands: asked.into_commands(after),
+        form: CursorForm::Joint,
+        address: visitor.address,
+    })
+}
+
+/// Where a stream goes on: `Last-Event-ID`, which a browser sends when it comes back, before `after`.
+fn cursor_of(headers: &HeaderMap, of_query: Option<&str>) -> Result<JointCursor, String> {
+    let of_header =
+        headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty());
+    let of_query = query(of_query).find(|(name, _)| name == "after").map(|(_, value)| value);
+    match of_header.map(str::to_owned).or(of_query) {
+        Some(text) => text.parse().map_err(|error| format!("the cursor {error}: leave it out to start now")),
+        None => Ok(JointCursor::default()),
+    }
+}
+
+/// The head of the answer, without length or chunks: it ends when the connection does (RFC 9112, section 6.3).
+fn stream_head(visitor: &Visitor) -> Bytes {
+    let origin = match &visitor.origin {
+        Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
+        None => String::new(),
+    };
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n{origin}\r\nretry: {RETRY_MS}\n\n"
+    )
+    .into()
+}
+
+/// What a URL asks for.
+#[derive(Debug, Default)]
+struct Asked {
+    patterns: Vec<Pattern>,
+    source: Option<String>,
+    last: usize,
+    publish: Option<Topic>,
+    /// The first thing that is wrong with it.
+    fault: Option<String>,
+}
+
+impl Asked {
+    fn of(of_query: Option<&str>, row: &Subprotocol) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in query(of_query) {
+            if let Err(sentence) = asked.take(&name, value) {
+                asked.fault.get_or_insert(sentence);
+            }
+        }
+        if row.index == raw::SUBPROTOCOL.index {
+            let opening = Opening { publish: asked.publish.clone() };
+            if let Some(Fault::Close { detail, .. }) = raw::opening_fault(asked.patterns.len(), &opening) {
+                asked.fault.get_or_insert(detail.to_owned());
+            }
+        }
+        asked
+    }
+
+    fn take(&mut self, name: &str, value: String) -> Result<(), String> {
+        match name {
+            "pattern" => self.patterns.push(pattern(&value)?),
+            "source" => self.source = Some(value),
+            "last" => self.last = value.parse().map_err(|_| "last is a number of messages".to_owned())?,
+            "publish" => {
+                self.publish = Some(Topic::parse(&value).map_err(|error| format!("the topic to publish to {error}"))?)
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn into_commands(self, after: JointCursor) -> Vec<Command> {
+        let Self { patterns, source, last, .. } = self;
+        let subscribe = |pattern| {
+            Command::Subscribe(Subscribe { id: None, pattern, after: after.clone(), last, source: source.clone() })
+        };
+        patterns.into_iter().map(subscribe).collect()
+    }
+}
+
+/// A pattern of a URL, where a bare `#` would have begun the fragment and been left out.
+fn pattern(text: &str) -> Result<Pattern, String> {
+    if text.ends_with('.') {
+        return Err(format!("'#' must be written %23 in a URL: pattern={text}%23"));
+    }
+    Pattern::parse(text).map_err(|error| format!("the pattern {error}"))
+}
+
+/// Who a session begins as: somebody, or nobody with the sentence that says what to do about it.
+pub(crate) type Known = Result<Arc<Identity>, &'static str>;

@@ -1,0 +1,165 @@
+//! Pages: the landing page and the JavaScript client from memory, or a folder of one's own.
+
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Full;
+use percent_encoding::percent_decode_str;
+
+use crate::transport::http::{Answer, refuse};
+use crate::transport::shard::Site;
+
+/// Files larger than this are not served: for downloads there are web servers.
+const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// What a page of ours may do: load from here and talk to here, nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Paths that are served from memory: the path, its content type, its text.
+const BUILT_IN: &[(&str, &str, &str)] = &[
+    ("/", "text/html; charset=utf-8", include_str!("pages/index.html")),
+    ("/app.css", "text/css; charset=utf-8", include_str!("pages/app.css")),
+    ("/app.js", "text/javascript; charset=utf-8", include_str!("pages/app.js")),
+    ("/icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
+];
+
+/// The JavaScript client, which a folder of one's own does not hide.
+const CLIENT: &str = include_str!("../../clients/js/passerelle.js");
+
+/// Content types by ending; everything else is bytes.
+const TYPES: &[(&str, &str)] = &[
+    ("html", "text/html; charset=utf-8"),
+    ("js", "text/javascript; charset=utf-8"),
+    ("mjs", "text/javascript; charset=utf-8"),
+    ("css", "text/css; charset=utf-8"),
+    ("json", "application/json"),
+    ("svg", "image/svg+xml"),
+    ("png", "image/png"),
+    ("jpg", "image/jpeg"),
+    ("jpeg", "image/jpeg"),
+    ("webp", "image/webp"),
+    ("ico", "image/x-icon"),
+    ("woff2", "font/woff2"),
+    ("txt", "text/plain; charset=utf-8"),
+    ("md", "text/plain; charset=utf-8"),
+    ("map", "application/json"),
+];
+
+/// The answer to a GET or HEAD of a path.
+pub(crate) async fn answer(path: &str, method: &Method, site: &Site) -> Answer {
+    let mut answer = if path == "/client.js" {
+        client()
+    } else if let Some(folder) = &site.shared.settings.server.static_dir {
+        file(folder, path).await
+    } else {
+        built_in(path)
+    };
+    if method == Method::HEAD {
+        *answer.body_mut() = Full::default();
+    }
+    answer
+}
+
+/// The client may be imported from any origin: a page served elsewhere needs it too, and it holds no secret. Whether
+/// that page may then connect is decided at the handshake.
+fn client() -> Answer {
+    let mut answer = page("text/javascript; charset=utf-8", Bytes::from_static(CLIENT.as_bytes()));
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    answer
+}
+
+fn built_in(path: &str) -> Answer {
+    let Some((_, content_type, text)) = BUILT_IN.iter().find(|(known, ..)| *known == path) else {
+        return refuse(
+            StatusCode::NOT_FOUND,
+            "no such page: the WebSocket is at /ws, events at /sse, the client at /client.js",
+        );
+    };
+    let mut answer = page(content_type, Bytes::from_static(text.as_bytes()));
+    answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    answer
+}
+
+/// A file of one's own folder.
+async fn file(folder: &Path, path: &str) -> Answer {
+    let Some(inside) = inside(path) else {
+        return refuse(StatusCode::BAD_REQUEST, "the path is not one that a folder can have");
+    };
+    let mut wanted = folder.join(&inside);
+    if tokio::fs::metadata(&wanted).await.is_ok_and(|metadata| metadata.is_dir()) {
+        wanted.push("index.html");
+    }
+    match tokio::fs::metadata(&wanted).await {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= FILE_BYTES_MAX => {}
+        Ok(metadata) if metadata.is_file() => {
+            return refuse(StatusCode::FORBIDDEN, "the file is larger than is served here");
+        }
+        _ => return refuse(StatusCode::NOT_FOUND, "no such file in the folder given by --static"),
+    }
+    match tokio::fs::read(&wanted).await {
+        Ok(bytes) => page(content_type(&wanted), bytes.into()),
+        Err(_) => refuse(StatusCode::NOT_FOUND, "the file cannot be read"),
+    }
+}
+
+/// The path within the folder: plain names only, so that nothing outside of it and nothing hidden can be named.
+fn inside(path: &str) -> Option<PathBuf> {
+    let decoded = percent_decode_str(path.trim_start_matches('/')).decode_utf8().ok()?;
+    let path = Path::new(decoded.as_ref());
+    let plain = path.components().all(|component| match component {
+        Component::Normal(name) => {
+            name.to_str().is_some_and(|name| !name.starts_with('.') && !name.contains(['\0', '\\']))
+        }
+        _ => false,
+    });
+    plain.then(|| path.to_owned())
+}
+
+fn content_type(path: &Path) -> &'static str {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    TYPES
+        .iter()
+        .find(|(known, _)| *known == ending)
+        .map_or("application/octet-stream", |(_, content_type)| content_type)
+}
+
+fn page(content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_may_be_imported_from_other_origins() {
+        assert_eq!(client().headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(built_in("/app.js").headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none());
+        assert_eq!(built_in("/icon.svg").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn only_plain_names_are_inside() {
+        assert_eq!(inside("/a/b.html"), Some(PathBuf::from("a/b.html")));
+        assert_eq!(inside("/"), Some(PathBuf::new()));
+        for path in [
+            "/../secret",
+            "/a/../../secret",
+            "/%2e%2e/secret",
+            "/.git/config",
+            "/a%00b",
+            "//etc/passwd/..",
+            "/..%5csecret",
+        ] {
+            assert_eq!(inside(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A shard's thread: a tokio runtime of its own, on which sockets go through their handshake and then into the
+//! [`Driver`]'s loop. Everything that happens to a connection happens on this thread.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+
+use crate::metrics::Handshake;
+use crate::protocol::Subprotocol;
+use crate::session::limits::Terms;
+use crate::session::{Session, Start};
+use crate::transport::driver::{Admission, Control, Driver, Inbox, Shared};
+use crate::transport::gate::Gate;
+use crate::transport::http::{self, Taken};
+use crate::transport::listener::{Accepted, Handshaking};
+use crate::transport::opening::{Known, Opened};
+use crate::transport::seats::{Seat, Seats};
+use crate::transport::socket::{self, Socket};
+
+/// Sockets that may wait for a shard, and sessions that may wait for its loop.
+const WAITING_MAX: usize = 1024;
+
+/// Requests from outside that may wait for a shard.
+const CONTROLS_MAX: usize = 16;
+
+/// What is said to who comes when the server is full.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n\
+    Connection: close\r\nContent-Length: 58\r\n\r\n{\"error\":\"the server is full: raise server.connections_max\"}";
+
+/// What a shard's handshakes need to know.
+pub(crate) struct Site {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) gate: Gate,
+    terms: Arc<Terms>,
+    number: usize,
+    sessions: Cell<u64>,
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub(crate) struct ShardHandle {
+    /// Where its sockets go.
+    pub(crate) accepted: mpsc::Sender<Accepted>,
+    /// Where it is asked things.
+    pub(crate) controls: mpsc::Sender<Control>,
+    /// Its thread.
+    pub(crate) thread: JoinHandle<io::Result<()>>,
+}
+
+/// Starts a shard.
+///
+/// # Errors
+/// When the system refuses a thread or a runtime.
+pub(crate) fn start(number: usize, shared: &Arc<Shared>, seats: &Seats) -> io::Result<ShardHandle> {
+    let (accepted, sockets) = mpsc::channel(WAITING_MAX);
+    let (controls, control) = mpsc::channel(CONTROLS_MAX);
+    let doorbell = Arc::new(Notify::new());
+    shared.hub.sources().iter().for_each(|source| source.add_doorbell(doorbell.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (shared, seats) = (shared.clone(), seats.clone());
+    let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+        let (gate, terms) = (Gate::new(&shared.settings), Arc::new(Terms::new(&shared.settings)));
+        let site = Rc::new(Site { gate, terms, shared: shared.clone(), number, sessions: Cell::new(0) });
+        let (admitted, admissions) = mpsc::channel(WAITING_MAX);
+        let inbox = Inbox { admissions, controls: control, doorbell };
+        LocalSet::new().block_on(&runtime, async move {
+            tokio::task::spawn_local(receive(sockets, site, seats, admitted));
+            Driver::run(shared, inbox).await
+        })
+    })?;
+    Ok(ShardHandle { accepted, controls, thread })
+}
+
+/// Takes sockets in and gives each handshake a task of its own, so that what lives on stays small.
+async fn receive(
+    mut sockets: mpsc::Receiver<Accepted>,
+    site: Rc<Site>,
+    seats: Seats,
+    admitted: mpsc::Sender<Admission>,
+) {
+    while let Some(accepted) = sockets.recv().await {
+        match seats.take() {
+            Some(seat) => {
+                let (site, admitted) = (site.clone(), admitted.clone());
+                tokio::task::spawn_local(async move {
+                    if let Some(admission) = shake_hands(accepted, seat, site).await {
+                        // The loop is gone only when the server stops.
+                        let _ = admitted.send(admission).await;
+                    }
+                });
+            }
+            None => turn_away(accepted, &site),
+        }
+    }
+}
+
+/// Serves HTTP until the socket becomes a session.
+async fn shake_hands(accepted: Accepted, seat: Seat, site: Rc<Site>) -> Option<Admission> {
+    match accepted.adopt().ok()? {
+        Handshaking::Tcp(stream, peer) => {
+            socket::prepare(&stream, site.shared.settings.server.heartbeat);
+            let taken = http::serve(stream, Some(peer.ip()), site).await?;
+            admission(taken, seat, Socket::from_tcp)
+        }
+        Handshaking::Unix(stream) => admission(http::serve(stream, None, site).await?, seat, Socket::from_unix),
+    }
+}
+
+fn admission<S>(taken: Taken<S>, seat: Seat, socket: impl FnOnce(S) -> io::Result<Socket>) -> Option<Admission> {
+    let Taken { stream, leftover, opened } = taken;
+    let Opened { head, framing, deflate, protocol, codec, session, refusal, commands, form, address } = opened;
+    let socket = socket(stream).map_err(|error| tracing::warn!(%error, "cannot take a socket over")).ok()?;
+    Some(Admission {
+        socket,
+        leftover,
+        head,
+        framing,
+        deflate,
+        protocol,
+        codec,
+        session,
+        refusal,
+        commands,
+        form,
+        peer: address,
+        seat,
+    })
+}
+
+/// Says that there is no room, as far as the socket takes it without waiting.
+fn turn_away(accepted: Accepted, site: &Site) {
+    use std::io::Write;
+    site.shared.metrics.handshake(Handshake::Full);
+    // Whoever does not get the answer sees a closed connection, which says the same.
+    let _ = match accepted {
+        Accepted::Tcp(mut stream, _) => stream.write(FULL),
+        Accepted::Unix(mut stream) => stream.write(FULL),
+    };
+}
+
+impl Site {
+    /// A path without the configured prefix, whether or not a proxy has taken it off already.
+    pub(crate) fn local_path<'a>(&self, path: &'a str) -> &'a str {
+        let prefix = self.shared.settings.server.path_prefix.as_str();
+        match path.strip_prefix(prefix) {
+            Some("") => "/",
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => path,
+        }
+    }
+
+    /// A session for somebody, or for a stranger with what he is told. Its name is unique in this run of the node.
+    pub(crate) fn session(&self, known: Known, protocol: &'static Subprotocol) -> Session {
+        let number = self.sessions.get() + 1;
+        self.sessions.set(number);
+        let connection = format!("{}-{}-{number}", self.shared.settings.amqp.node, self.number).into();
+        let start = Start { connection, protocol, admission: known.map_err(Arc::from), at: Instant::now() };
+        Session::new(self.terms.clone(), start)
+    }
+}

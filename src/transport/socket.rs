@@ -1,0 +1,111 @@
+//! A socket whose handshake is over: non-blocking, registered with the shard's poll, without a buffer or task of its own.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+/// A plain stream over TCP or a Unix socket.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// TCP.
+    Tcp(mio::net::TcpStream),
+    /// A Unix socket.
+    Unix(mio::net::UnixStream),
+}
+
+/// How one attempt to write ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// So many bytes were taken.
+    Bytes(usize),
+    /// The socket would block: wait for it to drain.
+    WouldBlock,
+    /// The connection is gone.
+    Gone,
+}
+
+impl Socket {
+    /// Takes a socket over from tokio.
+    pub(crate) fn from_tcp(stream: tokio::net::TcpStream) -> io::Result<Self> {
+        Ok(Self::Tcp(mio::net::TcpStream::from_std(stream.into_std()?)))
+    }
+
+    /// Takes a Unix socket over from tokio.
+    pub(crate) fn from_unix(stream: tokio::net::UnixStream) -> io::Result<Self> {
+        Ok(Self::Unix(mio::net::UnixStream::from_std(stream.into_std()?)))
+    }
+
+    /// Both directions, edge-triggered: nothing has to be registered again.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(stream) => stream.register(registry, token, interest),
+            Self::Unix(stream) => stream.register(registry, token, interest),
+        }
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(registry),
+            Self::Unix(stream) => stream.deregister(registry),
+        }
+    }
+
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+
+    /// Writes one piece.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Written {
+        outcome(|| match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        })
+    }
+
+    /// Writes several pieces with one call.
+    pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Written {
+        outcome(|| match self {
+            Self::Tcp(stream) => stream.write_vectored(slices),
+            Self::Unix(stream) => stream.write_vectored(slices),
+        })
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn finish(&mut self) {
+        // The peer may be gone already; there is nobody left to tell.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+    }
+}
+
+/// Tries again where a signal came in between.
+fn outcome(mut attempt: impl FnMut() -> io::Result<usize>) -> Written {
+    loop {
+        match attempt() {
+            Ok(written) => return Written::Bytes(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::WouldBlock,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Written::Gone,
+        }
+    }
+}
+
+/// Settings of an accepted TCP socket: no delay for lone messages, and an end for data that a vanished peer never
+/// acknowledges, so that it cannot hold a stream for longer than two heartbeats.
+pub(crate) fn prepare(stream: &impl AsFd, unacknowledged_max: Duration) {
+    let socket = SockRef::from(stream);
+    // Neither is worth refusing a client for where the system does not know it.
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(unacknowledged_max));
+}

@@ -1,0 +1,16 @@
+//! Tests of the whole: the program as it runs, and the tree that it comes in.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test says that it failed by a panic, in its own functions too"
+)]
+
+mod amqp;
+mod dashboards;
+mod operations;
+mod packaging;
+mod prometheus;
+mod rabbit;
+mod repository;
+mod tree;
