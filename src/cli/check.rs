@@ -9,6 +9,7 @@ use crate::config::{Input, Settings};
 
 /// Name every mistake in the configuration, with file, line and key
 #[derive(Debug, Args)]
+#[group(skip)]
 #[command(after_help = "\
 Exits 1 if there is any mistake. Warnings alone exit 0.
 

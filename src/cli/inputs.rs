@@ -11,6 +11,7 @@ use crate::config::{Configuration, Inputs, read};
 
 /// The file, and flags that win over it and over the environment.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Arguments {
     /// File of TOML to read; config/passerelle.toml shows every key
     #[arg(long, value_name = "FILE", env = "PASSERELLE_CONFIG")]

@@ -59,6 +59,9 @@ impl Publisher {
             let mut session = Session::new(self.context.clone(), live.clone());
             let unavailable = self.serve(&mut session).await;
             session.fail_all(&unavailable);
+            if self.context.stop.is_cancelled() {
+                break;
+            }
         }
         self.jobs.close();
         self.requests.close();
