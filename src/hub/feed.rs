@@ -214,3 +214,127 @@ impl Feed {
         self.0.interest.gone(pattern);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::hub::interest::{BindingKind, Standing};
+    use crate::model::cursor::{Cursor, Epoch};
+    use crate::model::publication::Attributes;
+    use crate::model::topic::Topic;
+
+    const ON_DEMAND: BindingMode =
+        BindingMode::OnDemand { kind: BindingKind::Topic, linger: std::time::Duration::from_secs(1), bindings_max: 9 };
+
+    fn source(bindings: BindingMode) -> (Feed, Arc<SourceState>, Arc<Notify>) {
+        let info = Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(3) });
+        let state = SourceState::new(info, LogBounds::default(), bindings);
+        let doorbell = Arc::new(Notify::new());
+        state.add_doorbell(doorbell.clone());
+        (Feed::new(state.clone()), state, doorbell)
+    }
+
+    fn draft(topic: &str) -> Draft {
+        let topic = Topic::parse(topic).unwrap();
+        Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 }
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
+    }
+
+    fn gaps(state: &SourceState, text: &str, offset: u64) -> Vec<GapReason> {
+        let resume = state.log().resume(&pattern(text), Cursor { epoch: Epoch(3), offset });
+        resume.gaps.iter().map(|gap| gap.reason).collect()
+    }
+
+    /// Whether the doorbell rang since it was last asked.
+    async fn rang(doorbell: &Notify) -> bool {
+        tokio::select! {
+            biased;
+            () = doorbell.notified() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_shards_must_see_rings_their_doorbell() {
+        let (feed, state, doorbell) = source(ON_DEMAND);
+        feed.append(Vec::new(), 0);
+        assert!(!rang(&doorbell).await);
+        feed.append(vec![draft("a"), draft("b")], 0);
+        assert!(rang(&doorbell).await && !rang(&doorbell).await);
+        assert_eq!(state.log().end(), 2);
+        feed.hole(GapReason::Slow, None);
+        assert!(rang(&doorbell).await);
+        feed.bound(&pattern("a"));
+        assert!(rang(&doorbell).await);
+        feed.link_up();
+        assert!(rang(&doorbell).await);
+        feed.link_down();
+        assert!(rang(&doorbell).await);
+    }
+
+    #[test]
+    fn transitions_of_the_link_are_counted_once_each() {
+        let (feed, state, _) = source(ON_DEMAND);
+        feed.link_down();
+        assert_eq!((state.link(), state.ever_up()), (Link { up: false, changes: 0 }, false));
+        feed.link_up();
+        feed.link_up();
+        assert_eq!((state.link(), state.ever_up()), (Link { up: true, changes: 1 }, true));
+        feed.link_down();
+        assert_eq!((state.link(), state.ever_up()), (Link { up: false, changes: 2 }, true));
+    }
+
+    #[test]
+    fn a_lost_link_ends_what_was_bound_on_demand() {
+        let (feed, state, _) = source(ON_DEMAND);
+        let claim = feed.interest().claim(&pattern("a"));
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        let before = state.log().end();
+        assert_eq!((claim.standing(), gaps(&state, "a", before)), (Standing::Stands, vec![]));
+        feed.link_down();
+        assert_eq!(claim.standing(), Standing::Wanted);
+        assert_eq!(feed.interest().plan(Instant::now()).bind, [pattern("a")]);
+        feed.bound(&pattern("a"));
+        assert_eq!(gaps(&state, "a", before), [GapReason::Outage]);
+        feed.unbound(&pattern("a"));
+        feed.append(vec![draft("b")], 0);
+        assert_eq!(gaps(&state, "a", state.log().end() - 1), [GapReason::Unbound]);
+    }
+
+    /// A queue keeps its messages while the link is away; an exchange with fixed bindings has its hole.
+    #[test]
+    fn fixed_bindings_cover_everything_once_all_stand_and_through_outages() {
+        let (feed, state, _) = source(BindingMode::Fixed(vec![pattern("a"), pattern("b")]));
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        let early = state.log().end();
+        feed.bound(&pattern("b"));
+        let complete = state.log().end();
+        assert_eq!(gaps(&state, "x.#", early), [GapReason::Unbound]);
+        assert_eq!(gaps(&state, "x.#", complete), []);
+        feed.link_down();
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        feed.bound(&pattern("b"));
+        assert_eq!(gaps(&state, "x.#", complete), []);
+        feed.hole(GapReason::Outage, None);
+        assert_eq!(gaps(&state, "x.#", complete), [GapReason::Outage]);
+    }
+
+    #[test]
+    fn sources_are_found_by_id_and_name() {
+        let (_, state, _) = source(ON_DEMAND);
+        let hub = Hub::new(vec![state]);
+        assert!(hub.by_name("events").is_some() && hub.by_name("other").is_none());
+        assert!(hub.source(SourceId(0)).is_some() && hub.source(SourceId(1)).is_none());
+        assert_eq!(hub.sources().len(), 1);
+    }
+}

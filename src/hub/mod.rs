@@ -11,6 +11,7 @@ pub mod interest;
 pub mod log;
 pub mod outbox;
 pub mod shard;
+mod matcher;
 mod trie;
 pub mod turn;
 pub mod upstream;

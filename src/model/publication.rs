@@ -104,7 +104,8 @@ pub struct Draft {
 pub struct Publication {
     /// The source and its epoch.
     pub source: Arc<SourceInfo>,
-    /// The position in the source's log: the first is 1, and each is one more than the one before.
+    /// The position in the source's log: above that of the publication before it, and not always by one, because
+    /// holes and new bindings take positions too.
     pub offset: u64,
     /// What the source received.
     pub draft: Draft,

@@ -9,7 +9,7 @@ use super::super::limits::{ARGUMENTS_CHARACTERS_MAX, BINDINGS_MAX, EXCHANGES_MAX
 use super::super::message::Name;
 use super::super::queue::{Declaration as QueueDeclaration, Queue, QueueId};
 use super::super::queue_arguments::{COMPARED, Rules};
-use super::super::table::{field, same, utf8};
+use super::super::table::{field, integer, same, utf8};
 use super::{Broker, ChannelRef, Outgoing, SessionId};
 
 /// The address that stands for "my own replies".
@@ -52,10 +52,12 @@ fn check_equal<T: PartialEq + ToString>(what: (&str, &str, &str), received: T, c
 }
 
 fn shown(value: Option<&AMQPValue>) -> String {
-    value.map_or_else(
-        || "none".into(),
-        |value| utf8(value).map_or_else(|| format!("{value:?}"), |text| format!("'{text}'")),
-    )
+    let Some(value) = value else { return "none".into() };
+    match (integer(value), utf8(value)) {
+        (Some(number), _) => format!("the value '{number}'"),
+        (_, Some(text)) => format!("the value '{text}'"),
+        _ => format!("{value:?}"),
+    }
 }
 
 impl Broker {
@@ -75,7 +77,7 @@ impl Broker {
             (None, other) if other.starts_with("x-") => {
                 return Err(Fault::unsupported(&format!("exchange type '{other}'")));
             }
-            (None, other) => return Err(Fault::new(Code::CommandInvalid, format!("unknown exchange type '{other}'"))),
+            (None, other) => return Err(Fault::new(Code::CommandInvalid, format!("invalid exchange type '{other}'"))),
         };
         let alternate = match field(&method.arguments, "alternate-exchange") {
             None => None,
@@ -106,7 +108,9 @@ impl Broker {
     pub(crate) fn delete_exchange(&mut self, method: &exchange::Delete) -> Result<(), Fault> {
         let name = method.exchange.as_str();
         check_not_default(name)?;
-        check_reserved("exchange", name)?;
+        if name.starts_with("amq.") {
+            return Err(Fault::refused(format!("deletion of system exchange '{name}' in vhost '/' not allowed")));
+        }
         let Some(exchange) = self.exchanges.get(name) else { return Ok(()) };
         if method.if_unused && exchange.bindings() > 0 {
             return Err(Fault::precondition(format!("exchange '{name}' in vhost '/' in use")));
@@ -154,10 +158,10 @@ impl Broker {
         Ok(())
     }
 
-    /// `queue.unbind`; a binding that is not there is as good as gone.
+    /// `queue.unbind`; a binding or an exchange that is not there is as good as gone.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 when either end is missing, 405 for somebody else's queue.
+    /// 403 for the default exchange, 404 when the queue is missing, 405 for somebody else's.
     pub(crate) fn unbind_queue(&mut self, at: ChannelRef, queue: &str, link: &Link<'_>) -> Result<(), Fault> {
         let id = self.usable_queue(at.session, queue)?;
         self.unbind(Destination::Queue(id), link)
@@ -171,10 +175,10 @@ impl Broker {
         self.bind(self.exchange_destination(destination)?, link)
     }
 
-    /// `exchange.unbind`.
+    /// `exchange.unbind`; a binding or a source that is not there is as good as gone.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 when either end is missing.
+    /// 403 for the default exchange, 404 when the destination is missing.
     pub(crate) fn unbind_exchange(&mut self, destination: &str, link: &Link<'_>) -> Result<(), Fault> {
         self.unbind(self.exchange_destination(destination)?, link)
     }
@@ -201,7 +205,7 @@ impl Broker {
 
     fn unbind(&mut self, destination: Destination, link: &Link<'_>) -> Result<(), Fault> {
         check_not_default(link.source)?;
-        let exchange = self.exchanges.get_mut(link.source).ok_or_else(|| Fault::missing("exchange", link.source))?;
+        let Some(exchange) = self.exchanges.get_mut(link.source) else { return Ok(()) };
         if exchange.unbind(&Binding::new(destination, link.key.into(), link.arguments)) {
             self.bindings -= 1;
             self.delete_if_unbound(link.source);
@@ -302,7 +306,7 @@ impl Broker {
             return Err(Fault::precondition(format!("queue '{name}' in vhost '/' in use")));
         }
         if method.if_empty && queue.ready() > 0 {
-            return Err(Fault::precondition(format!("queue '{name}' in vhost '/' is not empty")));
+            return Err(Fault::precondition(format!("queue '{name}' in vhost '/' not empty")));
         }
         Ok(self.remove_queue(id))
     }

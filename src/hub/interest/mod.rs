@@ -5,7 +5,10 @@
 //! of it. Decisions are [`plan`]'s; this file adds the lock, the counting and the waiting. It names no broker and no client.
 
 mod fixed;
+mod lattice;
 pub mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::hub::interest::fixed::Fixed;
 pub use crate::hub::interest::plan::Plan;
-use crate::hub::interest::plan::Planner;
+use crate::hub::interest::plan::{Limits, Planner};
 use crate::model::topic::Pattern;
 
 /// How a source decides what to bind.
@@ -119,7 +122,11 @@ impl Interest {
         let is_fixed = matches!(mode, BindingMode::Fixed(_));
         let (kind, bindings) = match mode {
             BindingMode::OnDemand { kind, linger, bindings_max } => {
-                (kind, Bindings::OnDemand(Planner::new(linger, bindings_max)))
+                let too_many = format!(
+                    "source '{source}' has all the {bindings_max} bindings that clients may make: \
+                     subscribe to fewer or wider patterns, or raise source.{source}.bindings_max"
+                );
+                (kind, Bindings::OnDemand(Planner::new(Limits { linger, bindings_max, too_many })))
             }
             BindingMode::Fixed(patterns) => (BindingKind::Topic, Bindings::Fixed(Fixed::new(patterns))),
         };

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::cursor::Epoch;
-use crate::model::publication::{Attributes, SourceId};
+use crate::model::publication::{Attributes, RawFrames, SourceId};
 
-const PATTERNS: [&str; 9] = ["#", "a.*", "a.#", "*.b", "a.b", "a", "b", "*", "#.b"];
+const PATTERNS: [&str; 10] = ["#", "*.*", "a.*", "a.#", "*.b", "a.b", "a", "b", "*", "#.b"];
 const TOPICS: [&str; 6] = ["a.b", "a", "b", "a.c", "c.b", "a.b.c"];
 
 fn pattern(text: &str) -> Pattern {
@@ -110,12 +110,7 @@ struct World {
 }
 
 fn info() -> Arc<SourceInfo> {
-    Arc::new(SourceInfo {
-        id: SourceId(0),
-        name: "events".into(),
-        epoch: Epoch(7),
-        raw_frames: crate::model::publication::RawFrames::Auto,
-    })
+    Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(7), raw_frames: RawFrames::Auto })
 }
 
 fn bounds(remembered_max: usize) -> Bounds {

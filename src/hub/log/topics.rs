@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::hub::log::matcher::Matcher;
+use crate::hub::matcher::Matcher;
 use crate::model::topic::{Pattern, Topic};
 
 /// For how many patterns the matching topics are remembered: many who resume want the same.

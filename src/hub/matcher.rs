@@ -1,6 +1,6 @@
 //! One pattern made ready to be matched against many topics, with no allocation for each.
 
-use crate::model::topic::{Pattern, Topic};
+use crate::model::topic::{Pattern, Topic, is_wildcard};
 
 /// The most words of a pattern that are matched with one bit each; longer ones, which nobody writes, go the naive way.
 const BITS: usize = 63;
@@ -28,12 +28,12 @@ impl<'a> Matcher<'a> {
         Self { pattern, words: (words.len() <= BITS).then_some(words), stars, hashes }
     }
 
-    /// What every matching topic begins with.
+    /// What every matching topic begins with, and every pattern that this one includes.
     pub(super) fn prefix(&self) -> &'a str {
         let text = self.pattern.as_str();
         let mut length = 0;
         for word in self.pattern.words() {
-            if word == "*" || word == "#" {
+            if is_wildcard(word) {
                 // `a.#` matches `a` too, so the dot before a `#` is not part of what all have.
                 let dotless = word == "#" && length > 0;
                 return text.get(..length - usize::from(dotless)).unwrap_or_default();
@@ -43,6 +43,15 @@ impl<'a> Matcher<'a> {
         text
     }
 
+    /// What every matching topic ends with, and every pattern that this one includes; a dot before it is left out.
+    pub(super) fn suffix(&self) -> &'a str {
+        let text = self.pattern.as_str();
+        let literals = self.pattern.words().rev().take_while(|word| !is_wildcard(word));
+        let length: usize = literals.map(|word| word.len() + 1).sum();
+        text.get(text.len() - length.saturating_sub(1).min(text.len())..).unwrap_or_default()
+    }
+
+    /// Whether the topic matches.
     pub(super) fn matches(&self, topic: &Topic) -> bool {
         let Some(words) = &self.words else { return self.pattern.matches(topic) };
         // Bit `i`: the first `i` words of the pattern can consume the topic's words so far.
@@ -90,6 +99,7 @@ mod tests {
             let matcher = Matcher::new(&pattern);
             prop_assert_eq!(matcher.matches(&topic), pattern.matches(&topic));
             prop_assert!(!pattern.matches(&topic) || topic.as_str().starts_with(matcher.prefix()));
+            prop_assert!(!pattern.matches(&topic) || topic.as_str().ends_with(matcher.suffix()));
         }
 
         #[test]
@@ -97,6 +107,14 @@ mod tests {
             let pattern = Pattern::parse(&["a", "*", "#", "b"].repeat(20)[..count].join(".")).unwrap();
             let topic = Topic::parse(&topic).unwrap();
             prop_assert_eq!(Matcher::new(&pattern).matches(&topic), pattern.matches(&topic));
+        }
+    }
+
+    #[test]
+    fn suffixes_hold_what_all_matching_topics_share() {
+        for (pattern, suffix) in [("a.b", "a.b"), ("#.a", "a"), ("*.a.b", "a.b"), ("#", ""), ("a.*", ""), ("a.*.", "")]
+        {
+            assert_eq!(Matcher::new(&Pattern::parse(pattern).unwrap()).suffix(), suffix);
         }
     }
 
