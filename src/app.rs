@@ -1,1 +1,278 @@
-//! app
+//! The composition root: the only file that names concrete sources, transports and listeners. It decides in which order
+//! things start and stop: first the broker side, then the shards, then the listeners; and backwards.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Secret, Settings, Source};
+use crate::embedded;
+use crate::hub::feed::{Hub, SourceState};
+use crate::hub::upstream::Upstream;
+use crate::metrics::Metrics;
+use crate::model::cursor::Epoch;
+use crate::model::publication::{SourceId, SourceInfo};
+use crate::source::amqp;
+use crate::transport::admin::AdminListener;
+use crate::transport::admin::view::{
+    AdminView, ConnectionRow, Listing, NodePhase, OnOutage, Readiness, SourceReadiness, TopicRow,
+};
+use crate::transport::driver::{Control, Shared, unix_millis};
+use crate::transport::listener::{self, Listener};
+use crate::transport::seats::Seats;
+use crate::transport::shard::{self, ShardHandle};
+
+/// Publishes, and calls, that may wait for the broker's connection.
+const JOBS_MAX: usize = 8_192;
+
+/// How long the broker side may take to settle what it holds when the server stops.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often logs forget what is too old, where no new message makes them.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether the shards have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Files that the process needs beside its connections.
+const FILES_BESIDE: u64 = 200;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// When it cannot start: an address is taken, a file cannot be read, or with `amqp.fail_fast` the broker does not answer.
+pub fn serve(settings: Settings) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("broker").enable_all().build()?;
+    runtime.block_on(run(settings))
+}
+
+async fn run(mut settings: Settings) -> anyhow::Result<()> {
+    raise_open_files(&settings);
+    let stop = CancellationToken::new();
+    let background = TaskTracker::new();
+    if let Some(embedded) = settings.embedded.clone() {
+        let listener = embedded::Listener::bind(&embedded)?;
+        let url = format!("amqp://guest:guest@{}", listener.local_addr());
+        tracing::info!("no RabbitMQ is configured: an embedded AMQP broker, in memory and for trying out, is at {url}");
+        settings.amqp.urls = vec![Secret::new(url)];
+        background.spawn(listener.run(stop.child_token()));
+    }
+    let listeners = bind(&settings)?;
+    let admin = bind_admin(&settings).await?;
+    let settling = CancellationToken::new();
+    let (view, broker) = assemble(settings, &settling)?;
+    background.spawn(expire(view.shared.clone(), stop.child_token()));
+    let accepting = CancellationToken::new();
+    announce(&listeners, admin.as_ref());
+    for listener in listeners {
+        let shards = view.shards.iter().map(|shard| shard.accepted.clone()).collect();
+        background.spawn(listener.deal(shards, accepting.clone()));
+    }
+    if let Some(admin) = admin {
+        background.spawn(admin.serve(view.clone(), stop.child_token()));
+    }
+    let failed = tokio::select! {
+        told = told_to_stop() => told.err().map(anyhow::Error::from),
+        trouble = broker.failed() => Some(anyhow::Error::new(trouble)),
+    };
+    accepting.cancel();
+    if failed.is_none() {
+        view.drain().await;
+    }
+    settling.cancel();
+    if tokio::time::timeout(SETTLE_TIMEOUT, broker.join()).await.is_err() {
+        tracing::warn!("the broker did not answer in time: it will return what was not acknowledged");
+    }
+    stop.cancel();
+    background.close();
+    background.wait().await;
+    tracing::info!("stopped");
+    failed.map_or(Ok(()), Err)
+}
+
+/// What the admin listener sees.
+struct View {
+    shared: Arc<Shared>,
+    shards: Vec<ShardHandle>,
+    broker: amqp::Readiness,
+    draining: AtomicBool,
+}
+
+/// Everything but the listeners.
+fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc<View>, amqp::Handle)> {
+    let names: Vec<&str> = settings.sources.iter().map(|source| source.name.as_str()).collect();
+    let metrics = Arc::new(Metrics::new(&names)?);
+    let hub = hub(&settings);
+    let (upstream, jobs) = Upstream::new(JOBS_MAX);
+    let seats = Seats::new(settings.server.connections_max);
+    let count = shard_count(&settings);
+    let shared = Arc::new(Shared { settings, hub, upstream, metrics });
+    let shards: io::Result<Vec<_>> = (0..count).map(|number| shard::start(number, &shared, &seats)).collect();
+    let shards = shards.context("cannot start a shard")?;
+    let broker = amqp::start(&shared.settings, &shared.hub, jobs, shared.metrics.clone(), stop.clone());
+    let view = View { shared, shards, broker: broker.readiness(), draining: AtomicBool::new(false) };
+    Ok((Arc::new(view), broker))
+}
+
+/// Every source's log and interest, with the epoch of this start.
+fn hub(settings: &Settings) -> Hub {
+    let epoch = Epoch(unix_millis() << 8 | u64::from(fastrand::u8(..)));
+    let state = |(number, source): (usize, &Source)| {
+        let id = SourceId(number as u16);
+        let info = SourceInfo { id, name: source.name.as_str().into(), epoch, raw_frames: source.frames };
+        SourceState::new(Arc::new(info), source.log, amqp::binding_mode(source))
+    };
+    Hub::new(settings.sources.iter().enumerate().map(state).collect())
+}
+
+fn shard_count(settings: &Settings) -> usize {
+    match settings.server.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+fn bind(settings: &Settings) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for address in &settings.server.listen {
+        let listener =
+            listener::bind_tcp(*address).with_context(|| format!("cannot listen on {address} (server.listen)"))?;
+        listeners.push(Listener::Tcp(listener));
+    }
+    if let Some(path) = &settings.server.unix_socket {
+        let listener = listener::bind_unix(path)
+            .with_context(|| format!("cannot listen on {} (server.unix_socket)", path.display()))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<AdminListener>> {
+    let Some(address) = settings.admin.listen else { return Ok(None) };
+    AdminListener::bind(address).await.map(Some).with_context(|| format!("cannot listen on {address} (admin.listen)"))
+}
+
+/// The lines that a newcomer looks for.
+fn announce(listeners: &[Listener], admin: Option<&AdminListener>) {
+    for listener in listeners {
+        tracing::info!("listening on {}", listener.place());
+    }
+    if let Some(admin) = admin {
+        tracing::info!("metrics on http://{}/metrics", admin.address());
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("{name}: draining");
+    Ok(())
+}
+
+/// Logs forget what is too old also while nothing new arrives.
+async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut period = tokio::time::interval(EXPIRY_PERIOD);
+    while stop.run_until_cancelled(period.tick()).await.is_some() {
+        let now = unix_millis();
+        shared.hub.sources().iter().for_each(|source| source.log().expire(now));
+    }
+}
+
+/// Raises the limit of open files as far as the system lets us, and says what it means when that is not far enough.
+fn raise_open_files(settings: &Settings) {
+    let wanted = settings.server.connections_max as u64 + FILES_BESIDE;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            "this process may open {limit} files, so it holds about {} connections, not the {} of server.connections_max: \
+             raise the limit (ulimit -n, LimitNOFILE) or lower the key",
+            limit.saturating_sub(FILES_BESIDE),
+            settings.server.connections_max
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot tell how many files this process may open"),
+    }
+}
+
+impl View {
+    /// Sends everybody away and waits until they are gone, for as long as the configuration allows.
+    async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        let period = self.shared.settings.server.drain;
+        for shard in &self.shards {
+            // A shard that is gone has nobody left to tell.
+            let _ = shard.controls.send(Control::Drain(period)).await;
+        }
+        let gone = async {
+            while self.shards.iter().any(|shard| !shard.thread.is_finished()) {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(period, gone).await.is_err() {
+            tracing::warn!("some clients did not leave in time");
+        }
+    }
+}
+
+impl AdminView for View {
+    fn metrics(&self) -> String {
+        self.shared.metrics.render()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let phase = if self.draining.load(Ordering::Acquire) { NodePhase::Draining } else { NodePhase::Serving };
+        let stays = self.shared.settings.server.ready_on_outage;
+        let on_outage = if stays { OnOutage::StayReady } else { OnOutage::BecomeUnready };
+        let reasons = self.broker.reasons();
+        let sources = self.shared.hub.sources().iter().map(|state| {
+            let name = &*state.info().name;
+            let obstacle = reasons.iter().find(|reason| reason.source == name).map(|reason| reason.message.as_str());
+            SourceReadiness { name, up: state.link().up, ever_up: state.ever_up(), obstacle }
+        });
+        Readiness::of(phase, on_outage, sources)
+    }
+
+    async fn connections(&self, limit: usize) -> Listing<ConnectionRow> {
+        let mut listing = Listing { rows: Vec::new(), total: 0 };
+        for shard in &self.shards {
+            let (answer, asked) = oneshot::channel();
+            let wanted = limit.saturating_sub(listing.rows.len());
+            if shard.controls.send(Control::Connections(wanted, answer)).await.is_ok()
+                && let Ok(part) = asked.await
+            {
+                listing.total += part.total;
+                listing.rows.extend(part.rows);
+            }
+        }
+        listing
+    }
+
+    async fn topics(&self, limit: usize) -> Listing<TopicRow> {
+        let mut listing = Listing { rows: Vec::new(), total: 0 };
+        for state in self.shared.hub.sources() {
+            let log = state.log();
+            listing.total += log.topic_count();
+            listing.rows.extend(log.topics(limit).into_iter().map(|topic| TopicRow {
+                source: state.info().name.to_string(),
+                topic: topic.topic.to_string(),
+                messages: topic.messages as u64,
+                last_ms: topic.last_received_at,
+            }));
+        }
+        listing.rows.sort_by_key(|row| std::cmp::Reverse(row.last_ms));
+        listing.rows.truncate(limit);
+        listing
+    }
+}

@@ -1,3 +1,10 @@
-//! The program's exit code and nothing else.
+//! The program's exit code and nothing else, and the allocator, which must be chosen here.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    passerelle::cli::main()
+}

@@ -66,21 +66,21 @@ const FOREIGN: [&str; 6] = [
     "x-max-in-memory-length",
 ];
 
-fn invalid(name: &str, needed: &str) -> Fault {
-    Fault::precondition(format!("invalid arg '{name}': {needed} is needed"))
+fn invalid(name: &str, needs: &str) -> Fault {
+    Fault::precondition(format!("invalid arg '{name}': it needs {needs}"))
 }
 
 /// The argument as a whole number that is not negative.
 fn number(arguments: &FieldTable, name: &str) -> Result<Option<u64>, Fault> {
     let Some(value) = field(arguments, name) else { return Ok(None) };
     let number = integer(value).and_then(|number| u64::try_from(number).ok());
-    number.map(Some).ok_or_else(|| invalid(name, "a whole number, not negative,"))
+    number.map(Some).ok_or_else(|| invalid(name, "a whole number that is not negative"))
 }
 
 fn duration(arguments: &FieldTable, name: &str) -> Result<Option<Duration>, Fault> {
     match number(arguments, name)? {
         Some(milliseconds) if milliseconds > TTL_MILLISECONDS_MAX => {
-            Err(invalid(name, &format!("at most {TTL_MILLISECONDS_MAX} ms")))
+            Err(invalid(name, &format!("to be at most {TTL_MILLISECONDS_MAX} ms")))
         }
         other => Ok(other.map(Duration::from_millis)),
     }
@@ -98,7 +98,7 @@ fn check_type(arguments: &FieldTable) -> Result<(), Fault> {
     match kind.as_deref() {
         None | Some("classic") => {}
         Some(kind @ ("quorum" | "stream")) => return Err(Fault::unsupported(&format!("queues of type {kind}"))),
-        Some(_) => return Err(invalid("x-queue-type", "classic")),
+        Some(_) => return Err(invalid("x-queue-type", "to be classic")),
     }
     match FOREIGN.iter().find(|name| field(arguments, name).is_some()) {
         Some(name) => Err(Fault::precondition(format!("invalid arg '{name}' for a queue of type classic"))),
@@ -121,7 +121,7 @@ impl Rules {
         };
         let expires = duration(arguments, "x-expires")?;
         if expires.is_some_and(|after| after.is_zero()) {
-            return Err(invalid("x-expires", "more than 0 ms"));
+            return Err(invalid("x-expires", "to be more than 0 ms"));
         }
         let max_priority = number(arguments, "x-max-priority")?.map(u8::try_from).transpose();
         let single_active_consumer = match field(arguments, "x-single-active-consumer") {
@@ -136,7 +136,7 @@ impl Rules {
             message_ttl: duration(arguments, "x-message-ttl")?,
             expires,
             dead_letters: dead_letters(arguments)?,
-            max_priority: max_priority.map_err(|_| invalid("x-max-priority", "at most 255"))?,
+            max_priority: max_priority.map_err(|_| invalid("x-max-priority", "to be at most 255"))?,
             single_active_consumer,
         })
     }
@@ -146,7 +146,7 @@ fn dead_letters(arguments: &FieldTable) -> Result<Option<DeadLetters>, Fault> {
     let routing_key = name(arguments, "x-dead-letter-routing-key")?;
     match name(arguments, "x-dead-letter-exchange")? {
         Some(exchange) => Ok(Some(DeadLetters { exchange, routing_key })),
-        None if routing_key.is_some() => Err(invalid("x-dead-letter-routing-key", "x-dead-letter-exchange as well")),
+        None if routing_key.is_some() => Err(invalid("x-dead-letter-routing-key", "x-dead-letter-exchange beside it")),
         None => Ok(None),
     }
 }

@@ -15,9 +15,9 @@ use super::limits::{CLOSE_DETAIL_BYTES_MAX, Terms};
 use super::*;
 use crate::auth::Grants;
 use crate::config::Settings;
+use crate::model::gap::GapReason;
 use crate::model::topic::Topic;
 use crate::model::value::Headers;
-use crate::model::gap::GapReason;
 use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, json, raw};
 
 fn anybody() -> Arc<Identity> {

@@ -77,6 +77,16 @@ pub(crate) fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 impl Listener {
+    /// Where it listens, in words.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Tcp(listener) => {
+                listener.local_addr().map_or_else(|error| error.to_string(), |address| format!("http://{address}/"))
+            }
+            Self::Unix(_, file) => file.0.display().to_string(),
+        }
+    }
+
     /// Accepts until told to stop, and deals the sockets out.
     pub(crate) async fn deal(self, shards: Vec<mpsc::Sender<Accepted>>, stop: CancellationToken) {
         for shard in shards.iter().cycle() {

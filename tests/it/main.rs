@@ -6,9 +6,11 @@
     reason = "a test says that it failed by a panic, in its own functions too"
 )]
 
+mod amqp;
 mod dashboards;
 mod operations;
 mod packaging;
 mod prometheus;
+mod rabbit;
 mod repository;
 mod tree;

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use passerelle::config::key;
 use passerelle::metrics::Metrics;
 
 use crate::dashboards::alerts;
-use crate::repository::{text, yaml};
+use crate::repository::{files_named, text, yaml};
 
 const PAGE: &str = "docs/operations.md";
 
@@ -25,6 +26,23 @@ fn every_alert_has_its_advice_and_no_advice_lacks_its_alert() {
         chapter.lines().filter_map(|line| line.strip_prefix("### ")).map(str::to_owned).collect();
     let alerts: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
     assert_eq!(advice, alerts, "headings of {PAGE}, alerts of config/alerts.yml");
+}
+
+#[test]
+fn keys_that_the_documentation_names_exist() {
+    let sections: BTreeSet<&str> = key::keys().filter_map(|key| key.path.split('.').next()).collect();
+    for page in files_named("docs", ".md") {
+        // What stands between backticks and looks like a key: `section.key`, perhaps with `= value`.
+        for quoted in text(&page).split('`').skip(1).step_by(2) {
+            let path = quoted.split(" = ").next().unwrap_or_default();
+            let words: Vec<&str> = path.split('.').collect();
+            let dotted = words.len() > 1 && path.chars().all(|it| it.is_ascii_alphanumeric() || "._*-".contains(it));
+            if dotted && sections.contains(words[0]) {
+                let known = key::find(&words).is_some() || key::is_table(&words);
+                assert!(known, "{} names `{path}`, which is no key", page.display());
+            }
+        }
+    }
 }
 
 #[test]

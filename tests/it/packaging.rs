@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use passerelle::config::Settings;
+use passerelle::config::{Inputs, Settings};
 use serde_json::Value;
 
 use crate::repository::{files_named, root, text, toml, yaml};
@@ -91,6 +91,15 @@ fn passerelle_finds_its_file_its_broker_and_its_time_to_stop() {
     let files = passerelle["ulimits"]["nofile"].as_u64().expect("a limit of open files");
     let connections = Settings::default().server.connections_max as u64;
     assert!(files > connections, "{files} open files are too few for {connections} connections");
+}
+
+#[test]
+fn every_key_and_variable_is_one_that_passerelle_knows() {
+    let environment = services()["passerelle"]["environment"].as_object().expect("variables").clone();
+    let environment =
+        environment.iter().map(|(name, text)| (name.clone(), text.as_str().unwrap_or_default().to_owned()));
+    settles("config/compose.toml", environment.collect());
+    settles("packaging/passerelle.toml", vec![("AMQP_URL".into(), "amqp://guest:guest@broker".into())]);
 }
 
 #[test]
@@ -221,6 +230,14 @@ fn the_health_check_of_the_image_tells_life_from_death() {
     let request = answering.join().expect("it answered");
     assert!(request.starts_with("GET /livez HTTP/1.0\r\n"), "{request}");
     assert!(!healthy(&check), "a dead node is taken for alive");
+}
+
+/// Reads a configuration as the program would.
+fn settles(file: &str, environment: Vec<(String, String)>) {
+    let inputs = Inputs { file: Some(root().join(file)), environment, ..Inputs::default() };
+    if let Err(refused) = passerelle::config::read(&inputs) {
+        panic!("{file}: {:?}", refused.mistakes);
+    }
 }
 
 /// The command of HEALTHCHECK, as Docker gives it to bash.

@@ -9,7 +9,7 @@ use super::super::limits::{ARGUMENTS_CHARACTERS_MAX, BINDINGS_MAX, EXCHANGES_MAX
 use super::super::message::Name;
 use super::super::queue::{Declaration as QueueDeclaration, Queue, QueueId};
 use super::super::queue_arguments::{COMPARED, Rules};
-use super::super::table::{field, same, utf8};
+use super::super::table::{field, integer, same, utf8};
 use super::{Broker, ChannelRef, Outgoing, SessionId};
 
 /// The address that stands for "my own replies".
@@ -52,10 +52,12 @@ fn check_equal<T: PartialEq + ToString>(what: (&str, &str, &str), received: T, c
 }
 
 fn shown(value: Option<&AMQPValue>) -> String {
-    value.map_or_else(
-        || "none".into(),
-        |value| utf8(value).map_or_else(|| format!("{value:?}"), |text| format!("'{text}'")),
-    )
+    let Some(value) = value else { return "none".into() };
+    match (integer(value), utf8(value)) {
+        (Some(number), _) => format!("the value '{number}'"),
+        (_, Some(text)) => format!("the value '{text}'"),
+        _ => format!("{value:?}"),
+    }
 }
 
 impl Broker {
@@ -75,7 +77,7 @@ impl Broker {
             (None, other) if other.starts_with("x-") => {
                 return Err(Fault::unsupported(&format!("exchange type '{other}'")));
             }
-            (None, other) => return Err(Fault::new(Code::CommandInvalid, format!("unknown exchange type '{other}'"))),
+            (None, other) => return Err(Fault::new(Code::CommandInvalid, format!("invalid exchange type '{other}'"))),
         };
         let alternate = match field(&method.arguments, "alternate-exchange") {
             None => None,
@@ -106,7 +108,9 @@ impl Broker {
     pub(crate) fn delete_exchange(&mut self, method: &exchange::Delete) -> Result<(), Fault> {
         let name = method.exchange.as_str();
         check_not_default(name)?;
-        check_reserved("exchange", name)?;
+        if name.starts_with("amq.") {
+            return Err(Fault::refused(format!("deletion of system exchange '{name}' in vhost '/' not allowed")));
+        }
         let Some(exchange) = self.exchanges.get(name) else { return Ok(()) };
         if method.if_unused && exchange.bindings() > 0 {
             return Err(Fault::precondition(format!("exchange '{name}' in vhost '/' in use")));
@@ -115,29 +119,24 @@ impl Broker {
         Ok(())
     }
 
+    /// Removes an exchange, and with it those that live only as long as something is bound to them, one after the other.
     fn remove_exchange(&mut self, name: &str) {
-        let Some((name, exchange)) = self.exchanges.remove_entry(name) else { return };
-        self.bindings -= exchange.bindings();
-        let sources: Vec<Name> = self.exchanges.keys().cloned().collect();
-        self.unbind_everywhere(&Destination::Exchange(name), sources);
-    }
-
-    /// Takes all bindings to a destination away, and with them the sources that live only as long as they have some.
-    fn unbind_everywhere(&mut self, destination: &Destination, sources: impl IntoIterator<Item = Name>) {
-        for source in sources {
-            let gone = self.exchanges.get_mut(&source).map_or(0, |exchange| exchange.unbind_all(destination));
-            self.bindings -= gone;
-            if gone > 0 {
-                self.delete_if_unbound(&source);
-            }
+        let mut doomed: Vec<Name> = vec![name.into()];
+        while let Some(name) = doomed.pop() {
+            let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            self.bindings -= exchange.bindings();
+            let destination = Destination::Exchange(name);
+            let sources: Vec<Name> = self.exchanges.keys().cloned().collect();
+            doomed.extend(sources.into_iter().filter(|source| self.unbind_all(source, &destination)));
         }
     }
 
-    fn delete_if_unbound(&mut self, name: &str) {
-        if self.exchanges.get(name).is_some_and(|exchange| exchange.declaration.auto_delete && exchange.bindings() == 0)
-        {
-            self.remove_exchange(name);
-        }
+    /// Takes all bindings of an exchange to a destination away. Whether the exchange then has nothing left to live for.
+    fn unbind_all(&mut self, source: &str, destination: &Destination) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(source) else { return false };
+        let gone = exchange.unbind_all(destination);
+        self.bindings -= gone;
+        gone > 0 && exchange.declaration.auto_delete && exchange.bindings() == 0
     }
 
     /// `queue.bind`, the queue's name being already resolved.
@@ -154,10 +153,10 @@ impl Broker {
         Ok(())
     }
 
-    /// `queue.unbind`; a binding that is not there is as good as gone.
+    /// `queue.unbind`; a binding or an exchange that is not there is as good as gone.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 when either end is missing, 405 for somebody else's queue.
+    /// 403 for the default exchange, 404 when the queue is missing, 405 for somebody else's.
     pub(crate) fn unbind_queue(&mut self, at: ChannelRef, queue: &str, link: &Link<'_>) -> Result<(), Fault> {
         let id = self.usable_queue(at.session, queue)?;
         self.unbind(Destination::Queue(id), link)
@@ -171,10 +170,10 @@ impl Broker {
         self.bind(self.exchange_destination(destination)?, link)
     }
 
-    /// `exchange.unbind`.
+    /// `exchange.unbind`; a binding or a source that is not there is as good as gone.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 when either end is missing.
+    /// 403 for the default exchange, 404 when the destination is missing.
     pub(crate) fn unbind_exchange(&mut self, destination: &str, link: &Link<'_>) -> Result<(), Fault> {
         self.unbind(self.exchange_destination(destination)?, link)
     }
@@ -201,10 +200,13 @@ impl Broker {
 
     fn unbind(&mut self, destination: Destination, link: &Link<'_>) -> Result<(), Fault> {
         check_not_default(link.source)?;
-        let exchange = self.exchanges.get_mut(link.source).ok_or_else(|| Fault::missing("exchange", link.source))?;
+        let Some(exchange) = self.exchanges.get_mut(link.source) else { return Ok(()) };
         if exchange.unbind(&Binding::new(destination, link.key.into(), link.arguments)) {
+            let is_done = exchange.declaration.auto_delete && exchange.bindings() == 0;
             self.bindings -= 1;
-            self.delete_if_unbound(link.source);
+            if is_done {
+                self.remove_exchange(link.source);
+            }
         }
         Ok(())
     }
@@ -302,7 +304,7 @@ impl Broker {
             return Err(Fault::precondition(format!("queue '{name}' in vhost '/' in use")));
         }
         if method.if_empty && queue.ready() > 0 {
-            return Err(Fault::precondition(format!("queue '{name}' in vhost '/' is not empty")));
+            return Err(Fault::precondition(format!("queue '{name}' in vhost '/' not empty")));
         }
         Ok(self.remove_queue(id))
     }
@@ -332,7 +334,11 @@ impl Broker {
         if let Some(at) = queue.timer {
             self.timers.remove(&(at, id));
         }
-        self.unbind_everywhere(&Destination::Queue(id), queue.bound_to.iter().cloned().collect::<Vec<_>>());
+        for source in &queue.bound_to {
+            if self.unbind_all(source, &Destination::Queue(id)) {
+                self.remove_exchange(source);
+            }
+        }
         for consumer in &queue.consumers {
             let Some(consumer) = self.consumers.remove(consumer) else { continue };
             if let Some(ledger) = self.ledger_mut(consumer.at) {

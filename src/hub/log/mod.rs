@@ -118,6 +118,8 @@ pub struct TopicCount {
     pub topic: Topic,
     /// How many.
     pub messages: usize,
+    /// When the newest was received.
+    pub last_received_at: UnixMillis,
 }
 
 /// How much one call of [`Log::read`] may return; always at least one publication.
@@ -268,8 +270,12 @@ impl Log {
 
     /// The first `count_max` topics that the log holds publications of, in order of their texts.
     pub fn topics(&self, count_max: usize) -> Vec<TopicCount> {
-        let topics = self.ring.topics().take(count_max);
-        topics.map(|(topic, messages)| TopicCount { topic: topic.clone(), messages }).collect()
+        self.ring.topics().take(count_max).collect()
+    }
+
+    /// How many topics the log holds.
+    pub fn topic_count(&self) -> usize {
+        self.ring.topics().count()
     }
 
     /// The holes after an offset that concern a pattern, with their positions: where nothing covered the pattern anyhow,

@@ -7,10 +7,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use crate::hub::log::TopicCount;
 use crate::hub::log::topics::{Record, Selected, Selection, Topics};
 use crate::hub::log::weight::weight_bytes;
 use crate::model::publication::{Publication, UnixMillis};
-use crate::model::topic::{Pattern, Topic};
+use crate::model::topic::Pattern;
 
 /// Once a merge of as many topics would cost more than looking at every entry in the range.
 const MERGE_STEPS: u64 = 16;
@@ -196,12 +197,15 @@ impl Ring {
         }
     }
 
-    /// Topics that have publications here, in order of their texts, with how many.
-    pub(super) fn topics(&self) -> impl Iterator<Item = (&Topic, usize)> {
+    /// Topics that have publications here, in order of their texts.
+    pub(super) fn topics(&self) -> impl Iterator<Item = TopicCount> {
         let kept_first = self.kept_first();
         self.topics.in_order().filter_map(move |(topic, record)| {
             let gone = record.places.partition_point(|place| *place < kept_first);
-            (gone < record.places.len()).then(|| (topic, record.places.len() - gone))
+            let newest = record.places.back().and_then(|place| self.kept_at(*place))?;
+            let messages = record.places.len().checked_sub(gone).filter(|messages| *messages > 0)?;
+            let last_received_at = newest.0.draft.received_at;
+            Some(TopicCount { topic: topic.clone(), messages, last_received_at })
         })
     }
 

@@ -215,12 +215,15 @@ mod tests {
     fn overlap_agrees_with_enumeration() {
         let alphabet = ["a", "b", "*", "#"];
         let pairs = || alphabet.iter().flat_map(|x| alphabet.iter().map(move |y| format!("{x}.{y}")));
-        let texts: Vec<String> = alphabet.iter().map(|x| (*x).to_owned()).chain(pairs()).chain([String::new()]).collect();
+        let texts: Vec<String> =
+            alphabet.iter().map(|x| (*x).to_owned()).chain(pairs()).chain([String::new()]).collect();
         let mut topics = vec![String::new()];
         for _ in 0..3 {
             let longer: Vec<String> = topics
                 .iter()
-                .flat_map(|topic| ["a", "b"].map(|word| if topic.is_empty() { word.into() } else { format!("{topic}.{word}") }))
+                .flat_map(|topic| {
+                    ["a", "b"].map(|word| if topic.is_empty() { word.into() } else { format!("{topic}.{word}") })
+                })
                 .collect();
             topics.extend(longer);
         }

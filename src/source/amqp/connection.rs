@@ -55,7 +55,8 @@ impl Live {
     /// When the connection is gone or has as many as the broker allows.
     pub(crate) async fn channel(&self) -> Result<Channel, Trouble> {
         let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.connection.create_channel()).await;
-        let failed = |why: &dyn std::fmt::Display| Trouble(format!("cannot open a channel at {}: {why}", self.peer.address));
+        let failed =
+            |why: &dyn std::fmt::Display| Trouble(format!("cannot open a channel at {}: {why}", self.peer.address));
         match opened {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(failed(&words::quoted(&error))),

@@ -111,7 +111,9 @@ impl Source for ExchangeSource {
             queue: queues.main.clone(),
             exchange: short(&self.input.exchange)?,
             section: self.section.clone(),
-            topic_of_empty_key: Topic::parse(&self.name).ok().filter(|_| !self.has_template && !feed.interest().is_fixed()),
+            topic_of_empty_key: Topic::parse(&self.name)
+                .ok()
+                .filter(|_| !self.has_template && !feed.interest().is_fixed()),
         };
         let mut binder = Binder::new(live, &feed, &context.metrics, target).await?;
         binder.carry_out().await?;
@@ -122,7 +124,8 @@ impl Source for ExchangeSource {
         }
         feed.link_up();
         let exchange = &self.input.exchange;
-        board.up(Subject::Source(self.name.clone()), format_args!("source '{}' reads exchange '{exchange}'", self.name));
+        board
+            .up(Subject::Source(self.name.clone()), format_args!("source '{}' reads exchange '{exchange}'", self.name));
         let mut receiver = Receiver {
             channel: &channel,
             deliveries,
@@ -163,10 +166,9 @@ async fn declare(live: &Live, channel: &Channel, name: &str, arguments: FieldTab
 pub(crate) fn limits(bytes_max: usize) -> FieldTable {
     let mut arguments = FieldTable::default();
     let bytes_max = AMQPValue::LongLongInt(i64::try_from(bytes_max).unwrap_or(i64::MAX));
-    for (name, value) in [
-        ("x-max-length-bytes", bytes_max),
-        ("x-overflow", AMQPValue::LongString(LongString::from("drop-head"))),
-    ] {
+    for (name, value) in
+        [("x-max-length-bytes", bytes_max), ("x-overflow", AMQPValue::LongString(LongString::from("drop-head")))]
+    {
         if let Ok(name) = ShortString::try_new(name) {
             arguments.insert(name, value);
         }
@@ -179,7 +181,8 @@ pub(crate) fn limits(bytes_max: usize) -> FieldTable {
 /// # Errors
 /// When it is too long for that.
 pub(crate) fn short(name: &str) -> Result<ShortString, Trouble> {
-    ShortString::try_new(name).map_err(|_| Trouble(format!("the name '{name}' is longer than the 255 bytes that AMQP allows")))
+    ShortString::try_new(name)
+        .map_err(|_| Trouble(format!("the name '{name}' is longer than the 255 bytes that AMQP allows")))
 }
 
 fn kind(kind: ExchangeKind) -> lapin::ExchangeKind {

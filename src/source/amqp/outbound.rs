@@ -115,8 +115,7 @@ pub(crate) fn checked(
 pub(crate) fn exchanges(settings: &Settings) -> Vec<(String, String)> {
     let fixed = [(&settings.publish.exchange, "publish.exchange"), (&settings.call.exchange, "call.exchange")];
     let fixed = fixed.into_iter().map(|(exchange, key)| (exchange.clone(), key.to_owned()));
-    let routed =
-        settings.routes.iter().map(|route| (route.exchange.clone(), format!("route.{}.exchange", route.name)));
+    let routed = settings.routes.iter().map(|route| (route.exchange.clone(), format!("route.{}.exchange", route.name)));
     fixed.chain(routed).collect()
 }
 
@@ -180,10 +179,9 @@ struct Budget {
 
 impl Budget {
     fn spend(&mut self, bytes: usize) -> Result<(), String> {
-        self.bytes_left = self
-            .bytes_left
-            .checked_sub(bytes)
-            .ok_or_else(|| format!("the headers have more than {HEADERS_BYTES_MAX} bytes: put the data into the payload"))?;
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| {
+            format!("the headers have more than {HEADERS_BYTES_MAX} bytes: put the data into the payload")
+        })?;
         Ok(())
     }
 
@@ -202,7 +200,9 @@ impl Budget {
 
     fn enter(&mut self, depth: usize) -> Result<(), String> {
         if depth > HEADERS_DEPTH_MAX {
-            return Err(format!("the headers are nested more than {HEADERS_DEPTH_MAX} deep: put the data into the payload"));
+            return Err(format!(
+                "the headers are nested more than {HEADERS_DEPTH_MAX} deep: put the data into the payload"
+            ));
         }
         self.spend(4)
     }
@@ -222,7 +222,9 @@ impl Budget {
             }
             Value::Float(number) => self.fixed(8, AMQPValue::Double(*number))?,
             Value::Text(text) => self.fixed(4 + text.len(), AMQPValue::LongString(LongString::from(text.as_str())))?,
-            Value::Bytes(bytes) => self.fixed(4 + bytes.len(), AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())))?,
+            Value::Bytes(bytes) => {
+                self.fixed(4 + bytes.len(), AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())))?
+            }
             Value::Timestamp(seconds) => self.fixed(8, AMQPValue::Timestamp(*seconds))?,
             Value::List(values) => {
                 self.enter(depth + 1)?;

@@ -59,6 +59,9 @@ impl Publisher {
             let mut session = Session::new(self.context.clone(), live.clone());
             let unavailable = self.serve(&mut session).await;
             session.fail_all(&unavailable);
+            if self.context.stop.is_cancelled() {
+                break;
+            }
         }
         self.jobs.close();
         self.requests.close();
@@ -222,7 +225,9 @@ impl Session {
         match prepared.await {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(sentence))) => Err(PublishOutcome::Refused(sentence)),
-            Ok(Err(trouble)) => Err(PublishOutcome::Unavailable(format!("the broker cannot be reached now: {trouble}"))),
+            Ok(Err(trouble)) => {
+                Err(PublishOutcome::Unavailable(format!("the broker cannot be reached now: {trouble}")))
+            }
             Err(_) => Err(PublishOutcome::Unavailable("the broker does not answer now: try again later".into())),
         }
     }
@@ -245,7 +250,8 @@ impl Session {
             Ok(()) => None,
             Err(error) if words::refusal(&error) == Some(Refusal::NotFound) => {
                 let (vhost, key) = (&self.live.peer.vhost, &outbound.key);
-                let sentence = format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}");
+                let sentence =
+                    format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}");
                 tracing::warn!("{sentence}");
                 Some(sentence)
             }

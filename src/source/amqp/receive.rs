@@ -263,8 +263,12 @@ async fn next_drop(drops: Option<&mut Drops>) -> Option<lapin::Result<Delivery>>
 fn delivered(next: Option<lapin::Result<Delivery>>, consumer: &Consumer) -> Result<Delivery, Trouble> {
     match next {
         Some(Ok(delivery)) => Ok(delivery),
-        Some(Err(error)) => Err(Trouble(format!("the consumer of queue '{}' failed: {}", consumer.queue(), words::quoted(&error)))),
-        None => Err(Trouble(format!("RabbitMQ cancelled the consumer of queue '{}': was it deleted?", consumer.queue()))),
+        Some(Err(error)) => {
+            Err(Trouble(format!("the consumer of queue '{}' failed: {}", consumer.queue(), words::quoted(&error))))
+        }
+        None => {
+            Err(Trouble(format!("RabbitMQ cancelled the consumer of queue '{}': was it deleted?", consumer.queue())))
+        }
     }
 }
 

@@ -82,7 +82,10 @@ impl Wire {
             }
             let (channel, size) = (u16::from_be_bytes([high, low]), u32::from_be_bytes([a, b, c, d]));
             if size > FRAME_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {size} bytes was received")));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a frame of {size} bytes was received"),
+                ));
             }
             let whole = FRAME_HEAD_BYTES + size as usize + 1;
             let Some(payload) = self.inbox.get_mut(at + FRAME_HEAD_BYTES..at + whole - 1) else { break };
@@ -123,11 +126,7 @@ impl Wire {
 }
 
 impl futures_io::AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
         wire.poll_killed(context)?;
         loop {
@@ -237,5 +236,88 @@ impl Reactor for Kit {
             let stream = TcpStream::connect(address).await?;
             Ok(Wire::new(Socket::Plain(stream), Returned::default(), Life::default()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_io::AsyncRead;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair(life: Life) -> (TcpStream, Wire) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        (peer, Wire::new(Socket::Plain(socket), Returned::default(), life))
+    }
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&[kind, 0, 1][..], &size, payload, &[0xce]].concat()
+    }
+
+    /// Reads to the end in pieces of odd sizes.
+    async fn read_all(mut wire: Wire) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let mut piece = vec![0; 1 + fastrand::usize(..700)];
+            let count = poll_fn(|context| Pin::new(&mut wire).poll_read(context, &mut piece)).await?;
+            if count == 0 {
+                return Ok(all);
+            }
+            all.extend_from_slice(&piece[..count]);
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_pass_whole_in_whatever_pieces_they_come_and_returned_ones_do_not() {
+        let (mut peer, wire) = pair(Life::default()).await;
+        let mut sent = Vec::new();
+        let mut expected = Vec::new();
+        for number in 0..300u32 {
+            let body = frame(3, &vec![7; fastrand::usize(..900)]);
+            sent.extend_from_slice(&body);
+            expected.extend_from_slice(&body);
+            if number % 3 == 0 {
+                sent.extend(frame(1, &[&[0, 60, 0, 50, 1, 56][..], &[0, 0, 0]].concat()));
+                sent.extend(frame(2, &[&[0, 60, 0, 0][..], &2u64.to_be_bytes(), &[0, 0]].concat()));
+                sent.extend(frame(3, b"xy"));
+            }
+        }
+        let reading = tokio::spawn(read_all(wire));
+        let mut rest = sent.as_slice();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(1 + fastrand::usize(..3_000)));
+            peer.write_all(piece).await.unwrap();
+            rest = after;
+        }
+        drop(peer);
+        assert_eq!(reading.await.unwrap().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_wants_another_protocol_is_heard_and_an_endless_frame_is_not() {
+        let (mut peer, wire) = pair(Life::default()).await;
+        peer.write_all(b"AMQP\x00\x01\x00\x00").await.unwrap();
+        drop(peer);
+        assert_eq!(read_all(wire).await.unwrap(), b"AMQP\x00\x01\x00\x00");
+        let (mut peer, wire) = pair(Life::default()).await;
+        peer.write_all(&[3, 0, 1, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
+        assert_eq!(read_all(wire).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn the_switch_ends_a_read_that_waits_and_the_end_is_told() {
+        let life = Life::default();
+        let (_peer, wire) = pair(life.clone()).await;
+        let reading = tokio::spawn(read_all(wire));
+        life.kill.cancel();
+        assert_eq!(reading.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        life.gone.cancelled().await;
     }
 }

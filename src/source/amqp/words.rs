@@ -3,7 +3,7 @@
 
 use std::io;
 
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError, AMQPHardError};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
 use crate::source::Trouble;
@@ -97,7 +97,9 @@ pub(crate) fn of_socket(error: &io::Error, peer: &Peer) -> Trouble {
             format!("{address} did not answer within amqp.connect_timeout: correct amqp.url or look at the network")
         }
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            format!("{address} closed the connection during the AMQP handshake: is it RabbitMQ, and is amqp:// or amqps:// right in amqp.url?")
+            format!(
+                "{address} closed the connection during the AMQP handshake: is it RabbitMQ, and is amqp:// or amqps:// right in amqp.url?"
+            )
         }
         _ => format!("cannot connect to {address}: {error}"),
     })
@@ -116,9 +118,9 @@ pub(crate) fn of_lost(error: Option<&Error>, peer: &Peer) -> Trouble {
 pub(crate) fn of_exchange(error: &Error, exchange: &str, (peer, key): (&Peer, &str)) -> Trouble {
     let Peer { vhost, user, .. } = peer;
     Trouble(match refusal(error) {
-        Some(Refusal::NotFound) => format!(
-            "exchange '{exchange}' does not exist on vhost '{vhost}': create it or set {key}.declare = true"
-        ),
+        Some(Refusal::NotFound) => {
+            format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or set {key}.declare = true")
+        }
         Some(Refusal::AccessRefused) => format!(
             "user '{user}' may not use exchange '{exchange}' on vhost '{vhost}': grant it with rabbitmqctl \
              set_permissions ({})",
@@ -150,7 +152,9 @@ pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -
             quoted(error)
         ),
         Some(Refusal::Locked) => {
-            format!("queue '{queue}' on vhost '{vhost}' belongs to another connection alone: name another in {key}.queue")
+            format!(
+                "queue '{queue}' on vhost '{vhost}' belongs to another connection alone: name another in {key}.queue"
+            )
         }
         Some(Refusal::Precondition) => format!(
             "queue '{queue}' exists on vhost '{vhost}' with other settings: remove {key}.declare ({})",

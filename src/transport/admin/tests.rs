@@ -27,7 +27,7 @@ impl AdminView for Constant {
             user: "anonymous".into(),
             protocol: "passerelle.v1.json",
             transport: "websocket",
-            address: Some("127.0.0.1:1".into()),
+            address: None,
             client: None,
             since_ms: 7,
             patterns: vec!["orders.#".into()],
@@ -35,7 +35,12 @@ impl AdminView for Constant {
             pending: 0,
             matched: 12,
             outbox_bytes: 0,
-            last_gap: Some(GapRow { pattern: "orders.#".into(), source: "events".into(), reason: "outage", missed: None }),
+            last_gap: Some(GapRow {
+                pattern: "orders.#".into(),
+                source: "events".into(),
+                reason: "outage",
+                missed: None,
+            }),
         };
         Listing { rows: (0..3.min(limit)).map(row).collect(), total: 3 }
     }

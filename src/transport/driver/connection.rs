@@ -190,7 +190,8 @@ impl Connection {
     }
 
     /// Begins the end from our side: what was not begun to be written gives way to the closing frame.
-    pub(super) fn close(&mut self, reason: CloseReason, detail: &str, keep: Keep) {
+    pub(super) fn close(&mut self, ending: Ending<'_>) {
+        let Ending { reason, detail, keep } = ending;
         if !self.is_open() {
             return;
         }
@@ -241,6 +242,17 @@ impl Connection {
     fn note_started(&mut self, written: usize) {
         self.started = if written > 0 { Started::Yes } else { Started::No };
     }
+}
+
+/// How our side ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending<'a> {
+    /// The ending.
+    pub(super) reason: CloseReason,
+    /// A sentence of at most 123 bytes.
+    pub(super) detail: &'a str,
+    /// What becomes of frames that wait.
+    pub(super) keep: Keep,
 }
 
 /// What becomes of frames that wait when a connection is closed.

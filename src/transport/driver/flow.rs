@@ -9,7 +9,7 @@ use crate::model::close::CloseReason;
 use crate::protocol::{Event, Gap};
 use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
 use crate::transport::driver::Driver;
-use crate::transport::driver::connection::{Connection, Keep};
+use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
 
 /// One turn: enough to share writes under load, little enough for the next event not to wait.
@@ -82,20 +82,17 @@ impl Driver {
     /// Ends a session whose peer reads too slowly.
     pub(super) fn end_slow(&mut self, subscriber: SubscriberId, connection: &mut Connection, dropped: u64) {
         self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, dropped);
-        self.end(subscriber, connection, CloseReason::SlowConsumer, TOO_SLOW, Keep::Nothing);
+        self.end(
+            subscriber,
+            connection,
+            Ending { reason: CloseReason::SlowConsumer, detail: TOO_SLOW, keep: Keep::Nothing },
+        );
     }
 
     /// Ends a session from our side. Its subscriptions go at once; the socket follows when the peer answered.
-    pub(super) fn end(
-        &mut self,
-        subscriber: SubscriberId,
-        connection: &mut Connection,
-        reason: CloseReason,
-        detail: &str,
-        keep: Keep,
-    ) {
+    pub(super) fn end(&mut self, subscriber: SubscriberId, connection: &mut Connection, ending: Ending<'_>) {
         if connection.is_open() {
-            connection.close(reason, detail, keep);
+            connection.close(ending);
             self.shard.silence(subscriber);
             self.farewells.set(std::time::Instant::now(), self.ticket(subscriber));
         }

@@ -10,7 +10,7 @@ use crate::model::close::CloseReason;
 use crate::model::outgoing::Request;
 use crate::protocol::{Command, Event, Incoming};
 use crate::session::{Action, Completion, JobKey, SubscribeAction};
-use crate::transport::driver::connection::{Connection, Keep, Stage};
+use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
 use crate::transport::driver::{Answer, Driver, READ_BYTES};
 use crate::transport::websocket::reader::Received;
 use crate::transport::websocket::writer;
@@ -39,7 +39,7 @@ impl Driver {
         connection.session.begin(&mut actions);
         self.perform(subscriber, connection, actions);
         if let Some((reason, sentence)) = refusal {
-            self.end(subscriber, connection, reason, &sentence, Keep::Waiting);
+            self.end(subscriber, connection, Ending { reason, detail: &sentence, keep: Keep::Waiting });
         }
         for command in commands {
             self.command(subscriber, connection, command);
@@ -113,7 +113,11 @@ impl Driver {
                 Ok(Some(received)) => self.take_message(subscriber, connection, received),
                 Ok(None) => break,
                 Err(fault) => {
-                    self.end(subscriber, connection, fault.reason, fault.detail, Keep::Waiting);
+                    self.end(
+                        subscriber,
+                        connection,
+                        Ending { reason: fault.reason, detail: fault.detail, keep: Keep::Waiting },
+                    );
                     break;
                 }
             }
@@ -209,7 +213,9 @@ impl Driver {
             Action::Call { job, message, timeout } => {
                 self.call(subscriber, connection, job, Request { message, timeout })
             }
-            Action::Close { reason, detail } => self.end(subscriber, connection, reason, &detail, Keep::Waiting),
+            Action::Close { reason, detail } => {
+                self.end(subscriber, connection, Ending { reason, detail: &detail, keep: Keep::Waiting })
+            }
         }
     }
 

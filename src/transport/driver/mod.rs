@@ -39,6 +39,7 @@ use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::reader::{Limits as FrameLimits, Reader, Scratch};
 use crate::transport::wire::{Framing, Wire};
 use connection::{Connection, Stage};
+pub(crate) use flow::unix_millis;
 use rota::{Rota, Ticket};
 
 /// Sockets that one look at the poll reports.
@@ -135,6 +136,8 @@ pub(crate) struct Driver {
     outbox_bounds: OutboxBounds,
     /// What the gauges of outboxes were last told.
     gauged: rounds::Gauged,
+    /// When they are told next.
+    gauge_at: Instant,
     draining: bool,
     open: usize,
 }
@@ -183,6 +186,7 @@ impl Driver {
                 bytes_max: settings.limits.outbox_bytes_max,
             },
             gauged: rounds::Gauged::default(),
+            gauge_at: Instant::now(),
             draining: false,
             open: 0,
             shared,
@@ -196,6 +200,7 @@ impl Driver {
     pub(crate) async fn run(shared: Arc<Shared>, mut inbox: Inbox) -> io::Result<()> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
+        #[expect(deprecated, reason = "its successor is unsafe; a Poll owns its descriptor and never replaces it")]
         let mut poll = AsyncFd::new(poll)?;
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut driver = Self::new(shared, registry);

@@ -9,13 +9,16 @@ use crate::hub::index::SubscriberId;
 use crate::model::close::CloseReason;
 use crate::protocol::Gap;
 use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
-use crate::transport::driver::connection::{Connection, Keep};
+use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Control, Driver, transport_of};
 use crate::transport::wire::Framing;
 
 /// Heartbeats in a row without a sign of life that end a connection.
 const SILENT_MAX: u8 = 2;
+
+/// Between two looks at the outboxes for their gauges.
+const GAUGE_PERIOD: Duration = Duration::from_secs(1);
 
 /// A ping without a payload.
 const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
@@ -33,6 +36,10 @@ pub(super) struct Gauged {
 impl Driver {
     /// Everything that is due.
     pub(super) fn rounds(&mut self, now: Instant) {
+        if self.gauge_at <= now {
+            self.gauge();
+            self.gauge_at = now + GAUGE_PERIOD;
+        }
         while let Some(ticket) = self.heartbeats.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.heartbeat(ticket, connection, now));
         }
@@ -54,7 +61,9 @@ impl Driver {
 
     /// When something will be due.
     pub(super) fn next_round(&self) -> Option<Instant> {
-        [self.heartbeats.next(), self.farewells.next(), self.strangers.next()].into_iter().flatten().min()
+        // An empty shard has nothing to gauge and sleeps for good.
+        let gauge = (self.open > 0).then_some(self.gauge_at);
+        [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), gauge].into_iter().flatten().min()
     }
 
     /// One heartbeat of one connection: is it there, and does it know that we are?
@@ -86,7 +95,11 @@ impl Driver {
 
     /// Nobody is there to answer a closing frame, so what the connection held is freed at once.
     fn end_silent(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
-        self.end(subscriber, connection, CloseReason::Timeout, "two heartbeats were not answered", Keep::Nothing);
+        self.end(
+            subscriber,
+            connection,
+            Ending { reason: CloseReason::Timeout, detail: "two heartbeats were not answered", keep: Keep::Nothing },
+        );
         connection.die(CloseReason::Timeout);
     }
 
@@ -117,7 +130,7 @@ impl Driver {
     }
 
     /// Brings the gauges of outboxes up to date.
-    pub(super) fn gauge(&mut self) {
+    fn gauge(&mut self) {
         let open = self.slots.iter().filter_map(|slot| slot.connection.as_deref());
         let (bytes, slow) = open.fold((0, 0), |(bytes, slow), connection| {
             let waiting = connection.outbox.bytes() as i64;

@@ -1,0 +1,122 @@
+use lapin::types::{ByteArray, DecimalValue, FieldArray};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{QueueInput, TopicTemplate};
+
+fn mapper(change: impl FnOnce(&mut Source)) -> Mapper {
+    let mut source = Source::events();
+    change(&mut source);
+    Mapper::new(&source)
+}
+
+fn delivery(key: &str) -> Delivery {
+    Delivery::mock(1, "exchange".into(), key.into(), false, b"body".to_vec())
+}
+
+fn with_header(name: &str, value: AMQPValue) -> Delivery {
+    let mut delivery = delivery("key");
+    let mut headers = FieldTable::default();
+    headers.insert(name.into(), value);
+    delivery.properties = AMQPProperties::default().with_headers(headers);
+    delivery
+}
+
+fn topic(mapper: &mut Mapper, mut delivery: Delivery) -> Result<String, Rejection> {
+    mapper.draft(&mut delivery, 5).map(|draft| draft.topic.as_str().to_owned())
+}
+
+#[test]
+fn the_payload_is_moved() {
+    let mut delivery = delivery("a");
+    let address = delivery.data.as_ptr();
+    let draft = mapper(|_| ()).draft(&mut delivery, 5).unwrap();
+    assert_eq!((draft.payload.as_ptr(), draft.received_at), (address, 5));
+}
+
+#[test]
+fn the_topic_is_the_key_or_the_name_or_what_the_template_says() {
+    let mut plain = mapper(|_| ());
+    assert_eq!(topic(&mut plain, delivery("a.b")).as_deref(), Ok("a.b"));
+    assert_eq!(topic(&mut plain, delivery("a.b")).as_deref(), Ok("a.b"));
+    assert_eq!(topic(&mut plain, delivery("")).as_deref(), Ok("events"));
+    assert_eq!(topic(&mut plain, delivery("a\0b")), Err(Rejection::Topic));
+    let mut templated = mapper(|source| {
+        source.input = Input::Queue(QueueInput { queue: "q".into(), shared: false, declare: false });
+        source.topic = Some(TopicTemplate(vec![
+            TemplatePart::Source,
+            TemplatePart::Text(".".into()),
+            TemplatePart::Queue,
+            TemplatePart::Exchange,
+            TemplatePart::RoutingKey,
+            TemplatePart::Header("h".into()),
+        ]));
+    });
+    let text = AMQPValue::LongString("ä".into());
+    assert_eq!(topic(&mut templated, with_header("h", text)).as_deref(), Ok("events.qexchangekeyä"));
+    assert_eq!(topic(&mut templated, with_header("h", AMQPValue::LongInt(-7))).as_deref(), Ok("events.qexchangekey-7"));
+    assert_eq!(topic(&mut templated, with_header("h", AMQPValue::Boolean(true))), Err(Rejection::TemplateField));
+    assert_eq!(topic(&mut templated, with_header("other", AMQPValue::LongInt(1))), Err(Rejection::TemplateField));
+    let long = AMQPValue::LongString("x".repeat(300).into());
+    assert_eq!(topic(&mut templated, with_header("h", long)), Err(Rejection::Topic));
+}
+
+#[test]
+fn what_is_larger_than_the_log_is_refused() {
+    let mut small = mapper(|source| source.log.bytes_max = 3);
+    assert_eq!(topic(&mut small, delivery("a")), Err(Rejection::TooLarge));
+}
+
+#[test]
+fn times_are_taken_as_exactly_as_they_are_told() {
+    let told = |header: Option<AMQPValue>, property: Option<u64>| {
+        let mut delivery = header.map_or_else(|| delivery("a"), |value| with_header("timestamp_in_ms", value));
+        if let Some(seconds) = property {
+            delivery.properties = delivery.properties.clone().with_timestamp(seconds);
+        }
+        mapper(|_| ()).draft(&mut delivery, 5).unwrap().attributes.published_at
+    };
+    assert_eq!(told(Some(AMQPValue::LongLongInt(1234)), Some(9)), PublishedAt::Millis(1234));
+    assert_eq!(told(Some(AMQPValue::LongLongInt(-1)), Some(9)), PublishedAt::Seconds(9000));
+    assert_eq!(told(Some(AMQPValue::LongString("1".into())), None), PublishedAt::Unknown);
+    assert_eq!(told(None, Some(u64::MAX)), PublishedAt::Seconds(u64::MAX));
+    assert_eq!(told(None, Some(0)), PublishedAt::Unknown);
+}
+
+#[test]
+fn our_own_field_is_not_shown() {
+    let mut delivery = with_header(ID_HEADER, AMQPValue::LongLongInt(1));
+    assert!(mapper(|_| ()).draft(&mut delivery, 5).unwrap().attributes.headers.is_empty());
+}
+
+#[test]
+fn every_type_of_value_has_its_meaning() {
+    let decimal = DecimalValue { scale: 2, value: 314 };
+    for (value, expected) in [
+        (AMQPValue::Void, Value::Null),
+        (AMQPValue::ShortShortInt(-1), Value::Int(-1)),
+        (AMQPValue::ShortShortUInt(200), Value::Int(200)),
+        (AMQPValue::ShortInt(-2), Value::Int(-2)),
+        (AMQPValue::ShortUInt(2), Value::Int(2)),
+        (AMQPValue::LongUInt(u32::MAX), Value::Int(i64::from(u32::MAX))),
+        (AMQPValue::Float(0.5), Value::Float(0.5)),
+        (AMQPValue::Double(0.25), Value::Float(0.25)),
+        (AMQPValue::DecimalValue(decimal), Value::Float(3.14)),
+        (AMQPValue::LongString(vec![0xff].into()), Value::Bytes(vec![0xff])),
+        (AMQPValue::ByteArray(ByteArray::from(vec![1])), Value::Bytes(vec![1])),
+        (AMQPValue::Timestamp(3), Value::Timestamp(3)),
+        (AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Void])), Value::List(vec![Value::Null])),
+        (AMQPValue::FieldTable(FieldTable::default()), Value::Table(Headers::default())),
+    ] {
+        assert_eq!(super::value(&value), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_key_becomes_a_topic_or_is_refused(key in "\\PC{0,60}") {
+        let result = topic(&mut mapper(|_| ()), delivery(&key));
+        let expected = if key.is_empty() { "events".to_owned() } else { key };
+        prop_assert_eq!(result, Ok(expected));
+    }
+}

@@ -1,0 +1,255 @@
+//! `passerelle sub`: prints messages as they come, and goes on where it stopped after every lost connection.
+
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::backoff::Backoff;
+use super::client::{Ended, Frame, Socket, Target};
+use super::event_stream::EventStream;
+use super::output::{Form, Output};
+use super::resume::{Cursors, Resume};
+use super::{Failure, block_on};
+use crate::model::cursor::JointCursor;
+use crate::model::topic::Pattern;
+
+/// Print messages as they arrive, one JSON line each
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(after_help = "\
+Quote patterns, because # begins a comment in shells. * is exactly one word, # is any number of words.
+A lost connection is made again, and what came meanwhile is printed; what cannot be had any more is told on
+standard error, as are outages.
+
+Examples:
+  passerelle sub '#'                              everything
+  passerelle sub 'orders.*.created' 'alerts.#'    two patterns
+  passerelle sub --payload --count 1 'jobs.#'     wait for one message and print its payload
+  passerelle sub --after 'events~5x.1a' '#'       from there on: source, tilde, cursor, as messages show them
+  passerelle sub --protocol sse --url https://events.example.org/sse '#'")]
+pub(super) struct Arguments {
+    /// Patterns of topics, quoted: 'orders.#'
+    #[arg(value_name = "PATTERN")]
+    patterns: Vec<String>,
+    #[command(flatten)]
+    target: Target,
+    /// Start behind this position: SOURCE~CURSOR, several joined by ~
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+    /// How to talk to the server
+    #[arg(long, value_enum, default_value_t = Protocol::Json)]
+    protocol: Protocol,
+    /// Print the JSON over several lines
+    #[arg(long, conflicts_with = "payload")]
+    pretty: bool,
+    /// Print the payload only
+    #[arg(long)]
+    payload: bool,
+    /// Exit after this many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+/// Ways to talk to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    /// WebSocket with passerelle.v1.json
+    Json,
+    /// Server-Sent Events
+    Sse,
+    #[value(hide = true)]
+    Stomp,
+    #[value(hide = true)]
+    Mqtt,
+    #[value(hide = true)]
+    Wamp,
+}
+
+/// How long the line may be quiet before the server has said how often it sends something.
+const IDLE_FIRST: Duration = Duration::from_secs(75);
+
+/// Heartbeats that may be missing.
+const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+/// What is wanted, and how.
+#[derive(Debug)]
+struct Wish {
+    target: Target,
+    patterns: Vec<String>,
+    after: Option<String>,
+    protocol: Protocol,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let form = match (arguments.pretty, arguments.payload) {
+        (true, _) => Form::Pretty,
+        (_, true) => Form::Payload,
+        _ => Form::Line,
+    };
+    let mut output = Output::new(form, arguments.count, io::stdout(), io::stderr());
+    let wish = Wish::new(arguments)?;
+    block_on(follow(&wish, &mut output))
+}
+
+impl Wish {
+    fn new(arguments: Arguments) -> Result<Self, Failure> {
+        let Arguments { patterns: given, target, after, protocol, .. } = arguments;
+        if given.is_empty() {
+            return Err(Failure::Usage("quote it: passerelle sub '#'".into()));
+        }
+        if !matches!(protocol, Protocol::Json | Protocol::Sse) {
+            return Err(Failure::Usage(
+                "this protocol is not available yet: use --protocol json or --protocol sse".into(),
+            ));
+        }
+        let mut patterns: Vec<String> = Vec::new();
+        for text in given {
+            let pattern =
+                Pattern::parse(&text).map_err(|error| Failure::Usage(format!("the pattern {text:?} {error}")))?;
+            // The server has one subscription a pattern.
+            if !patterns.iter().any(|known| known == pattern.as_str()) {
+                patterns.push(pattern.as_str().to_owned());
+            }
+        }
+        if let Some(after) = &after {
+            JointCursor::from_str(after).map_err(|_| {
+                Failure::Usage(format!(
+                    "--after {after:?} is no position: write source, tilde, cursor, such as 'events~5x.1a'"
+                ))
+            })?;
+        }
+        Ok(Self { target, patterns, after, protocol })
+    }
+
+    /// Where to start, one cursor a source.
+    fn cursors(&self) -> Cursors {
+        let joint = self.after.as_deref().and_then(|after| JointCursor::from_str(after).ok()).unwrap_or_default();
+        joint.0.into_iter().map(|(source, cursor)| (source, cursor.to_string())).collect()
+    }
+}
+
+/// Prints until it is enough, over as many connections as it takes.
+async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> Result<(), Failure> {
+    let mut resume = Resume::new(&wish.patterns, &wish.cursors());
+    let mut last_id = wish.after.clone();
+    let mut backoff = Backoff::new();
+    loop {
+        let ended = match wish.protocol {
+            Protocol::Sse => over_event_stream(wish, &mut last_id, &mut backoff, output).await,
+            _ => over_websocket(wish, &mut resume, &mut backoff, output).await,
+        };
+        let (why, asked) = match ended {
+            Ok(()) => return Ok(()),
+            Err(Ended::Output(error)) => return Err(error.into()),
+            Err(Ended::Refused(why)) => return Err(Failure::Failed(why)),
+            Err(Ended::Lost(why, asked)) => (why, asked),
+        };
+        let pause = backoff.pause(asked);
+        output.say(&format!("{}: {why}; trying again in {:.1} s", wish.target.url, pause.as_secs_f64()));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn over_websocket<M: Write, N: Write>(
+    wish: &Wish,
+    resume: &mut Resume,
+    backoff: &mut Backoff,
+    output: &mut Output<M, N>,
+) -> Result<(), Ended> {
+    let mut socket = Socket::connect(&wish.target).await?;
+    resume.reconnect();
+    subscribe(&mut socket, resume).await?;
+    let (mut idle, mut away) = (IDLE_FIRST, Duration::ZERO);
+    loop {
+        let text = socket.next(idle).await.map_err(|ended| stay_away(ended, away))?;
+        let frame = Frame::parse(&text)?;
+        match frame.op.as_str() {
+            "message" => {
+                if output.message(&text, &frame)? {
+                    socket.close().await;
+                    return Ok(());
+                }
+                if let (Some(source), Some(cursor)) = (&frame.source, &frame.cursor) {
+                    resume.message(source, cursor, frame.replay);
+                }
+            }
+            "subscribed" => {
+                backoff.reset();
+                let number = subscription(&frame);
+                if resume.subscribed(number, frame.cursors) {
+                    subscribe(&mut socket, resume).await?;
+                }
+            }
+            "caught_up" => {
+                resume.caught_up(subscription(&frame));
+                subscribe(&mut socket, resume).await?;
+            }
+            "position" => resume.position(frame.cursors),
+            "welcome" => idle = quiet_at_most(&frame),
+            "error" => return Err(frame.error()),
+            _ => {
+                away = away.max(Duration::from_millis(frame.reconnect_in_ms.unwrap_or(0)));
+                output.notice(&frame);
+            }
+        }
+    }
+}
+
+/// Subscribes the next pattern that has not caught up, if there is one. Its number goes as the id, counted from 1.
+async fn subscribe(socket: &mut Socket, resume: &Resume) -> Result<(), Ended> {
+    let Some((number, pattern, after)) = resume.next() else { return Ok(()) };
+    let mut object = serde_json::json!({ "op": "subscribe", "id": number + 1, "pattern": pattern });
+    if !after.is_empty() {
+        object["after"] = serde_json::json!(after);
+    }
+    socket.send(&object).await
+}
+
+/// The pattern that a reply is about.
+fn subscription(frame: &Frame<'_>) -> usize {
+    let id = frame.number().and_then(|id| usize::try_from(id).ok()).unwrap_or(0);
+    id.wrapping_sub(1)
+}
+
+fn quiet_at_most(welcome: &Frame<'_>) -> Duration {
+    welcome.heartbeat_ms.map_or(IDLE_FIRST, |heartbeat| Duration::from_millis(heartbeat) * HEARTBEATS_MISSED_MAX)
+}
+
+/// A loss after the server said how long to stay away.
+fn stay_away(ended: Ended, away: Duration) -> Ended {
+    match ended {
+        Ended::Lost(why, asked) => Ended::Lost(why, asked.max(away)),
+        ended => ended,
+    }
+}
+
+async fn over_event_stream<M: Write, N: Write>(
+    wish: &Wish,
+    last_id: &mut Option<String>,
+    backoff: &mut Backoff,
+    output: &mut Output<M, N>,
+) -> Result<(), Ended> {
+    let mut stream = EventStream::connect(&wish.target, &wish.patterns, last_id.as_deref()).await?;
+    backoff.reset();
+    let mut away = Duration::ZERO;
+    loop {
+        let block = stream.next(IDLE_FIRST).await.map_err(|ended| stay_away(ended, away))?;
+        let frame = Frame::parse(&block.data)?;
+        if frame.op == "message" {
+            if output.message(&block.data, &frame)? {
+                return Ok(());
+            }
+        } else {
+            away = away.max(Duration::from_millis(frame.reconnect_in_ms.unwrap_or(0)));
+            output.notice(&frame);
+        }
+        if block.id.is_some() {
+            *last_id = block.id;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

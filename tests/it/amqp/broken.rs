@@ -1,0 +1,224 @@
+//! What happens when the broker is killed, frozen, out of memory or unwilling.
+
+use std::time::Duration;
+
+use lapin::ExchangeKind;
+use passerelle::config::Secret;
+use passerelle::model::gap::GapReason;
+use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
+use passerelle::model::topic::Pattern;
+use passerelle::source::amqp;
+
+use super::bridge::*;
+use crate::rabbit::Rabbit;
+
+/// Publishes until an answer of this kind comes.
+async fn publish_until(bridge: &Bridge, topic: &str, wanted: impl Fn(&PublishOutcome) -> bool) -> PublishOutcome {
+    let publishing = async {
+        loop {
+            let outcome = bridge.upstream.publish(outgoing(topic, "x")).await;
+            if wanted(&outcome) {
+                return outcome;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 2, publishing).await.expect("the answer that is waited for")
+}
+
+fn is_confirmed(outcome: &PublishOutcome) -> bool {
+    matches!(outcome, PublishOutcome::Confirmed { .. })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_restarted_under_load_everything_comes_back_and_the_loss_is_told() {
+    let rabbit = Rabbit::start();
+    let client = Client::connect(&rabbit).await;
+    client.exchange("x", ExchangeKind::Topic).await;
+    client.queue("q").await;
+    let mut settings = settings(&rabbit, vec![exchange_source("events", "x"), queue_source("work", "q")]);
+    settings.publish.exchange = "x".into();
+    settings.publish.timeout = Duration::from_secs(30);
+    let bridge = Bridge::start(&settings);
+    let _claims = (bridge.claim("events", "a.#").await, bridge.claim("work", "#").await);
+    publish_until(&bridge, "a.b", is_confirmed).await;
+    bridge.received("events", 1).await;
+    let call = Request { message: outgoing("q", "asks"), timeout: Duration::from_secs(60) };
+    let (upstream, mut load) = (bridge.upstream.clone(), tokio::task::JoinSet::new());
+    for _ in 0..8 {
+        let upstream = upstream.clone();
+        load.spawn(async move {
+            loop {
+                match upstream.publish(outgoing("a.load", "x")).await {
+                    PublishOutcome::Confirmed { .. } => {}
+                    outcome => return outcome,
+                }
+            }
+        });
+    }
+    let waiting = tokio::spawn(async move { upstream.call(call).await });
+    bridge.received("work", 1).await;
+    rabbit.kill();
+    while let Some(outcome) = load.join_next().await {
+        assert!(matches!(outcome.unwrap(), PublishOutcome::Unavailable(_)), "each publish in flight is answered");
+    }
+    assert!(matches!(waiting.await.unwrap(), CallOutcome::Unavailable(_)), "and so is each call");
+    until("the outage is told", || !bridge.source("events").link().up && !bridge.source("work").link().up).await;
+    bridge.complains("nothing listens").await;
+    assert!(bridge.readiness.reasons().iter().all(|reason| reason.outage));
+    let down = bridge.upstream.publish(outgoing("a.b", "x")).await;
+    assert!(matches!(down, PublishOutcome::Unavailable(_)), "{down:?}");
+    let before = bridge.log("events").len();
+    rabbit.run();
+    bridge.ready().await;
+    let client = Client::connect(&rabbit).await;
+    let _again = bridge.claim("events", "a.again").await;
+    client.publish("x", "a.again", "again").await;
+    client.publish("", "q", "kept").await;
+    assert_eq!(bridge.received("events", before + 1).await.last().unwrap(), "again");
+    until("the queue's message comes", || bridge.payloads("work").last().is_some_and(|last| last == "kept")).await;
+    assert_eq!(bridge.holes("events"), [(GapReason::Outage, None)]);
+    assert_eq!(bridge.holes("work"), [], "the queue kept its messages");
+    assert_eq!((bridge.source("events").link().changes, bridge.source("work").link().changes), (3, 3));
+    publish_until(&bridge, "a.b", is_confirmed).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_out_of_memory_refuses_publishes_and_still_delivers() {
+    let rabbit = Rabbit::start();
+    let client = Client::connect(&rabbit).await;
+    client.exchange("x", ExchangeKind::Topic).await;
+    client.queue("q").await;
+    client.publish_numbers("", "q", 0..100).await;
+    let mut settings = settings(&rabbit, vec![exchange_source("events", "x")]);
+    settings.publish.exchange = "x".into();
+    let bridge = Bridge::start(&settings);
+    let _claim = bridge.claim("events", "#").await;
+    publish_until(&bridge, "a", is_confirmed).await;
+    rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "1000"]);
+    // The broker says so to whoever publishes; from then on the answer comes at once.
+    let says = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unavailable(why) if why.contains("accepts no messages now"));
+    publish_until(&bridge, "a", says).await;
+    for _ in 0..100 {
+        assert!(says(&bridge.upstream.publish(outgoing("a", "x")).await));
+    }
+    assert!(bridge.source("events").link().up, "the connection that consumes is not concerned");
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    publish_until(&bridge, "a", is_confirmed).await;
+    // Stopping while blocked must end too.
+    rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "1000"]);
+    publish_until(&bridge, "a", says).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_broker_is_noticed_and_publishes_time_out() {
+    let rabbit = Rabbit::start();
+    let client = Client::connect(&rabbit).await;
+    client.exchange("x", ExchangeKind::Topic).await;
+    let mut settings = settings(&rabbit, vec![exchange_source("events", "x")]);
+    settings.publish.exchange = "x".into();
+    settings.publish.timeout = Duration::from_millis(500);
+    settings.amqp.heartbeat = Duration::from_secs(2);
+    settings.amqp.connect_timeout = Duration::from_secs(2);
+    let bridge = Bridge::start(&settings);
+    let _claim = bridge.claim("events", "#").await;
+    publish_until(&bridge, "a", is_confirmed).await;
+    rabbit.freeze();
+    let late = bridge.upstream.publish(outgoing("a", "x")).await;
+    assert!(matches!(&late, PublishOutcome::Unavailable(why) if why.contains("did not confirm in time")), "{late:?}");
+    until("the outage is noticed", || !bridge.source("events").link().up).await;
+    bridge.complains("did not answer within amqp.connect_timeout").await;
+    rabbit.thaw();
+    bridge.ready().await;
+    publish_until(&bridge, "a", is_confirmed).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_names_the_key_to_change() {
+    let rabbit = Rabbit::shared();
+    let (vhost, user) = (unique("vhost"), unique("user"));
+    rabbit.ctl(&["add_vhost", &vhost]);
+    rabbit.ctl(&["add_user", &user, "secret-of-the-user"]);
+    let mut settings = settings(rabbit, vec![exchange_source("events", "amq.topic")]);
+    for (url, words) in [
+        (rabbit.url_as("guest:secret-of-the-guest", "%2f"), "refused user 'guest': correct user and password in amqp.url"),
+        (rabbit.url_as("guest:guest", "nowhere"), "vhost 'nowhere' does not exist"),
+        (rabbit.url_as(&format!("{user}:secret-of-the-user"), &vhost), "may not use vhost"),
+        ("amqp://127.0.0.1:1".to_owned(), "nothing listens at 127.0.0.1:1: start RabbitMQ or correct amqp.url"),
+        ("amqp://no-such-host.invalid".to_owned(), "cannot connect to no-such-host.invalid:5672"),
+    ] {
+        settings.amqp.urls = vec![Secret::new(url)];
+        let bridge = Bridge::start(&settings);
+        bridge.complains(words).await;
+        assert!(bridge.readiness.reasons().iter().all(|reason| !reason.message.contains("secret")));
+        let found = amqp::check(&settings).await;
+        assert!(found[0].message.contains(words), "{found:?}");
+        bridge.stop().await;
+    }
+    rabbit.ctl(&["set_permissions", "-p", &vhost, &user, "^passerelle\\.", ".*", "^passerelle\\."]);
+    settings.amqp.urls = vec![Secret::new(rabbit.url_as(&format!("{user}:secret-of-the-user"), &vhost))];
+    let bridge = Bridge::start(&settings);
+    let claim = bridge.source("events").interest().claim(&Pattern::parse("a.#").unwrap());
+    let refused = tokio::time::timeout(PATIENCE, claim.settled()).await.unwrap().unwrap_err();
+    assert!(refused.contains(&format!("does not let user '{user}' bind 'a.#'")), "{refused}");
+    bridge.ready().await;
+    rabbit.ctl(&["set_permissions", "-p", &vhost, &user, "^nothing$", "^nothing$", "^nothing$"]);
+    bridge.stop().await;
+    let found = amqp::check(&settings).await;
+    assert!(found[0].message.contains("may not declare and use queues such as 'passerelle."), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_addresses_the_first_that_answers_is_taken() {
+    let rabbit = Rabbit::shared();
+    let mut settings = settings(rabbit, vec![exchange_source("events", "amq.topic")]);
+    settings.amqp.urls.insert(0, Secret::new("amqp://127.0.0.1:1"));
+    let bridge = Bridge::start(&settings);
+    bridge.ready().await;
+    bridge.stop().await;
+    settings.amqp.urls.pop();
+    settings.amqp.fail_fast = true;
+    let hub = Bridge::start(&settings);
+    let trouble = tokio::time::timeout(PATIENCE, hub.failed()).await.unwrap();
+    assert!(trouble.0.contains("nothing listens"), "{trouble}");
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_what_is_missing_or_dangerous() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    let (queue, missing) = (unique("queue"), unique("missing"));
+    client.queue(&queue).await;
+    let options = lapin::options::BasicConsumeOptions::default();
+    let consumed = client.channel.basic_consume(queue.as_str().into(), "t".into(), options, Default::default());
+    let _consumer = consumed.await.unwrap();
+    let sources = vec![
+        exchange_source("a", "amq.topic"),
+        exchange_source("b", "amq.topic"),
+        exchange_source("c", &missing),
+        queue_source("d", &queue),
+        queue_source("e", &missing),
+    ];
+    let mut settings = settings(rabbit, sources);
+    settings.publish.exchange = missing.clone();
+    let found = amqp::check(&settings).await;
+    let found: Vec<(&str, &str)> = found.iter().map(|found| (found.key.as_str(), found.message.as_str())).collect();
+    for (place, (key, words)) in [
+        ("source.b", "carry the same messages"),
+        ("source.c", "create it or set source.c.declare = true"),
+        ("source.d", "already has 1 consumer"),
+        ("source.e", "create it or set source.e.declare = true"),
+        ("publish.exchange", "create it or correct publish.exchange"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(found[place].0, key);
+        assert!(found[place].1.contains(words), "{found:?}");
+    }
+    assert_eq!(found.len(), 5);
+}

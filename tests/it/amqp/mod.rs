@@ -1,0 +1,10 @@
+//! The AMQP side against a real RabbitMQ: sources, publishes and calls through a hub, without any client.
+
+mod bridge;
+mod broken;
+mod calls;
+mod poison;
+mod publishes;
+mod queues;
+mod sources;
+mod tls;
