@@ -144,7 +144,10 @@ async fn every_refusal_names_the_key_to_change() {
     rabbit.ctl(&["add_user", &user, "secret-of-the-user"]);
     let mut settings = settings(rabbit, vec![exchange_source("events", "amq.topic")]);
     for (url, words) in [
-        (rabbit.url_as("guest:secret-of-the-guest", "%2f"), "refused user 'guest': correct user and password in amqp.url"),
+        (
+            rabbit.url_as("guest:secret-of-the-guest", "%2f"),
+            "refused user 'guest': correct user and password in amqp.url",
+        ),
         (rabbit.url_as("guest:guest", "nowhere"), "vhost 'nowhere' does not exist"),
         (rabbit.url_as(&format!("{user}:secret-of-the-user"), &vhost), "may not use vhost"),
         ("amqp://127.0.0.1:1".to_owned(), "nothing listens at 127.0.0.1:1: start RabbitMQ or correct amqp.url"),
