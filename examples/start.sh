@@ -11,6 +11,7 @@ trap 'exit 143' TERM
 # Starts passerelle on AMQP_URL or with its embedded broker, a folder of pages at its root, and waits until it listens.
 start_passerelle() {
   local static=$1 program=${PASSERELLE_BIN:-$(command -v passerelle || true)}
+  unset PASSERELLE_BIN PASSERELLE_URL PASSERELLE_ADMIN_URL # The program would take them for misspelt settings.
   if [ -z "$program" ]; then
     (cd "$top" && cargo build --release)
     program=$top/target/release/passerelle

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -31,6 +31,7 @@ const REFUSAL_CHARACTERS_MAX: usize = 300;
 
 /// Where to connect and who we are.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(super) struct Target {
     /// Where passerelle listens
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
@@ -107,12 +108,16 @@ pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 impl Socket {
     /// Connects and says who is there.
     pub(super) async fn connect(target: &Target) -> Result<Self, Ended> {
-        let mut request = target.url.as_str().into_client_request().map_err(|error| {
+        let wrong = |why: &str| {
             Ended::Refused(format!(
-                "{:?} is no WebSocket address: {error}; write such as ws://127.0.0.1:8080/ws",
+                "{:?} is no WebSocket address: {why}; write such as ws://127.0.0.1:8080/ws",
                 target.url
             ))
-        })?;
+        };
+        if !target.url.starts_with("ws://") && !target.url.starts_with("wss://") {
+            return Err(wrong("it does not begin with ws:// or wss://"));
+        }
+        let mut request = target.url.as_str().into_client_request().map_err(|error| wrong(&error.to_string()))?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         if let Some(token) = &target.token {
             request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
@@ -141,6 +146,17 @@ impl Socket {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(lost(&error.to_string())),
                 None => return Err(lost("the connection was closed")),
+            }
+        }
+    }
+
+    /// Whether the connection is still good, as far as what has already arrived tells.
+    pub(super) fn is_open(&mut self) -> bool {
+        loop {
+            match self.0.next().now_or_never() {
+                None => return true,
+                Some(Some(Ok(message))) if !message.is_close() => {}
+                Some(_) => return false,
             }
         }
     }

@@ -9,6 +9,7 @@ use super::Failure;
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
+#[group(skip)]
 #[command(after_help = "\
 Examples:
   source <(passerelle completions bash)

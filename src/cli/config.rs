@@ -9,6 +9,7 @@ use crate::config::show;
 
 /// Print the effective configuration with the origin of each value; passwords hidden
 #[derive(Debug, Args)]
+#[group(skip)]
 #[command(after_help = "\
 Examples:
   passerelle config

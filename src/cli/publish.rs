@@ -18,6 +18,7 @@ use crate::model::topic::Topic;
 
 /// Publish a message and wait until the broker has it
 #[derive(Debug, Args)]
+#[group(skip)]
 #[command(after_help = "\
 Prints nothing but errors; exits 0 once everything was confirmed.
 
@@ -126,9 +127,9 @@ impl Publisher {
 
     /// One attempt. It is lost only if the message was certainly not published.
     async fn attempt(&mut self, payload: &[u8], deadline: Instant) -> Result<(), Ended> {
-        let mut socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => Socket::connect(&self.arguments.target).await?,
+        let mut socket = match self.socket.take().map(|mut socket| (socket.is_open(), socket)) {
+            Some((true, socket)) => socket,
+            _ => Socket::connect(&self.arguments.target).await?,
         };
         self.sent += 1;
         let outcome = self.exchange(&mut socket, payload, deadline).await;

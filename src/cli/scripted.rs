@@ -7,6 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -22,6 +23,8 @@ pub(super) enum Step {
     Close(u16),
     /// The connection is dropped without a word.
     Drop,
+    /// The client leaves, and this is told then.
+    Gone(oneshot::Sender<()>),
 }
 
 /// Expects an object.
@@ -78,6 +81,10 @@ async fn play(stream: TcpStream, script: Vec<Step>) {
                 socket.close(Some(frame)).await.unwrap();
             }
             Step::Drop => return,
+            Step::Gone(told) => {
+                while let Some(Ok(_)) = socket.next().await {}
+                told.send(()).unwrap();
+            }
         }
     }
     // Whatever the client still says is its farewell.

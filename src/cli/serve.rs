@@ -7,6 +7,7 @@ use crate::app;
 
 /// Run the bridge (also without a command)
 #[derive(Debug, Args)]
+#[group(skip)]
 #[command(after_help = "\
 Examples:
   passerelle serve                                        with an embedded broker, if nothing is configured

@@ -17,6 +17,7 @@ use crate::model::topic::Pattern;
 
 /// Print messages as they arrive, one JSON line each
 #[derive(Debug, Args)]
+#[group(skip)]
 #[command(after_help = "\
 Quote patterns, because # begins a comment in shells. * is exactly one word, # is any number of words.
 A lost connection is made again, and what came meanwhile is printed; what cannot be had any more is told on

@@ -5,10 +5,10 @@ use amq_protocol::protocol::{AMQPClass, access, basic, channel, confirm, exchang
 use bytes::{Bytes, BytesMut};
 
 use super::broker::{Broker, ChannelRef, Link, Published, Verdict, Which};
-use super::conversation::put_outgoing;
 use super::fault::{Code, Fault, short};
 use super::limits::{ASSEMBLING_BYTES_MAX, BODY_BYTES_MAX};
 use super::message::{Account, Charge, Name, Publish};
+use super::output::put_outgoing;
 use super::wire::{ContentHeader, Frame, put_content, put_method};
 
 /// What a channel has at hand while it answers a frame.

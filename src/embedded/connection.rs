@@ -1,12 +1,13 @@
 //! One connection's socket and clocks: reads, lets the conversation answer, writes, and minds heartbeats. It knows
 //! nothing of methods.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -28,7 +29,7 @@ pub(crate) struct Floor {
 #[derive(Debug)]
 struct Inside {
     broker: Broker,
-    bells: std::collections::HashMap<SessionId, Arc<Notify>>,
+    bells: HashMap<SessionId, Arc<Notify>>,
     due: Option<std::time::Instant>,
 }
 
@@ -42,7 +43,7 @@ impl Floor {
     /// An empty broker.
     pub(crate) fn new(memory_bytes_max: usize) -> Self {
         let broker = Broker::new(memory_bytes_max, now());
-        let inside = Inside { broker, bells: Default::default(), due: None };
+        let inside = Inside { broker, bells: HashMap::new(), due: None };
         Self { inside: Mutex::new(inside), timer: Notify::new() }
     }
 
@@ -89,6 +90,8 @@ pub(crate) struct Connection {
     last_sent: Instant,
     /// When the handshake, or the end, has to be over.
     stage_deadline: Option<Instant>,
+    /// Whether that is about the end.
+    is_ending: bool,
 }
 
 /// Why a connection is over, when it did not end by agreement.
@@ -119,6 +122,7 @@ impl Connection {
             last_received: Instant::now(),
             last_sent: Instant::now(),
             stage_deadline: Some(Instant::now() + HANDSHAKE_TIMEOUT),
+            is_ending: false,
         }
     }
 
@@ -185,15 +189,12 @@ impl Connection {
         }
         self.stage_deadline = match self.conversation.stage() {
             Stage::Open => None,
-            Stage::Closing | Stage::Closed if self.is_handshake_over() => {
-                self.stage_deadline.or_else(|| Some(Instant::now() + CLOSE_TIMEOUT))
+            Stage::Closing | Stage::Closed if !self.is_ending => {
+                self.is_ending = true;
+                Some(Instant::now() + CLOSE_TIMEOUT)
             }
             _ => self.stage_deadline,
         };
-    }
-
-    fn is_handshake_over(&self) -> bool {
-        self.enlisted.is_some()
     }
 
     /// Whether more may be read: not while the client has to wait, nor beyond what one frame may need.
@@ -277,7 +278,7 @@ impl Connection {
         let read_to_end = async {
             stream.shutdown().await?;
             let mut rest = [0; 4_096];
-            while tokio::io::AsyncReadExt::read(stream, &mut rest).await? > 0 {}
+            while stream.read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         };
         let _ended_or_not = timeout(CLOSE_TIMEOUT, read_to_end).await;

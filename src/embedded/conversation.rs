@@ -8,14 +8,15 @@ use amq_protocol::protocol::{AMQPClass, channel, connection};
 use amq_protocol::types::{AMQPValue, FieldTable};
 use bytes::{Buf, BytesMut};
 
-use super::broker::{Broker, ChannelRef, Outgoing, SessionId};
+use super::broker::{Broker, ChannelRef, SessionId};
 use super::channel::{Channel, Turn};
 use super::fault::{Code, Fault, short};
-use super::limits::{CHANNELS_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN, HEARTBEAT_SECONDS, OUTPUT_BYTES_MAX};
+use super::limits::{CHANNELS_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MIN, HEARTBEAT_SECONDS};
 use super::login::{self, Login};
 use super::message::Account;
+use super::output::{Output, put_outgoing};
 use super::table::field;
-use super::wire::{self, DeliveryHead, Frame, PROTOCOL_HEADER, RawFrame, put_method};
+use super::wire::{self, Frame, PROTOCOL_HEADER, RawFrame, put_method};
 
 /// How far a conversation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,37 +35,6 @@ pub(crate) enum Stage {
     Closing,
     /// Nothing more is said once the output is sent.
     Closed,
-}
-
-/// Bytes for the socket.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
-    pub(crate) bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Output {
-    /// What is still to be sent.
-    pub(crate) fn pending(&self) -> &[u8] {
-        self.bytes.get(self.sent..).unwrap_or_default()
-    }
-
-    /// Notes that bytes were sent, and lets go of them.
-    pub(crate) fn advance(&mut self, count: usize) {
-        self.sent += count;
-        if self.sent >= self.bytes.len() {
-            self.sent = 0;
-            self.bytes.clear();
-            self.bytes.shrink_to(2 * OUTPUT_BYTES_MAX);
-        } else if self.sent > OUTPUT_BYTES_MAX / 2 {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.pending().len() >= OUTPUT_BYTES_MAX
-    }
 }
 
 /// What is the same for all conversations of a listener.
@@ -336,6 +306,7 @@ impl Conversation {
                 return Ok(());
             }
             ((20, 40), Some(_)) => {
+                self.flush_confirms();
                 self.drain(broker);
                 broker.close_channel(at);
                 self.channels.remove(&number);
@@ -360,7 +331,7 @@ impl Conversation {
             assembling: &self.house.assembling,
         };
         let published = channel.receive(frame, &mut turn)?;
-        if channel.has_confirms() {
+        if channel.has_confirms() && self.unconfirmed.last() != Some(&number) {
             self.unconfirmed.push(number);
         }
         if published && broker.is_alarmed() {
@@ -443,24 +414,24 @@ impl Conversation {
     pub(crate) fn collect(&mut self, broker: &mut Broker) {
         let Some(session) = self.session else { return };
         self.flush_confirms();
-        while self.drain(broker) {
+        loop {
+            self.drain(broker);
             if self.output.is_full() {
                 self.is_stalled = true;
                 return;
             }
-            broker.feed(session);
+            if !broker.feed(session) {
+                return;
+            }
         }
     }
 
-    /// Writes what waits for this connection. Whether there was anything.
-    fn drain(&mut self, broker: &mut Broker) -> bool {
-        let Some(session) = self.session else { return false };
-        let outbox = broker.take_outbox(session);
-        let any = !outbox.is_empty();
-        for outgoing in outbox {
+    /// Writes what waits for this connection.
+    fn drain(&mut self, broker: &mut Broker) {
+        let Some(session) = self.session else { return };
+        for outgoing in broker.take_outbox(session) {
             put_outgoing(&mut self.output.bytes, outgoing, self.frame_bytes_max);
         }
-        any
     }
 
     fn flush_confirms(&mut self) {
@@ -478,19 +449,5 @@ impl Conversation {
 
     fn say(&mut self, channel: u16, method: AMQPClass) {
         put_method(&mut self.output.bytes, channel, method);
-    }
-}
-
-/// Writes a delivery or the end of a consumer.
-pub(crate) fn put_outgoing(out: &mut Vec<u8>, outgoing: Outgoing, frame_bytes_max: usize) {
-    match outgoing {
-        Outgoing::Deliver { channel, consumer_tag, delivery_tag, redelivered, message } => {
-            let head = DeliveryHead { consumer_tag: &consumer_tag, delivery_tag, redelivered };
-            wire::put_deliver(out, channel, &head, &message);
-            wire::put_content(out, channel, &message, frame_bytes_max);
-        }
-        Outgoing::Cancel { channel, consumer_tag } => {
-            put_method(out, channel, super::channel::cancel_notice(&consumer_tag));
-        }
     }
 }

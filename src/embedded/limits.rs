@@ -31,7 +31,7 @@ pub(crate) const TABLE_DEPTH_MAX: usize = 32;
 pub(crate) const EXTRA_KEYS_MAX: usize = 256;
 
 /// Exchanges in all.
-pub(crate) const EXCHANGES_MAX: usize = 10_000;
+pub(crate) const EXCHANGES_MAX: usize = 2_000;
 /// Queues in all.
 pub(crate) const QUEUES_MAX: usize = 50_000;
 /// Bindings in all.

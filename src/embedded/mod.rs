@@ -1,9 +1,9 @@
 //! The embedded AMQP 0-9-1 listener: a broker in memory for those who have no RabbitMQ yet, spoken to by lapin, pika,
 //! amqplib and the Java client as if it were one.
 //!
-//! The room from the inside out: [`table`], [`message`], [`trie`], [`exchange`], [`queue`] and [`broker`] are the core,
-//! which does no I/O and reads no clock; [`wire`], [`login`], [`channel`] and [`conversation`] speak the protocol, bytes in
-//! and bytes out; [`connection`] and [`Listener`] are the thin shell around them. What RabbitMQ has and this has not is
+//! The room from the inside out: `table`, `message`, `trie`, `exchange`, `queue` and `broker` are the core, which does no
+//! I/O and reads no clock; `wire`, `login`, `channel`, `output` and `conversation` speak the protocol, bytes in and bytes
+//! out; `connection` and [`Listener`] are the thin shell around them. What RabbitMQ has and this has not is
 //! refused with the protocol's own codes, and the text says to use RabbitMQ. Nothing outlives the process.
 
 use std::io;
@@ -29,6 +29,7 @@ mod fault;
 mod limits;
 mod login;
 mod message;
+mod output;
 mod queue;
 mod queue_arguments;
 mod table;

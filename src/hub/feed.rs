@@ -231,7 +231,12 @@ mod tests {
         BindingMode::OnDemand { kind: BindingKind::Topic, linger: std::time::Duration::from_secs(1), bindings_max: 9 };
 
     fn source(bindings: BindingMode) -> (Feed, Arc<SourceState>, Arc<Notify>) {
-        let info = Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(3) });
+        let info = Arc::new(SourceInfo {
+            id: SourceId(0),
+            name: "events".into(),
+            epoch: Epoch(3),
+            raw_frames: crate::model::publication::RawFrames::Auto,
+        });
         let state = SourceState::new(info, LogBounds::default(), bindings);
         let doorbell = Arc::new(Notify::new());
         state.add_doorbell(doorbell.clone());

@@ -122,6 +122,9 @@ async function answers(started, address) {
   });
 }
 
+/** Of these tests, and not of the program, which would take them for misspelt settings. */
+const NOT_SETTINGS = { PASSERELLE_BIN: undefined, PASSERELLE_URL: undefined, PASSERELLE_ADMIN_URL: undefined };
+
 /** Ports of one's own, and the environment that makes passerelle use them. */
 async function ports() {
   const [port, admin] = [await freePort(), await freePort()];
@@ -140,7 +143,7 @@ export async function ownPasserelle() {
   const self = {
     address,
     async start() {
-      running = start(program, ["--amqp", amqpUrl], env);
+      running = start(program, ["--amqp", amqpUrl], { ...env, ...NOT_SETTINGS });
       await answers(running, address);
     },
     end: (signal) => running.end(signal),

@@ -1,6 +1,7 @@
 //! Conversations of `pub` with a server that plays a script.
 
 use clap::Parser;
+use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::cli::scripted::{Step, expect, hello, http, send, websocket};
@@ -45,7 +46,14 @@ async fn each_line_is_a_message_and_a_line_lost_between_two_is_made_again() {
             r#"{{"op":"publish","id":{id},"topic":"t","data_base64":"{data}","content_type":"application/json","mandatory":true}}"#
         ))
     };
-    let first = vec![hello(), publish(1, "MQ=="), send(r#"{"op":"ok","id":1,"routed":true}"#), Step::Close(1001)];
+    let (told, gone) = tokio::sync::oneshot::channel();
+    let first = vec![
+        hello(),
+        publish(1, "MQ=="),
+        send(r#"{"op":"ok","id":1,"routed":true}"#),
+        Step::Close(1001),
+        Step::Gone(told),
+    ];
     let second = vec![
         hello(),
         publish(2, "Mg0="),
@@ -60,13 +68,12 @@ async fn each_line_is_a_message_and_a_line_lost_between_two_is_made_again() {
     let publishing = tokio::spawn(async move {
         let mut publisher = publisher(&format!("ws://{address}/ws"), &["t", "-", "--json", "--mandatory"]);
         publisher.lines(BufReader::new(input)).await.unwrap();
-        // The connection was noticed to be gone before the second line was sent.
         publisher.close().await;
     });
-    use tokio::io::AsyncWriteExt;
-    typed.write_all(b"1\n").await.unwrap();
-    // The second server accepts only after the first has ended: half a line in between changes nothing.
-    typed.write_all(b"2\r\n3").await.unwrap();
+    // Half a line is kept while the connection is lost.
+    typed.write_all(b"1\n2").await.unwrap();
+    gone.await.unwrap();
+    typed.write_all(b"\r\n3").await.unwrap();
     drop(typed);
     publishing.await.unwrap();
     server.await.unwrap();

@@ -25,7 +25,8 @@ async fn run_line(line: &[&str]) -> (String, String, Result<(), String>) {
     let (mut messages, mut notices) = (Vec::new(), Vec::new());
     let mut output = Output::new(form, arguments.count, &mut messages, &mut notices);
     let wish = Wish::new(arguments).unwrap();
-    let outcome = tokio::time::timeout(PATIENCE, follow(&wish, &mut output)).await.unwrap();
+    let outcome = tokio::time::timeout(PATIENCE, follow(&wish, &mut output)).await;
+    let outcome = outcome.unwrap_or_else(|_| panic!("it goes on: {}", String::from_utf8_lossy(&notices)));
     let outcome = outcome.map_err(|failure| match failure {
         Failure::Failed(why) => why,
         other => format!("{other:?}"),

@@ -158,7 +158,7 @@ impl Broker {
     pub(super) fn dispatch(&mut self, id: QueueId) {
         while self.queues.get(&id).is_some_and(|queue| queue.ready() > 0 && !queue.consumers.is_empty()) {
             if !self.expire(id, Ended::Before) {
-                return;
+                break;
             }
             let Some(consumer) = self.next_consumer(id) else { break };
             if !self.hand_over(id, consumer) {

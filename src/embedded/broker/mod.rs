@@ -259,9 +259,7 @@ impl Broker {
         let Some(ledger) = self.session_mut(at).and_then(|session| session.ledgers.remove(&at.number)) else { return };
         if let Some(session) = self.session_mut(at) {
             // What it was still to be sent is unsettled and goes back to its queue.
-            session
-                .outbox
-                .retain(|outgoing| !matches!(outgoing, Outgoing::Deliver { channel, .. } if *channel == at.number));
+            session.outbox.retain(|outgoing| outgoing.channel() != at.number);
             session.outbox_bytes = session.outbox.iter().map(Outgoing::bytes).sum();
         }
         if let Some(reply) = ledger.reply {
@@ -354,11 +352,12 @@ impl Broker {
         std::mem::take(&mut session.outbox)
     }
 
-    /// Hands a connection whose outbox was emptied what queues kept back for it.
-    pub(crate) fn feed(&mut self, id: SessionId) {
+    /// Hands a connection whose outbox was emptied what queues kept back for it. Whether there was anything.
+    pub(crate) fn feed(&mut self, id: SessionId) -> bool {
         let starved =
             self.sessions.get_mut(&id).map(|session| std::mem::take(&mut session.starved)).unwrap_or_default();
         starved.into_iter().for_each(|queue| self.dispatch(queue));
+        self.sessions.get(&id).is_some_and(|session| !session.outbox.is_empty())
     }
 }
 
@@ -369,6 +368,12 @@ impl Session {
 }
 
 impl Outgoing {
+    fn channel(&self) -> u16 {
+        match self {
+            Self::Deliver { channel, .. } | Self::Cancel { channel, .. } => *channel,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Deliver { message, .. } => message.body.len() + message.properties.len() + 128,

@@ -167,8 +167,9 @@ impl Broker {
     /// of dead letters waits at any time.
     pub(super) fn expire(&mut self, id: QueueId, ended: Ended) -> bool {
         let now = self.now.instant;
+        let has_letters = self.queues.get(&id).is_some_and(|queue| queue.declaration.rules.dead_letters.is_some());
         loop {
-            if self.dying.len() >= DYING_MAX {
+            if has_letters && self.dying.len() >= DYING_MAX {
                 return false;
             }
             let Some(entry) = self.queues.get_mut(&id).and_then(|queue| queue.pop_expired(now, ended)) else {
@@ -202,7 +203,8 @@ impl Broker {
                 continue;
             }
             let done = self.expire(id, Ended::ByNow);
-            self.set_timer(id);
+            // What had to wait behind an expired message may go out now.
+            self.dispatch(id);
             if !done {
                 return;
             }

@@ -119,29 +119,24 @@ impl Broker {
         Ok(())
     }
 
+    /// Removes an exchange, and with it those that live only as long as something is bound to them, one after the other.
     fn remove_exchange(&mut self, name: &str) {
-        let Some((name, exchange)) = self.exchanges.remove_entry(name) else { return };
-        self.bindings -= exchange.bindings();
-        let sources: Vec<Name> = self.exchanges.keys().cloned().collect();
-        self.unbind_everywhere(&Destination::Exchange(name), sources);
-    }
-
-    /// Takes all bindings to a destination away, and with them the sources that live only as long as they have some.
-    fn unbind_everywhere(&mut self, destination: &Destination, sources: impl IntoIterator<Item = Name>) {
-        for source in sources {
-            let gone = self.exchanges.get_mut(&source).map_or(0, |exchange| exchange.unbind_all(destination));
-            self.bindings -= gone;
-            if gone > 0 {
-                self.delete_if_unbound(&source);
-            }
+        let mut doomed: Vec<Name> = vec![name.into()];
+        while let Some(name) = doomed.pop() {
+            let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            self.bindings -= exchange.bindings();
+            let destination = Destination::Exchange(name);
+            let sources: Vec<Name> = self.exchanges.keys().cloned().collect();
+            doomed.extend(sources.into_iter().filter(|source| self.unbind_all(source, &destination)));
         }
     }
 
-    fn delete_if_unbound(&mut self, name: &str) {
-        if self.exchanges.get(name).is_some_and(|exchange| exchange.declaration.auto_delete && exchange.bindings() == 0)
-        {
-            self.remove_exchange(name);
-        }
+    /// Takes all bindings of an exchange to a destination away. Whether the exchange then has nothing left to live for.
+    fn unbind_all(&mut self, source: &str, destination: &Destination) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(source) else { return false };
+        let gone = exchange.unbind_all(destination);
+        self.bindings -= gone;
+        gone > 0 && exchange.declaration.auto_delete && exchange.bindings() == 0
     }
 
     /// `queue.bind`, the queue's name being already resolved.
@@ -207,8 +202,11 @@ impl Broker {
         check_not_default(link.source)?;
         let Some(exchange) = self.exchanges.get_mut(link.source) else { return Ok(()) };
         if exchange.unbind(&Binding::new(destination, link.key.into(), link.arguments)) {
+            let is_done = exchange.declaration.auto_delete && exchange.bindings() == 0;
             self.bindings -= 1;
-            self.delete_if_unbound(link.source);
+            if is_done {
+                self.remove_exchange(link.source);
+            }
         }
         Ok(())
     }
@@ -336,7 +334,11 @@ impl Broker {
         if let Some(at) = queue.timer {
             self.timers.remove(&(at, id));
         }
-        self.unbind_everywhere(&Destination::Queue(id), queue.bound_to.iter().cloned().collect::<Vec<_>>());
+        for source in &queue.bound_to {
+            if self.unbind_all(source, &Destination::Queue(id)) {
+                self.remove_exchange(source);
+            }
+        }
         for consumer in &queue.consumers {
             let Some(consumer) = self.consumers.remove(consumer) else { continue };
             if let Some(ledger) = self.ledger_mut(consumer.at) {

@@ -198,8 +198,11 @@ fn strangers_and_other_vhosts_and_one_too_many_are_refused() {
     assert_eq!(third.refused(&mut broker, &open("/")).0, 530);
 }
 
-/// What a client says wrong on channel 1 after declaring `q`, the code that answers it, and the method to blame.
-fn mistakes() -> Vec<(&'static str, Vec<u8>, (u16, (u16, u16)))> {
+/// What somebody says, the code that answers it, and the method to blame.
+type Mistake = (&'static str, Vec<u8>, (u16, (u16, u16)));
+
+/// What a client says wrong on channel 1 after declaring `q`.
+fn mistakes() -> Vec<Mistake> {
     let passive = queue::Declare { queue: short("none"), passive: true, ..Default::default() };
     let reserved = exchange::Declare { exchange: short("amq.x"), kind: short("topic"), ..Default::default() };
     let unknown = exchange::Declare { exchange: short("x"), kind: short("odd"), ..Default::default() };
@@ -359,6 +362,17 @@ fn a_full_output_stops_the_reading_of_requests_not_the_conversation() {
         rounds += 1;
     }
     assert!(rounds > 3);
+}
+
+#[test]
+fn a_consumer_is_not_forgotten_when_an_answer_made_room_for_it() {
+    let mut broker = broker(64 << 20);
+    let mut client = Client::open(&mut broker);
+    client.say(&mut broker, &[declare(1, "q"), publish(1, "q", false, &[0; 10_000]).repeat(60)].concat());
+    let consume = basic::Consume { queue: short("q"), ..Default::default() };
+    let script = [method(1, basic(basic::AMQPMethod::Consume(consume))), declare(1, "other")].concat();
+    let answers = names(&client.say(&mut broker, &script));
+    assert_eq!(answers.iter().filter(|name| **name == (60, 60)).count(), 60, "more than the outbox holds at once");
 }
 
 #[test]

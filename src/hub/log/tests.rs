@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::cursor::Epoch;
-use crate::model::publication::{Attributes, SourceId};
+use crate::model::publication::{Attributes, RawFrames, SourceId};
 
 const PATTERNS: [&str; 10] = ["#", "*.*", "a.*", "a.#", "*.b", "a.b", "a", "b", "*", "#.b"];
 const TOPICS: [&str; 6] = ["a.b", "a", "b", "a.c", "c.b", "a.b.c"];
@@ -110,7 +110,7 @@ struct World {
 }
 
 fn info() -> Arc<SourceInfo> {
-    Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(7) })
+    Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(7), raw_frames: RawFrames::Auto })
 }
 
 fn bounds(remembered_max: usize) -> Bounds {
