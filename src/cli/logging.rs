@@ -9,15 +9,21 @@ use crate::config::{LogFormat, Logging};
 
 /// Starts logging for the whole process.
 pub(super) fn start(logging: &Logging) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&logging.filter).map_err(|error| Failure::Failed(error.to_string()))?;
+    let filter = EnvFilter::try_new(directives(&logging.filter)).map_err(|error| Failure::Failed(error.to_string()))?;
     let terminal = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if is_human(logging.format, terminal) {
         lines.with_ansi(terminal).with_target(false).try_init()
     } else {
-        lines.json().flatten_event(true).with_current_span(false).try_init()
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     };
     started.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// The filter with the AMQP library silenced: it calls every lost connection an error several times over, where we have
+/// one clear line. Whoever names it hears it.
+fn directives(filter: &str) -> String {
+    if filter.contains("lapin") { filter.to_owned() } else { format!("lapin=off,{filter}") }
 }
 
 /// Whether lines are for people.
@@ -32,6 +38,12 @@ fn is_human(format: LogFormat, terminal: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_amqp_library_speaks_only_when_it_is_named() {
+        assert_eq!(directives("debug"), "lapin=off,debug");
+        assert_eq!(directives("info,lapin=debug"), "info,lapin=debug");
+    }
 
     #[test]
     fn lines_are_for_people_on_a_terminal_unless_said_otherwise() {
