@@ -329,8 +329,8 @@ export class Client {
   #openedAt = 0;
   #heardAt = 0;
   #nextId = 1;
-  /** The id of the `connect` whose `welcome` opens the line; null when the first `welcome` does. */
-  #connectId = /** @type {number | null} */ (null);
+  /** The id of the `connect` whose `welcome` opens the line. */
+  #connectId = 0;
   #token = /** @type {string | undefined} */ (undefined);
   #goodbyeMs = /** @type {number | null} */ (null);
   /** Whether the present wait may be cut short: only when nobody asked us to wait. */
@@ -473,10 +473,9 @@ export class Client {
       });
     }
     this.#socket = socket;
-    this.#timer(WELCOME_MS, () => this.#drop("no welcome in time"));
+    this.#timer(WELCOME_MS, () => this.#drop(1006, "no welcome in time"));
     socket.onopen = () => {
-      this.#connectId = this.#token === undefined ? null : this.#nextId++;
-      if (this.#connectId === null) return;
+      this.#connectId = this.#nextId++;
       this.#send({ op: "connect", id: this.#connectId, token: this.#token, client: this.#options.client });
     };
     socket.onmessage = (/** @type {{data: any}} */ { data }) => this.#receive(data);
@@ -487,8 +486,8 @@ export class Client {
 
   /** @param {any} welcome */
   #welcomed(welcome) {
+    if (this.state === "open" || welcome.id !== this.#connectId) return;
     this.welcome = welcome;
-    if (this.state === "open" || (this.#connectId !== null && welcome.id !== this.#connectId)) return;
     this.#openedAt = this.#clock.now();
     this.#watch();
     this.#become("open");
@@ -498,17 +497,20 @@ export class Client {
   }
 
   /**
-   * Looks twice a heartbeat whether the line is still heard. A look that comes much too late tells of a page that
-   * slept, not of a dead line: frames may wait behind it, so the server is asked first.
+   * Looks twice a heartbeat whether the line is still heard, and asks once before it gives it up: where nothing is
+   * subscribed the server has no position to send. A look that comes much too late tells of a page that slept, not of
+   * a dead line: frames may wait behind it.
    */
   #watch() {
     const heartbeat = this.welcome?.heartbeat_ms ?? 25_000;
     const due = this.#clock.now() + heartbeat / 2;
     this.#timer(heartbeat / 2, () => {
       const now = this.#clock.now();
-      if (now - this.#heardAt < 2 * heartbeat) return this.#watch();
-      if (now - due > heartbeat / 2) return this.#probe();
-      this.#drop("no sign of life for two heartbeats");
+      const silence = now - this.#heardAt;
+      if (silence >= 2 * heartbeat && now - due > heartbeat / 2) return this.#probe();
+      if (silence >= 2 * heartbeat) return this.#drop(1006, "no sign of life for two heartbeats");
+      if (silence >= 1.25 * heartbeat) this.ping().catch(() => {});
+      this.#watch();
     });
   }
 
@@ -516,7 +518,7 @@ export class Client {
   #probe() {
     const asked = this.#clock.now();
     this.ping().catch(() => {});
-    this.#timer(PROBE_MS, () => (this.#heardAt > asked ? this.#watch() : this.#drop("no answer after a pause")));
+    this.#timer(PROBE_MS, () => (this.#heardAt > asked ? this.#watch() : this.#drop(1006, "no answer after a pause")));
   }
 
   /** The page came to the front or online again: look now instead of whenever its timers run. */
@@ -529,12 +531,15 @@ export class Client {
     }
   }
 
-  /** Gives up a line that may be dead; its own close event may never come. @param {string} reason */
-  #drop(reason) {
+  /**
+   * Gives up a line by ourselves, as if it had been closed with this code; its own close event may never come.
+   * @param {number} code @param {string} reason
+   */
+  #drop(code, reason) {
     const socket = this.#socket;
-    this.#lost(1006, reason);
+    this.#lost(code, reason);
     try {
-      socket.close(4408, reason);
+      socket.close(code === 1006 ? 4408 : 1000);
     } catch {
       // It was not even open.
     }
@@ -765,6 +770,9 @@ export class Client {
 
   /** @param {any} frame */
   #failed(frame) {
+    if (frame.id === this.#connectId) {
+      return this.#drop(frame.code === "unauthenticated" ? 4401 : 4403, frame.message);
+    }
     const subscription = this.#byId(frame.id);
     if (subscription) return this.#subscribeFailed(subscription, frame);
     // With an id of ours it is about something that was let go meanwhile, such as a subscribe that was taken back.

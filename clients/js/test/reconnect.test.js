@@ -94,7 +94,7 @@ test("the token goes with connect, and only its own welcome opens the line", asy
   const [hello] = line.socket.of("connect");
   assert.deepEqual(hello, { op: "connect", id: hello.id, token: "secret", client: "page/1" });
   line.socket.says(WELCOME);
-  assert.equal(line.client.state, "connecting", "that welcome was for a stranger");
+  assert.equal(line.client.state, "connecting", "that welcome was not the answer");
   line.socket.says({ ...WELCOME, id: hello.id, user: "anna" });
   assert.equal(line.client.state, "open");
   assert.equal(line.client.welcome.user, "anna");
@@ -155,6 +155,31 @@ test("silence for two heartbeats is a lost line, whose close event is not waited
   await rejected;
   await line.clock.advance(250);
   assert.equal(line.sockets.length, 2);
+});
+
+test("a line with nothing subscribed is asked, and stays when it answers", async () => {
+  const line = await openLine();
+  for (let looks = 0; looks < 40; looks++) {
+    await line.clock.advance(12_500);
+    for (const { id } of line.socket.of("ping")) line.socket.says({ op: "pong", id });
+  }
+  assert.equal(line.client.state, "open");
+  assert.ok(line.socket.of("ping").length <= 14, "once in a silence of one and a half heartbeats");
+});
+
+test("a connect that is refused ends as the close code would", async () => {
+  const unauthenticated = await fakeLine({ token: "old" });
+  unauthenticated.socket.onopen();
+  const [{ id }] = unauthenticated.socket.of("connect");
+  unauthenticated.socket.says({ op: "error", id, code: "unauthenticated", message: "expired" });
+  assert.deepEqual(unauthenticated.of("close"), [{ code: 4401, reason: "expired", reconnect_in_ms: null }]);
+  assert.equal(unauthenticated.socket.closedWith, 1000);
+
+  const forbidden = await fakeLine({ token: () => "another" });
+  forbidden.socket.onopen();
+  const [hello] = forbidden.socket.of("connect");
+  forbidden.socket.says({ op: "error", id: hello.id, code: "forbidden", message: "not for you" });
+  assert.deepEqual(forbidden.of("close"), [{ code: 4403, reason: "not for you", reconnect_in_ms: null }]);
 });
 
 test("a position is a sign of life", async () => {

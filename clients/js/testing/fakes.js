@@ -115,7 +115,7 @@ export async function fakeLine(options = {}) {
 /** Completes the opening of the newest socket. */
 export async function welcomed(line, welcome = WELCOME) {
   line.socket.onopen?.();
-  line.socket.says(welcome);
+  line.socket.says({ ...welcome, id: line.socket.of("connect").at(-1).id });
   await settled();
   return line.socket;
 }
