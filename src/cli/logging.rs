@@ -9,21 +9,24 @@ use crate::config::{LogFormat, Logging};
 
 /// Starts logging for the whole process.
 pub(super) fn start(logging: &Logging) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(directives(&logging.filter)).map_err(|error| Failure::Failed(error.to_string()))?;
+    let filter = EnvFilter::try_new(quiet(&logging.filter)).map_err(|error| Failure::Failed(error.to_string()))?;
     let terminal = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if is_human(logging.format, terminal) {
         lines.with_ansi(terminal).with_target(false).try_init()
     } else {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        lines.json().flatten_event(true).with_current_span(false).try_init()
     };
     started.map_err(|error| Failure::Failed(error.to_string()))
 }
 
-/// The filter with the AMQP library silenced: it calls every lost connection an error several times over, where we have
-/// one clear line. Whoever names it hears it.
-fn directives(filter: &str) -> String {
-    if filter.contains("lapin") { filter.to_owned() } else { format!("lapin=off,{filter}") }
+/// The AMQP library's own lines say again, and less clearly, what the sources say: they come only when asked for by name.
+fn quiet(filter: &str) -> String {
+    match filter {
+        asked if asked.contains("lapin") => asked.to_owned(),
+        "" => "info,lapin=off".to_owned(),
+        other => format!("{other},lapin=off"),
+    }
 }
 
 /// Whether lines are for people.
@@ -40,9 +43,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_amqp_library_speaks_only_when_it_is_named() {
-        assert_eq!(directives("debug"), "lapin=off,debug");
-        assert_eq!(directives("info,lapin=debug"), "info,lapin=debug");
+    fn the_library_speaks_when_it_is_named() {
+        assert_eq!(quiet(""), "info,lapin=off");
+        assert_eq!(quiet("debug"), "debug,lapin=off");
+        assert_eq!(quiet("info,lapin=trace"), "info,lapin=trace");
     }
 
     #[test]

@@ -222,6 +222,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::config::RawFrames;
     use crate::hub::interest::{BindingKind, Standing};
     use crate::model::cursor::{Cursor, Epoch};
     use crate::model::publication::{Attributes, RawFrames};
