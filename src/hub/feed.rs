@@ -222,7 +222,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::RawFrames;
     use crate::hub::interest::{BindingKind, Standing};
     use crate::model::cursor::{Cursor, Epoch};
     use crate::model::publication::{Attributes, RawFrames};
