@@ -38,7 +38,14 @@ pub(super) struct Target {
     pub(super) url: String,
     /// Token to show, where one is asked for
     #[arg(long, value_name = "TOKEN", env = "PASSERELLE_TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
+    token: Option<String>,
+}
+
+impl Target {
+    /// The token to show, if there is one: an empty variable, as compose files make them, is as good as none.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|token| !token.is_empty())
+    }
 }
 
 /// Why a conversation ended before its end.
@@ -119,7 +126,7 @@ impl Socket {
         }
         let mut request = target.url.as_str().into_client_request().map_err(|error| wrong(&error.to_string()))?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-        if let Some(token) = &target.token {
+        if let Some(token) = target.token() {
             request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
         }
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect_async(request)).await;

@@ -54,7 +54,7 @@ impl EventStream {
     /// Asks for these patterns, after `last_id` if there is one.
     pub(super) async fn connect(target: &Target, patterns: &[String], last_id: Option<&str>) -> Result<Self, Ended> {
         let uri = address(&target.url, patterns)?;
-        let request = request(&uri, target.token.as_deref(), last_id)?;
+        let request = request(&uri, target.token(), last_id)?;
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, open(&uri, request)).await;
         let body = connected.map_err(|_| lost("no answer within 10 s"))??;
         Ok(Self { body, reader: BlockReader::default() })

@@ -13,8 +13,8 @@ use crate::config::{Configuration, Inputs, read};
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Arguments {
-    /// File of TOML to read; config/passerelle.toml shows every key
-    #[arg(long, value_name = "FILE", env = "PASSERELLE_CONFIG", hide_env_values = true)]
+    /// File of TOML to read; config/passerelle.toml shows every key [env: PASSERELLE_CONFIG]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// RabbitMQ's address, such as amqp://guest:guest@localhost:5672/%2f
     #[arg(long, value_name = "URL", conflicts_with = "embedded")]
@@ -57,8 +57,9 @@ impl Arguments {
 
     /// The configuration, if it has no mistakes; else they are printed, and what may not be meant before them.
     pub(super) fn read(&self) -> Result<Configuration, Failure> {
-        // An empty PASSERELLE_CONFIG, as compose files make them, is as good as none.
-        let file = self.config.clone().filter(|file| !file.as_os_str().is_empty());
+        // An empty variable, as compose files make them, is as good as none; clap would refuse it.
+        let named = || std::env::var_os("PASSERELLE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+        let file = self.config.clone().or_else(named);
         read(&Inputs::of_process(file, self.flags())).map_err(|refused| {
             print_warnings(&refused.warnings);
             for mistake in &refused.mistakes {
