@@ -1,3 +1,5 @@
+//! Deliveries as strangers make them, against what they must become.
+
 use lapin::types::{ByteArray, DecimalValue, FieldArray};
 use proptest::prelude::*;
 
