@@ -44,6 +44,9 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
         findings.extend(looked.err().map(|trouble| finding(&key, trouble)));
     }
     for (exchange, key) in outbound::exchanges(settings) {
+        if is_declared_by_a_source(settings, &exchange) {
+            continue;
+        }
         if let Err(error) = passive_exchange(&live, &exchange).await {
             let vhost = &live.peer.vhost;
             let message = match words::refusal(&error) {
@@ -61,6 +64,13 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
 
 fn finding(key: &str, trouble: Trouble) -> Finding {
     Finding { key: key.to_owned(), message: trouble.0 }
+}
+
+fn is_declared_by_a_source(settings: &Settings, exchange: &str) -> bool {
+    settings.sources.iter().any(|source| match &source.input {
+        Input::Exchange(input) => input.declare && input.exchange == exchange,
+        Input::Queue(_) => false,
+    })
 }
 
 /// Asks for an exchange; the default one is always there.

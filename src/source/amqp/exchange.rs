@@ -146,6 +146,8 @@ impl Source for ExchangeSource {
 
     fn lost(&mut self) {
         self.feed.link_down();
+        self.context.metrics.bindings(self.feed.info().id, 0);
+        self.context.metrics.source_unsettled(self.feed.info().id, 0);
     }
 }
 

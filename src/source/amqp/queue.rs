@@ -125,5 +125,6 @@ impl Source for QueueSource {
 
     fn lost(&mut self) {
         self.feed.link_down();
+        self.context.metrics.source_unsettled(self.feed.info().id, 0);
     }
 }

@@ -1,3 +1,5 @@
+//! What may go up and what may not, and that it comes back as it went.
+
 use proptest::prelude::*;
 
 use super::*;
