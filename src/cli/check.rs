@@ -4,28 +4,52 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::{Failure, inputs};
+use super::{Failure, block_on, inputs};
+use crate::config::raw::Mistake;
 use crate::config::{Input, Settings};
+use crate::source::amqp::{self, Finding};
 
 /// Name every mistake in the configuration, with file, line and key
 #[derive(Debug, Args)]
 #[group(skip)]
 #[command(after_help = "\
-Exits 1 if there is any mistake. Warnings alone exit 0.
+Exits 1 if there is any mistake, or with --connect anything missing or dangerous at the broker. Warnings alone
+exit 0.
 
 Examples:
   passerelle check --config passerelle.toml
+  passerelle check --config passerelle.toml --connect
   PASSERELLE_AMQP__URL=amqp://rabbitmq passerelle check")]
 pub(super) struct Arguments {
     #[command(flatten)]
     inputs: inputs::Arguments,
+    /// Also connect to RabbitMQ, and name what is missing or dangerous there; changes nothing
+    #[arg(long)]
+    connect: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let configuration = arguments.inputs.read()?;
     inputs::print_warnings(&configuration.warnings);
-    writeln!(io::stdout(), "no mistakes: {}", summary(&configuration.settings))?;
-    Ok(())
+    let found = if arguments.connect { connect(&configuration.settings)? } else { Vec::new() };
+    if found.is_empty() {
+        writeln!(io::stdout(), "no mistakes: {}", summary(&configuration.settings))?;
+        return Ok(());
+    }
+    for Finding { key, message } in found {
+        let origin = configuration.raw.origin(&key);
+        writeln!(io::stderr(), "{}", Mistake { origin, path: key, sentence: message })?;
+    }
+    Err(Failure::Reported)
+}
+
+/// What is missing or dangerous at the broker.
+fn connect(settings: &Settings) -> Result<Vec<Finding>, Failure> {
+    if settings.embedded.is_some() {
+        let sentence = "--connect has nothing to connect to: the embedded broker runs only while passerelle serves";
+        return Err(Failure::Usage(sentence.into()));
+    }
+    block_on(async { Ok(amqp::check(settings).await) })
 }
 
 /// What the configuration amounts to, in one line.

@@ -14,7 +14,7 @@ use crate::config::{Configuration, Inputs, read};
 #[group(skip)]
 pub(super) struct Arguments {
     /// File of TOML to read; config/passerelle.toml shows every key
-    #[arg(long, value_name = "FILE", env = "PASSERELLE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "PASSERELLE_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// RabbitMQ's address, such as amqp://guest:guest@localhost:5672/%2f
     #[arg(long, value_name = "URL", conflicts_with = "embedded")]
@@ -57,7 +57,9 @@ impl Arguments {
 
     /// The configuration, if it has no mistakes; else they are printed, and what may not be meant before them.
     pub(super) fn read(&self) -> Result<Configuration, Failure> {
-        read(&Inputs::of_process(self.config.clone(), self.flags())).map_err(|refused| {
+        // An empty PASSERELLE_CONFIG, as compose files make them, is as good as none.
+        let file = self.config.clone().filter(|file| !file.as_os_str().is_empty());
+        read(&Inputs::of_process(file, self.flags())).map_err(|refused| {
             print_warnings(&refused.warnings);
             for mistake in &refused.mistakes {
                 let _ = writeln!(io::stderr(), "{mistake}");

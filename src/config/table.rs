@@ -551,7 +551,7 @@ const LOGGING: &[Key] = &[
         Kind::Text,
         "\"info\"",
         "What is logged: a level (error, warn, info, debug, trace), and levels of single parts behind commas, as in \
-         \"info,passerelle::source=debug\".",
+         \"info,passerelle::source=debug\". The AMQP library, lapin, is heard only when it is named.",
     )
     .flag("--log"),
     Key::new(

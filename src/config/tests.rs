@@ -300,6 +300,13 @@ fn what_works_but_may_not_be_meant_is_a_warning() {
     );
     assert!(warnings("[server]\nlisten = \"0.0.0.0:80\"\n")[0].contains("set auth.anonymous = true"));
     assert!(warnings("[server]\nlisten = \"0.0.0.0:80\"\n[auth]\nanonymous = true\n").is_empty());
+    assert_eq!(
+        Case::file("[amqp]\nurl = \"amqp://u:secret@h/%2f?heartbeat=5\"\n").warnings(),
+        [
+            "passerelle.toml:2: amqp.url: amqp://u:***@h/%2f?heartbeat=5 sets heartbeat, which the keys of [amqp] decide here: \
+          leave it out"
+        ]
+    );
     assert!(Case::file("[amqp]\nurl = \"amqp://u:secret@h/\"\n").warnings()[0].contains("the default vhost is /%2f"));
 }
 
@@ -394,4 +401,18 @@ fn the_effective_configuration_names_origins_and_can_be_read_again() {
         embedded.contains("url = \"amqp://guest:***@127.0.0.1:5672/%2f\"")
             && embedded.contains("# nothing is configured")
     );
+}
+
+#[test]
+fn every_configuration_that_we_ship_has_no_mistakes() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    for name in ["config/compose.toml", "config/passerelle.toml"] {
+        let inputs = Inputs {
+            file: Some(root.join(name)),
+            flags: vec![("--amqp", "amqp://user:password@rabbitmq:5672/%2f".into())],
+            ..Inputs::default()
+        };
+        let configuration = read(&inputs).unwrap_or_else(|refused| panic!("{name}: {:#?}", refused.mistakes));
+        assert!(configuration.warnings.is_empty(), "{name}: {:?}", configuration.warnings);
+    }
 }

@@ -224,14 +224,19 @@ mod tests {
     use super::*;
     use crate::hub::interest::{BindingKind, Standing};
     use crate::model::cursor::{Cursor, Epoch};
-    use crate::model::publication::Attributes;
+    use crate::model::publication::{Attributes, RawFrames};
     use crate::model::topic::Topic;
 
     const ON_DEMAND: BindingMode =
         BindingMode::OnDemand { kind: BindingKind::Topic, linger: std::time::Duration::from_secs(1), bindings_max: 9 };
 
     fn source(bindings: BindingMode) -> (Feed, Arc<SourceState>, Arc<Notify>) {
-        let info = Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(3) });
+        let info = Arc::new(SourceInfo {
+            id: SourceId(0),
+            name: "events".into(),
+            epoch: Epoch(3),
+            raw_frames: RawFrames::Auto,
+        });
         let state = SourceState::new(info, LogBounds::default(), bindings);
         let doorbell = Arc::new(Notify::new());
         state.add_doorbell(doorbell.clone());
@@ -306,7 +311,8 @@ mod tests {
         assert_eq!(gaps(&state, "a", before), [GapReason::Outage]);
         feed.unbound(&pattern("a"));
         feed.append(vec![draft("b")], 0);
-        assert_eq!(gaps(&state, "a", state.log().end() - 1), [GapReason::Unbound]);
+        let last = state.log().end();
+        assert_eq!(gaps(&state, "a", last - 1), [GapReason::Unbound]);
     }
 
     /// A queue keeps its messages while the link is away; an exchange with fixed bindings has its hole.

@@ -1,6 +1,33 @@
-//! One pattern made ready to be matched against many topics, with no allocation for each.
+//! Matching without a trie: one pattern made ready for many topics, with no allocation for each, or one topic once.
 
 use crate::model::topic::{Pattern, Topic, is_wildcard};
+
+/// Whether a topic matches, for who asks once: most topics differ before the first wildcard, and are told by that alone.
+pub(super) fn matches_once(pattern: &Pattern, topic: &Topic) -> bool {
+    let mut names = topic.words();
+    for word in pattern.words() {
+        if is_wildcard(word) {
+            return pattern.matches(topic);
+        }
+        if names.next() != Some(word) {
+            return false;
+        }
+    }
+    names.next().is_none()
+}
+
+/// The words of a topic that a pattern matches, and that hardly any pattern matches which does not include it: its
+/// wildcards became words that no pattern names.
+pub(super) fn example(pattern: &Pattern) -> impl Iterator<Item = &str> {
+    pattern.words().flat_map(|word| match word {
+        "#" => std::iter::repeat_n(UNNAMED, 2),
+        "*" => std::iter::repeat_n(UNNAMED, 1),
+        name => std::iter::repeat_n(name, 1),
+    })
+}
+
+/// A word that no pattern holds, because patterns hold no NUL.
+const UNNAMED: &str = "\0";
 
 /// The most words of a pattern that are matched with one bit each; longer ones, which nobody writes, go the naive way.
 const BITS: usize = 63;
@@ -53,10 +80,22 @@ impl<'a> Matcher<'a> {
 
     /// Whether the topic matches.
     pub(super) fn matches(&self, topic: &Topic) -> bool {
-        let Some(words) = &self.words else { return self.pattern.matches(topic) };
+        match &self.words {
+            Some(words) => self.consumes(words, topic.words()),
+            None => self.pattern.matches(topic),
+        }
+    }
+
+    /// Whether it could include another pattern: if it does, it matches that one's [`example`]. A quick look before
+    /// [`Pattern::includes`], which decides.
+    pub(super) fn may_include(&self, inner: &Pattern) -> bool {
+        self.words.as_ref().is_none_or(|words| self.consumes(words, example(inner)))
+    }
+
+    fn consumes<'b>(&self, words: &[&str], names: impl Iterator<Item = &'b str>) -> bool {
         // Bit `i`: the first `i` words of the pattern can consume the topic's words so far.
         let mut reached = self.skip_hashes(1);
-        for name in topic.words() {
+        for name in names {
             let mut consumed = reached & self.stars;
             let mut literals = reached & !self.stars & !self.hashes;
             while literals != 0 {
@@ -98,8 +137,17 @@ mod tests {
             let (pattern, topic) = (Pattern::parse(&pattern).unwrap(), Topic::parse(&topic).unwrap());
             let matcher = Matcher::new(&pattern);
             prop_assert_eq!(matcher.matches(&topic), pattern.matches(&topic));
+            prop_assert_eq!(matches_once(&pattern, &topic), pattern.matches(&topic));
             prop_assert!(!pattern.matches(&topic) || topic.as_str().starts_with(matcher.prefix()));
             prop_assert!(!pattern.matches(&topic) || topic.as_str().ends_with(matcher.suffix()));
+        }
+
+        #[test]
+        fn whatever_is_included_may_be_included(
+            outer in text(&["a", "b", "*", "#"], 6), inner in text(&["a", "b", "*", "#"], 6)
+        ) {
+            let (outer, inner) = (Pattern::parse(&outer).unwrap(), Pattern::parse(&inner).unwrap());
+            prop_assert!(!outer.includes(&inner) || Matcher::new(&outer).may_include(&inner));
         }
 
         #[test]

@@ -9,14 +9,12 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
+use crate::hub::matcher::example;
 use crate::model::topic::Pattern;
 
 /// Where there is no node, or no value.
 const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
-
-/// A word that no pattern holds, because patterns hold no NUL.
-const UNNAMED: &str = "\0";
 
 /// Maps patterns to numbers below `u32::MAX`.
 #[derive(Debug)]
@@ -127,15 +125,10 @@ impl Trie {
 
     /// Appends the numbers of all patterns that could include this one: every one that does, and few others.
     ///
-    /// What includes a pattern matches each topic that the pattern matches; this asks with one of them, in which
-    /// wildcards became words that no pattern names. Exact when the pattern is literal.
+    /// What includes a pattern matches each topic that the pattern matches; this asks with an [`example`] of them. Exact
+    /// when the pattern is literal.
     pub(super) fn may_include(&self, pattern: &Pattern, search: &mut Search, found: &mut Vec<u32>) {
-        let topic = pattern.words().flat_map(|word| match word {
-            "#" => std::iter::repeat_n(UNNAMED, 2),
-            "*" => std::iter::repeat_n(UNNAMED, 1),
-            name => std::iter::repeat_n(name, 1),
-        });
-        self.matching(topic, search, found);
+        self.matching(example(pattern), search, found);
     }
 
     /// Adds the children of a node that consume this word.

@@ -163,7 +163,8 @@ impl Rabbit {
 
     /// Asks `rabbitmqctl`, and answers what it wrote.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output = self.command("rabbitmqctl").args(["-q", "-n", NODE]).args(arguments).output().expect("rabbitmqctl");
+        let output =
+            self.command("rabbitmqctl").args(["-q", "-n", NODE]).args(arguments).output().expect("rabbitmqctl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
         text

@@ -16,6 +16,9 @@ const EXAMPLE: &str = "amqp://user:password@host:5672/%2f";
 /// What may follow the question mark of an address.
 const PARAMETERS: &[&str] = &["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
 
+/// Those of them that have no effect, because keys or limits of ours stand in their place.
+const OWN_KEYS: &[&str] = &["heartbeat", "connection_timeout", "frame_max"];
+
 /// Bytes of `amqp.queue_prefix` and `amqp.node`: with the source's name and our own parts they must fit an AMQP name.
 const PART_BYTES_MAX: usize = 64;
 
@@ -98,7 +101,13 @@ impl Settler<'_> {
             self.mistake("amqp.url", format!("is empty: write such as \"{EXAMPLE}\""));
         }
         for url in &urls {
-            if after_authority(url) == "/" {
+            for name in parameters(url).filter(|name| OWN_KEYS.contains(name)) {
+                self.warning(
+                    "amqp.url",
+                    format!("{} sets {name}, which the keys of [amqp] decide here: leave it out", mask(url)),
+                );
+            }
+            if after_authority(url).split('?').next() == Some("/") {
                 self.warning(
                     "amqp.url",
                     format!("{} names the vhost with the empty name: the default vhost is /%2f", mask(url)),
@@ -165,6 +174,12 @@ fn after_authority(url: &str) -> &str {
     rest.get(authority(url).len()..).unwrap_or_default()
 }
 
+/// The names of what follows the question mark.
+fn parameters(url: &str) -> impl Iterator<Item = &str> {
+    let query = after_authority(url).split_once('?').map(|(_, query)| query.split('&'));
+    query.into_iter().flatten().map(|pair| pair.split('=').next().unwrap_or_default())
+}
+
 /// Whether an address can be used, in words that never hold its password.
 fn check(url: &str) -> Result<(), String> {
     let shown = mask(url);
@@ -179,16 +194,8 @@ fn check(url: &str) -> Result<(), String> {
     if host.is_empty() || host.starts_with(':') {
         return Err(format!("has {shown:?}, which names no host: write such as \"{EXAMPLE}\""));
     }
-    if host.starts_with('[') {
-        // The AMQP library takes the host from a part of the address that is absent for IPv6 and would connect to localhost.
-        return Err(format!(
-            "has {shown:?}: an IPv6 address cannot be used here, write a host name that stands for it"
-        ));
-    }
-    if let Some((_, query)) = after_authority(url).split_once('?') {
-        for name in query.split('&').map(|pair| pair.split('=').next().unwrap_or_default()) {
-            parameter(name, &shown)?;
-        }
+    for name in parameters(url) {
+        parameter(name, &shown)?;
     }
     url.parse::<AMQPUri>().map(drop).map_err(|error| {
         format!("has {shown:?}: {error}; characters such as / @ : # in user or password are written %2F %40 %3A %23")
@@ -234,7 +241,6 @@ mod tests {
             ("host:5672", "no AMQP address"),
             ("amqp://", "names no host"),
             ("amqp://u:p@:5672", "names no host"),
-            ("amqp://u:p@[::1]:5672", "IPv6"),
             ("amqp://u:p@host:99999", "invalid port number"),
             ("amqp://u:secret/x@host", "%2F"),
             ("amqp://host?heartbeet=5", "did you mean heartbeat?"),
@@ -244,7 +250,12 @@ mod tests {
             let sentence = check(url).unwrap_err();
             assert!(sentence.contains(hint), "{url}: {sentence}");
         }
-        for url in ["amqp://host", "amqps://u:p%2Fx@host:5671/vhost?heartbeat=5&frame_max=4096", "amqp://10.0.0.1"] {
+        for url in [
+            "amqp://host",
+            "amqps://u:p%2Fx@host:5671/vhost?heartbeat=5&frame_max=4096",
+            "amqp://10.0.0.1",
+            "amqp://[::1]:5672",
+        ] {
             assert_eq!(check(url), Ok(()));
         }
     }

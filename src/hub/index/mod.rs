@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use crate::hub::index::cache::Cache;
 use crate::hub::index::subscribers::Subscribers;
+use crate::hub::matcher::matches_once;
 use crate::hub::trie::{Search, Trie};
 use crate::model::topic::{Pattern, Topic};
 
@@ -204,7 +205,7 @@ impl Index {
             let since = additions.iter().rev().take_while(|(born, _)| *born > seen);
             ids.extend(since.filter_map(|(born, id)| {
                 let slot = &patterns[id.0 as usize];
-                let stands = slot.born == *born && slot.pattern.as_ref().is_some_and(|new| new.matches(topic));
+                let stands = slot.born == *born && slot.pattern.as_ref().is_some_and(|new| matches_once(new, topic));
                 stands.then_some(*id)
             }));
         })

@@ -14,6 +14,10 @@ const SEARCHED_MAX: usize = 32;
 pub(super) struct Subscribers {
     list: Vec<SubscriberId>,
     /// Where in the list each stands, while there are more than [`SEARCHED_MAX`].
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly every pattern has few subscribers, and a million of them are held"
+    )]
     places: Option<Box<HashMap<SubscriberId, u32, RandomState>>>,
 }
 

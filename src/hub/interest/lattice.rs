@@ -62,7 +62,9 @@ impl Lattice {
         }
         let matcher = Matcher::new(pattern);
         let (prefix, suffix) = (matcher.prefix(), matcher.suffix());
-        let includes = |key: &usize| self.patterns.get(*key).is_some_and(|inner| pattern.includes(inner));
+        let includes = |key: &usize| {
+            self.patterns.get(*key).is_some_and(|inner| matcher.may_include(inner) && pattern.includes(inner))
+        };
         if prefix.len() >= suffix.len() {
             let alike = beginning(&self.in_order, prefix);
             return alike

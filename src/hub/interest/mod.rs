@@ -98,7 +98,7 @@ struct State {
 
 #[derive(Debug)]
 enum Bindings {
-    OnDemand(Planner),
+    OnDemand(Box<Planner>),
     Fixed(Fixed),
 }
 
@@ -126,7 +126,10 @@ impl Interest {
                     "source '{source}' has all the {bindings_max} bindings that clients may make: \
                      subscribe to fewer or wider patterns, or raise source.{source}.bindings_max"
                 );
-                (kind, Bindings::OnDemand(Planner::new(Limits { linger, bindings_max, too_many })))
+                {
+                    let planner = Planner::new(Limits { linger, bindings_max, too_many });
+                    (kind, Bindings::OnDemand(Box::new(planner)))
+                }
             }
             BindingMode::Fixed(patterns) => (BindingKind::Topic, Bindings::Fixed(Fixed::new(patterns))),
         };

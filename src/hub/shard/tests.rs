@@ -20,12 +20,19 @@ const TOPICS: [&str; 4] = ["x", "x.y", "y", "x.y.z"];
 const PATTERNS: [&str; 6] = ["#", "x", "x.#", "*.y", "y", "none"];
 const SMALL: ReadBounds = ReadBounds { messages_max: 3, bytes_max: 1 << 20 };
 
-/// Writes a message as its source and offset.
+/// The position that a source's only binding took before the first message.
+const BINDING: u64 = 1;
+
+/// Writes a message as its source and number, the first being 1.
 struct Names;
+
+fn name(publication: &Publication) -> String {
+    format!("{}{}", publication.source.name, publication.offset - BINDING)
+}
 
 impl Encode for Names {
     fn encode(&mut self, _: Encoding, publication: &Publication) -> Bytes {
-        format!("{}{} ", publication.source.name, publication.offset).into()
+        format!("{} ", name(publication)).into()
     }
 }
 
@@ -69,9 +76,12 @@ impl Bench {
         Self { hub, shard, seen: BTreeMap::new(), notices: Vec::new(), caught_up: Vec::new(), next: 0 }
     }
 
+    /// A subscription that goes on after so many messages of each source.
     fn request(&mut self, pattern: &str, after: &[u64]) -> SubscribeRequest {
         self.next += 1;
-        let cursor = |(name, offset): (&&str, &u64)| ((*name).to_owned(), Cursor { epoch: Epoch(1), offset: *offset });
+        let cursor = |(name, messages): (&&str, &u64)| {
+            ((*name).to_owned(), Cursor { epoch: Epoch(1), offset: *messages + BINDING })
+        };
         SubscribeRequest {
             id: SubscriptionId(self.next),
             pattern: Pattern::parse(pattern).unwrap(),
@@ -112,7 +122,7 @@ impl Bench {
         self.caught_up.extend(replay.caught_up);
         let seen = self.seen.entry(subscriber).or_default();
         let tell = |(publication, position): (Arc<Publication>, JointCursor)| {
-            seen.push(format!("{}{}", publication.source.name, publication.offset));
+            seen.push(name(&publication));
             position
         };
         replay.messages.into_iter().map(tell).collect()
@@ -165,7 +175,7 @@ proptest! {
                     if owed.contains_key(&(subscriber, pattern)) {
                         continue;
                     }
-                    let positions: Vec<u64> = bench.shard.positions().iter().map(|(_, position)| *position).collect();
+                    let positions: Vec<u64> = bench.shard.positions().iter().map(|(_, position)| *position - BINDING).collect();
                     let known = after.map(|(a, b)| vec![a.min(log[0].len() as u64), b.min(log[1].len() as u64)]);
                     let activated = bench.subscribe(who[subscriber], PATTERNS[pattern], known.as_deref().unwrap_or_default());
                     prop_assert_eq!(activated.len(), 1);
@@ -216,7 +226,7 @@ proptest! {
         let (seen, positions) = everything(&mut bench, &[0, 0]);
         prop_assert_eq!(seen.len(), appends.len(), "the three patterns match every topic");
         let cut = cut.min(positions.len() - 1);
-        let after: Vec<u64> = SOURCES.iter().map(|name| positions[cut].0.iter().find(|(known, _)| known == name).unwrap().1.offset).collect();
+        let after: Vec<u64> = SOURCES.iter().map(|name| positions[cut].0.iter().find(|(known, _)| known == name).unwrap().1.offset - BINDING).collect();
         let (rest, _) = everything(&mut bench, &after);
         prop_assert_eq!(&rest, &seen[cut + 1..]);
     }

@@ -20,7 +20,7 @@ use super::wire::{FRAME_BYTES_MAX, Kit, Life, Socket, Wire};
 use super::words::{self, Peer};
 
 /// How long a proper goodbye may take. A blocked connection can never say one.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long any single question to the broker may take before the connection counts as dead.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

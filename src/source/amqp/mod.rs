@@ -42,7 +42,7 @@ mod tls;
 mod wire;
 mod words;
 
-pub use check::{Finding, check, same_messages};
+pub use check::{Finding, check};
 pub use exchange::binding_mode;
 pub use outbound::{HEADERS_BYTES_MAX, HEADERS_DEPTH_MAX};
 

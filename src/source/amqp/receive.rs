@@ -24,9 +24,6 @@ use super::words;
 /// Deliveries that are taken, appended and acknowledged together at most.
 const BATCH_MAX: usize = 250;
 
-/// How often the log may let go of what has grown old while nothing arrives.
-const EXPIRE_EVERY: Duration = Duration::from_secs(5);
-
 /// How long the broker may take to confirm that a consumer was cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -115,7 +112,6 @@ impl Receiver<'_> {
     /// # Errors
     /// When the consumer was cancelled, or channel or connection are gone; in words.
     pub(crate) async fn run(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
-        let mut expire = tokio::time::interval(EXPIRE_EVERY);
         loop {
             let mut batch = Vec::new();
             if self.drops.as_ref().is_none_or(|drops| drops.pending.is_empty()) {
@@ -131,10 +127,6 @@ impl Receiver<'_> {
                             drops.burst_bytes = drops.burst_bytes.saturating_add(drop.data.len());
                             drops.pending.push_back(drop);
                         }
-                    }
-                    _ = expire.tick() => {
-                        self.feed.expire(now());
-                        continue;
                     }
                 }
             }

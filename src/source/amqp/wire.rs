@@ -232,10 +232,8 @@ impl Reactor for Kit {
     }
 
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Wire>> + Send + 'static {
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            Ok(Wire::new(Socket::Plain(stream), Returned::default(), Life::default()))
-        }
+        let connecting = TcpStream::connect(address);
+        async move { Ok(Wire::new(Socket::Plain(connecting.await?), Returned::default(), Life::default())) }
     }
 }
 

@@ -69,6 +69,10 @@ pub(super) enum Stage {
     Open,
     /// Nothing new is written; what waits is, and the peer's closing frame is awaited.
     Closing(CloseReason),
+    /// The peer broke the protocol, so nothing that it says is understood any more: when the outbox is empty our side
+    /// is shut, and what still comes is passed over, because a socket that is dropped unread would take the closing frame
+    /// with it.
+    Shutting(CloseReason),
     /// Both sides have closed: when the outbox is empty the socket goes.
     Flushing(CloseReason),
     /// The socket is of no use any more.
@@ -182,9 +186,13 @@ impl Connection {
         }
         if self.outbox.is_empty() {
             self.started = Started::No;
-            if let Stage::Flushing(reason) = self.stage {
-                self.socket.finish();
-                self.die(reason);
+            match self.stage {
+                Stage::Flushing(reason) => {
+                    self.socket.finish();
+                    self.die(reason);
+                }
+                Stage::Shutting(_) => self.socket.finish(),
+                Stage::Open | Stage::Closing(_) | Stage::Dead(_) => {}
             }
         }
     }
@@ -207,6 +215,14 @@ impl Connection {
         self.flush();
     }
 
+    /// Our closing frame is the last word: see [`Stage::Shutting`].
+    pub(super) fn shut(&mut self) {
+        if let Stage::Closing(reason) = self.stage {
+            self.stage = Stage::Shutting(reason);
+            self.flush();
+        }
+    }
+
     /// The peer closed: its frame is answered, unless it is itself the answer to ours.
     pub(super) fn answer_close(&mut self, code: Option<u16>) {
         match self.stage {
@@ -215,7 +231,7 @@ impl Connection {
                 self.stage = Stage::Flushing(CloseReason::Normal);
             }
             Stage::Closing(reason) => self.stage = Stage::Flushing(reason),
-            Stage::Flushing(_) | Stage::Dead(_) => {}
+            Stage::Shutting(_) | Stage::Flushing(_) | Stage::Dead(_) => {}
         }
         self.flush();
     }
@@ -223,7 +239,9 @@ impl Connection {
     /// Gives the socket up. The first reason stands.
     pub(super) fn die(&mut self, reason: CloseReason) {
         self.stage = match self.stage {
-            Stage::Closing(earlier) | Stage::Flushing(earlier) | Stage::Dead(earlier) => Stage::Dead(earlier),
+            Stage::Closing(earlier) | Stage::Shutting(earlier) | Stage::Flushing(earlier) | Stage::Dead(earlier) => {
+                Stage::Dead(earlier)
+            }
             Stage::Open => Stage::Dead(reason),
         };
     }

@@ -118,6 +118,7 @@ impl Driver {
                         connection,
                         Ending { reason: fault.reason, detail: fault.detail, keep: Keep::Waiting },
                     );
+                    connection.shut();
                     break;
                 }
             }

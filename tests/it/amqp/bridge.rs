@@ -152,7 +152,8 @@ impl Client {
 
     pub(crate) async fn publish_with(&self, exchange: &str, key: &str, (payload, properties): (&str, BasicProperties)) {
         let options = BasicPublishOptions::default();
-        let sent = self.channel.basic_publish(exchange.into(), key.into(), options, payload.as_bytes(), properties).await;
+        let sent =
+            self.channel.basic_publish(exchange.into(), key.into(), options, payload.as_bytes(), properties).await;
         assert!(sent.unwrap().await.unwrap().is_ack());
     }
 

@@ -113,7 +113,7 @@ async fn a_broker_out_of_memory_refuses_publishes_and_still_delivers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_broker_is_noticed_and_publishes_time_out() {
+async fn a_frozen_broker_is_noticed_and_a_stopped_one_too() {
     let rabbit = Rabbit::start();
     let client = Client::connect(&rabbit).await;
     client.exchange("x", ExchangeKind::Topic).await;
@@ -133,6 +133,15 @@ async fn a_frozen_broker_is_noticed_and_publishes_time_out() {
     rabbit.thaw();
     bridge.ready().await;
     publish_until(&bridge, "a", is_confirmed).await;
+    // And a stop by its operator, which says goodbye first.
+    rabbit.stop();
+    until("the outage is told", || !bridge.source("events").link().up).await;
+    rabbit.run();
+    let client = Client::connect(&rabbit).await;
+    bridge.ready().await;
+    let _again = bridge.claim("events", "again").await;
+    client.publish("x", "again", "again").await;
+    until("it arrives", || bridge.payloads("events").last().is_some_and(|last| last == "again")).await;
     bridge.stop().await;
 }
 
@@ -144,7 +153,10 @@ async fn every_refusal_names_the_key_to_change() {
     rabbit.ctl(&["add_user", &user, "secret-of-the-user"]);
     let mut settings = settings(rabbit, vec![exchange_source("events", "amq.topic")]);
     for (url, words) in [
-        (rabbit.url_as("guest:secret-of-the-guest", "%2f"), "refused user 'guest': correct user and password in amqp.url"),
+        (
+            rabbit.url_as("guest:secret-of-the-guest", "%2f"),
+            "refused user 'guest': correct user and password in amqp.url",
+        ),
         (rabbit.url_as("guest:guest", "nowhere"), "vhost 'nowhere' does not exist"),
         (rabbit.url_as(&format!("{user}:secret-of-the-user"), &vhost), "may not use vhost"),
         ("amqp://127.0.0.1:1".to_owned(), "nothing listens at 127.0.0.1:1: start RabbitMQ or correct amqp.url"),

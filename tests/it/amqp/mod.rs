@@ -3,6 +3,7 @@
 mod bridge;
 mod broken;
 mod calls;
+mod embedded;
 mod poison;
 mod publishes;
 mod queues;

@@ -76,7 +76,7 @@ async fn what_is_not_utf8_or_nested_too_deep_harms_nobody() {
     client.exchange(&exchange, ExchangeKind::Topic).await;
     let bridge = Bridge::start(&settings(rabbit, vec![exchange_source("events", &exchange)]));
     let _claim = bridge.claim("events", "#").await;
-    let field = [&short(b"k\xff")[..], &[b'S'], &long(b"v")].concat();
+    let field = [&short(b"k\xff")[..], b"S", &long(b"v")].concat();
     let name = exchange.clone();
     tokio::task::spawn_blocking(move || {
         let mut rude = Rude::connect(Rabbit::shared());

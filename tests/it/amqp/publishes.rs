@@ -30,7 +30,8 @@ async fn published_to(rabbit: &Rabbit) -> (Client, Settings, String) {
 }
 
 async fn connected(bridge: &Bridge) {
-    until("the publishing link is up", || bridge.metric("passerelle_amqp_link_up{link=\"publish\"}") == Some(1.0)).await;
+    until("the publishing link is up", || bridge.metric("passerelle_amqp_link_up{link=\"publish\"}") == Some(1.0))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +61,8 @@ async fn properties_and_headers_go_out_and_one_sessions_messages_stay_in_order()
     let bridge = Bridge::start(&settings);
     connected(&bridge).await;
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let consumer = client.channel.basic_consume(queue.as_str().into(), "t".into(), options, FieldTable::default()).await;
+    let consumer =
+        client.channel.basic_consume(queue.as_str().into(), "t".into(), options, FieldTable::default()).await;
     let mut consumer = consumer.unwrap();
     let mut message = outgoing("yes.a", "first");
     message.content_type = Some("text/plain".into());
@@ -73,7 +75,8 @@ async fn properties_and_headers_go_out_and_one_sessions_messages_stay_in_order()
     assert_eq!(first.properties.message_id().as_ref().unwrap().as_str(), "m1");
     assert_eq!(*first.properties.delivery_mode(), Some(2));
     assert!(first.properties.headers().as_ref().unwrap().inner().contains_key("list"));
-    let publishes: Vec<_> = (0..500).map(|number| bridge.upstream.publish(outgoing("yes.a", &number.to_string()))).collect();
+    let publishes: Vec<_> =
+        (0..500).map(|number| bridge.upstream.publish(outgoing("yes.a", &number.to_string()))).collect();
     futures_util::future::join_all(publishes).await;
     for number in 0..500 {
         assert_eq!(consumer.next().await.unwrap().unwrap().data, number.to_string().as_bytes());
@@ -86,11 +89,8 @@ async fn routes_decide_and_a_missing_exchange_harms_nobody_else() {
     let rabbit = Rabbit::shared();
     let (client, mut settings, _) = published_to(rabbit).await;
     let missing = unique("missing");
-    settings.routes = vec![Route {
-        name: "away".into(),
-        pattern: Pattern::parse("away.#").unwrap(),
-        exchange: missing.clone(),
-    }];
+    settings.routes =
+        vec![Route { name: "away".into(), pattern: Pattern::parse("away.#").unwrap(), exchange: missing.clone() }];
     let bridge = Bridge::start(&settings);
     connected(&bridge).await;
     let good = (0..500).map(|_| bridge.upstream.publish(outgoing("yes.a", "x")));
@@ -117,8 +117,7 @@ async fn an_exchange_deleted_under_way_is_refused_and_the_next_publish_goes_thro
     let (client, mut settings, _) = published_to(rabbit).await;
     let doomed = unique("doomed");
     client.exchange(&doomed, ExchangeKind::Topic).await;
-    settings.routes =
-        vec![Route { name: "d".into(), pattern: Pattern::parse("d").unwrap(), exchange: doomed.clone() }];
+    settings.routes = vec![Route { name: "d".into(), pattern: Pattern::parse("d").unwrap(), exchange: doomed.clone() }];
     let bridge = Bridge::start(&settings);
     connected(&bridge).await;
     assert_eq!(bridge.upstream.publish(outgoing("d", "x")).await, PublishOutcome::Confirmed { routed: false });
@@ -198,7 +197,11 @@ async fn a_full_queue_that_rejects_is_a_refusal() {
     client.channel.queue_declare(queue.as_str().into(), Default::default(), arguments).await.unwrap();
     let (exchange, key) = (settings.publish.exchange.as_str(), "full");
     let options = QueueBindOptions::default();
-    client.channel.queue_bind(queue.as_str().into(), exchange.into(), key.into(), options, FieldTable::default()).await.unwrap();
+    client
+        .channel
+        .queue_bind(queue.as_str().into(), exchange.into(), key.into(), options, FieldTable::default())
+        .await
+        .unwrap();
     let bridge = Bridge::start(&settings);
     connected(&bridge).await;
     let mut refused = false;

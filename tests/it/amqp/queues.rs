@@ -139,7 +139,9 @@ async fn a_missing_queue_is_named_and_waited_for() {
     let client = Client::connect(rabbit).await;
     let queue = unique("queue");
     let bridge = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
-    bridge.complains(&format!("queue '{queue}' does not exist on vhost '/': create it or set source.work.declare = true")).await;
+    bridge
+        .complains(&format!("queue '{queue}' does not exist on vhost '/': create it or set source.work.declare = true"))
+        .await;
     client.queue(&queue).await;
     bridge.ready().await;
     bridge.stop().await;

@@ -174,9 +174,11 @@ async fn fanout_headers_and_lists_are_bound_once() {
     let client = Client::connect(rabbit).await;
     let mut sources = Vec::new();
     let mut exchanges = Vec::new();
-    for (name, kind, declared) in
-        [("f", Kind::Fanout, ExchangeKind::Fanout), ("h", Kind::Headers, ExchangeKind::Headers), ("l", Kind::Topic, ExchangeKind::Topic)]
-    {
+    for (name, kind, declared) in [
+        ("f", Kind::Fanout, ExchangeKind::Fanout),
+        ("h", Kind::Headers, ExchangeKind::Headers),
+        ("l", Kind::Topic, ExchangeKind::Topic),
+    ] {
         let exchange = unique(name);
         client.exchange(&exchange, declared).await;
         let mut source = exchange_source(name, &exchange);
@@ -269,7 +271,9 @@ async fn a_deleted_queue_concerns_its_source_only() {
     let queue = listed.lines().find(|name| name.starts_with(&prefix) && !name.ends_with(".dropped"));
     // An exclusive queue can be deleted by the broker alone.
     let queue = queue.expect("the source's queue");
-    let delete = format!("{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"test\">>).");
+    let delete = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"test\">>)."
+    );
     rabbit.ctl(&["eval", &delete]);
     until("the source is back", || bridge.source("hit").link().changes == 3).await;
     let _again = bridge.claim("hit", "a").await;
