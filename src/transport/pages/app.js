@@ -132,7 +132,7 @@ function row(item) {
         : `${item.missed} ${item.missed === 1 ? "message was" : "messages were"}`;
     return element("li", "gap", `${missed} missed here (${item.reason})`);
   }
-  const topic = element("span", "topic", item.topic || "(empty topic)");
+  const topic = element("span", "topic", ...breakable(item.topic || "(empty topic)"));
   topic.style.setProperty("--hue", hue(item.topic));
   const when = element("time", "when", clock(item.timestamp_ms));
   const summary = element(
@@ -149,6 +149,9 @@ function row(item) {
   });
   return element("li", item.replay ? "" : "fresh", details);
 }
+
+/** A topic that breaks after its dots, where it has to. */
+const breakable = (topic) => topic.split(/(?<=\.)/).flatMap((word) => [word, document.createElement("wbr")]);
 
 /** What a line shows when it is opened: made only then. */
 function whole(item) {
