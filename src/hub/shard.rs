@@ -145,6 +145,8 @@ pub struct Shard {
     free: Vec<SubscriberId>,
     turn: Turn,
     next_lane: usize,
+    /// Subscriptions of all subscribers.
+    subscriptions: usize,
 }
 
 #[derive(Debug, Default)]
@@ -158,7 +160,15 @@ impl Shard {
     pub fn new(hub: &Hub) -> Self {
         let lanes: Vec<Lane> = hub.sources().iter().map(|state| Lane::new(state.clone())).collect();
         let positions = lanes.iter().map(|lane| (lane.info().clone(), lane.position())).collect();
-        Self { lanes, positions, subscribers: Vec::new(), free: Vec::new(), turn: Turn::default(), next_lane: 0 }
+        Self {
+            lanes,
+            positions,
+            subscribers: Vec::new(),
+            free: Vec::new(),
+            turn: Turn::default(),
+            next_lane: 0,
+            subscriptions: 0,
+        }
     }
 
     /// Admits a subscriber. Its id is dense and is used again after it left.
@@ -204,6 +214,7 @@ impl Shard {
         }
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(Opening { claims }) };
         subscriber.subscriptions.reserve_exact(1);
+        self.subscriptions += 1;
         subscriber.subscriptions.push(Subscription::new(request.id, pattern, request.last, parts));
         Ok(Opening { claims })
     }
@@ -252,6 +263,7 @@ impl Shard {
         let Some(position) = subscriber.subscriptions.iter().position(|known| known.id == subscription) else { return };
         let ended = subscriber.subscriptions.remove(position);
         subscriber.subscriptions.shrink_to_fit();
+        self.subscriptions -= 1;
         close(&mut self.lanes, id, &ended);
     }
 
@@ -259,6 +271,7 @@ impl Shard {
     pub fn silence(&mut self, id: SubscriberId) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         for subscription in std::mem::take(&mut subscriber.subscriptions) {
+            self.subscriptions -= 1;
             close(&mut self.lanes, id, &subscription);
         }
         self.turn.forget(id);
@@ -279,6 +292,11 @@ impl Shard {
             Some((info.name.to_string(), Cursor { epoch: info.epoch, offset: floor }))
         };
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
+    }
+
+    /// Subscriptions of all subscribers, those that wait for their bindings included.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions
     }
 
     /// Where the shard is in every source.
@@ -362,6 +380,7 @@ impl Shard {
             subscriber.subscriptions.iter().position(|known| known.id != subscription && known.pattern == *pattern);
         if let Some(older) = older {
             let older = subscriber.subscriptions.remove(older);
+            self.subscriptions -= 1;
             close(&mut self.lanes, id, &older);
         }
         if !joint {
@@ -382,11 +401,9 @@ impl Shard {
         }
         for part in &mut subscription.parts {
             let lane = &mut self.lanes[part.source.index()];
-            if let Progress::Reading { since, read } = part.progress
-                && read == lane.position()
-            {
+            if part.progress == (Progress::Reading { read: lane.position() }) {
                 lane.index_mut().insert(&subscription.pattern, id);
-                part.progress = Progress::Live { since };
+                part.progress = Progress::Live { since: lane.position() };
             }
         }
         if replayed && !subscription.is_replaying() {
@@ -423,11 +440,11 @@ impl Shard {
                 lane::LinkChange::Up => (id, Notice::Restored(info.name.clone())),
             }));
             for subscription in &subscriber.subscriptions {
-                let news = read.missed.iter().filter(|loss| subscription.hears(info.id, loss.at));
-                notices.extend(news.map(|loss| {
-                    let pattern = subscription.pattern.clone();
-                    let (source, reason, missed) = (info.name.clone(), loss.reason, loss.missed);
-                    (id, Notice::Gap(Missed { pattern, source, reason, missed }))
+                let heard = read.missed.iter().filter(|loss| subscription.hears(info.id, loss.at()));
+                let gaps = heard.filter_map(|loss| self.lanes[lane].gap(loss, &subscription.pattern));
+                notices.extend(gaps.map(|gap| {
+                    let (pattern, source) = (subscription.pattern.clone(), info.name.clone());
+                    (id, Notice::Gap(Missed { pattern, source, reason: gap.reason, missed: gap.missed }))
                 }));
             }
         }

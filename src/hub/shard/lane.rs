@@ -7,8 +7,7 @@ use std::sync::Arc;
 use crate::hub::feed::SourceState;
 use crate::hub::index::Index;
 use crate::hub::interest::{Claim, Standing};
-use crate::hub::log::ReadBounds;
-use crate::model::gap::GapReason;
+use crate::hub::log::{Hole, LogGap, ReadBounds};
 use crate::model::publication::{Publication, SourceInfo};
 use crate::model::topic::Pattern;
 
@@ -58,13 +57,26 @@ pub(super) struct ReadOn {
     pub(super) publications: Vec<Arc<Publication>>,
 }
 
-/// Something that everybody who reads the source may have missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Loss {
-    /// After this offset.
-    pub(super) at: u64,
-    pub(super) reason: GapReason,
-    pub(super) missed: Option<u64>,
+/// Something that those who read the source may have missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The source lost it.
+    Hole(Hole),
+    /// The shard was so slow that the log moved past it.
+    Overrun {
+        /// Where the shard was.
+        after: u64,
+    },
+}
+
+impl Loss {
+    /// After which offset.
+    pub(super) fn at(&self) -> u64 {
+        match self {
+            Self::Hole(hole) => hole.at,
+            Self::Overrun { after } => *after,
+        }
+    }
 }
 
 /// A transition of the link to the broker.
@@ -97,6 +109,14 @@ impl Lane {
 
     pub(super) fn index_mut(&mut self) -> &mut Index {
         &mut self.index
+    }
+
+    /// What a loss means for one pattern; nothing when it concerns others only.
+    pub(super) fn gap(&self, loss: &Loss, pattern: &Pattern) -> Option<LogGap> {
+        match loss {
+            Loss::Hole(hole) => Some(hole.gap(pattern)),
+            Loss::Overrun { after } => self.state.log().overrun(pattern, *after),
+        }
     }
 
     /// Whether the source lost its broker after it had it.
@@ -132,8 +152,8 @@ impl Lane {
         let mut read = ReadOn { links: self.links(), ..ReadOn::default() };
         let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
         if let Some(overrun) = tail.overrun {
+            read.missed.push(Loss::Overrun { after: self.position });
             self.position = overrun;
-            read.missed.push(Loss { at: overrun, reason: GapReason::Slow, missed: None });
         }
         // A hole has a position of its own. It is told when the shard stands right before it, so that it comes after
         // what was before it and before what follows.
@@ -144,7 +164,7 @@ impl Lane {
                 break;
             }
             self.position = hole.at + 1;
-            read.missed.push(Loss { at: hole.at, reason: hole.reason, missed: hole.missed });
+            read.missed.push(Loss::Hole(hole.clone()));
         }
         read.publications = tail.publications;
         read.publications.retain(|publication| publication.offset <= until);

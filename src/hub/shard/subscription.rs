@@ -45,9 +45,9 @@ pub(super) struct Part {
 pub(super) enum Progress {
     /// For its bindings.
     Waiting { after: Option<Cursor> },
-    /// It reads the log: everything after `since` up to `read` was sent.
-    Reading { since: u64, read: u64 },
-    /// It is in the index: everything after `since` was or will be sent.
+    /// It reads the log: everything up to `read` was sent, as far as it wants it.
+    Reading { read: u64 },
+    /// It is in the index: everything after `since` was or will be sent live.
     Live { since: u64 },
 }
 
@@ -74,7 +74,7 @@ impl Subscription {
         !self.has_list()
             && self.parts.iter().all(|part| match part.progress {
                 Progress::Waiting { .. } => false,
-                Progress::Reading { read, .. } => {
+                Progress::Reading { read } => {
                     lanes.get(part.source.index()).is_some_and(|lane| lane.position() == read)
                 }
                 Progress::Live { .. } => true,
@@ -91,7 +91,7 @@ impl Subscription {
     pub(super) fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
         self.part(source).map(|part| match part.progress {
             Progress::Waiting { after } => after.map_or(position, |cursor| cursor.offset.min(position)),
-            Progress::Reading { read, .. } => read,
+            Progress::Reading { read } => read,
             Progress::Live { .. } => position,
         })
     }
@@ -102,43 +102,41 @@ impl Subscription {
         let mut cursors = JointCursor::default();
         let mut resumed = true;
         let mut list = Vec::new();
+        let mut replay = false;
         for part in &mut self.parts {
             let Progress::Waiting { after } = part.progress else { continue };
             let Some(lane) = lanes.get(part.source.index()) else { continue };
             let info = lane.info();
-            let mut read = lane.position();
+            let log = lane.state().log();
+            // The shard may be a little behind the log; what is not asked for begins where the binding stands.
+            let mut read = log.end();
             if let Some(cursor) = after {
-                let resume = lane.state().log().resume(&self.pattern, cursor);
+                let resume = log.resume(&self.pattern, cursor);
                 read = resume.read_after;
+                replay |= read < lane.position();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
                 gaps.extend(resume.gaps.iter().map(|gap| missed(&self.pattern, lane, gap.reason, gap.missed)));
             } else {
                 resumed = false;
                 if let Some(catching_up) = &self.catching_up {
-                    let newest =
-                        lane.state().log().newest(&self.pattern, catching_up.last.each, catching_up.last.total_max);
-                    list.extend(newest.into_iter().filter(|publication| publication.offset <= read));
+                    list.extend(log.newest(&self.pattern, catching_up.last.each, catching_up.last.total_max));
                 }
             }
             cursors.0.push((info.name.to_string(), Cursor { epoch: info.epoch, offset: read }));
-            part.progress = Progress::Reading { since: read, read };
+            part.progress = Progress::Reading { read };
         }
-        let level = self.parts.iter().all(|part| part.is_level(lanes));
-        let replay = !level || !list.is_empty();
+        replay |= !list.is_empty();
         self.catching_up =
             (!list.is_empty()).then(|| Box::new(CatchingUp { last: Last::default(), list: list.into() }));
         Activated { id: self.id, cursors, resumed, gaps, replay }
     }
 
-    /// Whether this subscription has sent, or will send live, a publication that matches it.
-    fn sends(&self, publication: &Publication) -> bool {
-        let covers = self.part(publication.source.id).is_some_and(|part| match part.progress {
-            Progress::Waiting { .. } => false,
-            Progress::Reading { since, read } => since < publication.offset && publication.offset <= read,
-            Progress::Live { since } => since < publication.offset,
-        });
-        covers && self.pattern.matches(&publication.draft.topic)
+    /// Whether this subscription has sent, or will send, a publication live. What it only replayed does not count: a client
+    /// that replays its subscriptions one after the other takes a replay for that of the one it asked for.
+    fn sends_live(&self, publication: &Publication) -> bool {
+        let is_live = |part: &Part| matches!(part.progress, Progress::Live { since } if since < publication.offset);
+        self.part(publication.source.id).is_some_and(is_live) && self.pattern.matches(&publication.draft.topic)
     }
 
     fn part(&self, source: SourceId) -> Option<&Part> {
@@ -159,30 +157,6 @@ impl Subscription {
             self.catching_up = None;
         }
         taken
-    }
-}
-
-impl Part {
-    fn is_level(&self, lanes: &[Lane]) -> bool {
-        match self.progress {
-            Progress::Waiting { .. } => false,
-            Progress::Live { .. } => true,
-            Progress::Reading { read, .. } => {
-                lanes.get(self.source.index()).is_some_and(|lane| lane.position() == read)
-            }
-        }
-    }
-}
-
-/// Where a part may begin again after its log moved past it, and what that cost.
-fn catch_evicted(pattern: &Pattern, part: &mut Part, lane: &Lane, gaps: &mut Vec<Missed>) {
-    let Progress::Reading { since, read } = part.progress else { return };
-    let cursor = Cursor { epoch: lane.info().epoch, offset: read };
-    let resume = lane.state().log().resume(pattern, cursor);
-    // Whatever else was lost was told when the subscription started, or came by with the shard.
-    if let Some(expired) = resume.gaps.iter().find(|gap| gap.reason == GapReason::Expired) {
-        gaps.push(missed(pattern, lane, GapReason::Expired, expired.missed));
-        part.progress = Progress::Reading { since, read: resume.read_after.max(read) };
     }
 }
 
@@ -208,19 +182,19 @@ pub(super) fn replay_one(
     let pattern = subscription.pattern.clone();
     for part in &mut subscription.parts {
         let Some(lane) = lanes.get(part.source.index()) else { continue };
-        catch_evicted(&pattern, part, lane, &mut replay.gaps);
-        let Progress::Reading { since, read } = part.progress else { continue };
+        let Progress::Reading { read } = part.progress else { continue };
         if read >= lane.position() {
             continue;
         }
         let chunk = lane.state().log().read(&pattern, read, lane.position(), bounds);
-        part.progress = Progress::Reading { since, read: chunk.next };
+        part.progress = Progress::Reading { read: chunk.next };
+        replay.gaps.extend(chunk.gap.map(|gap| missed(&pattern, lane, gap.reason, gap.missed)));
         found = chunk.publications;
         break;
     }
     let others: Vec<&Subscription> =
         all.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, other)| other).collect();
-    found.retain(|publication| !others.iter().any(|other| other.sends(publication)));
+    found.retain(|publication| !others.iter().any(|other| other.sends_live(publication)));
     replay.messages = found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
 }
 
@@ -233,13 +207,7 @@ pub(super) fn replay_jointly(all: &mut [Subscription], lanes: &[Lane], bounds: R
         return;
     }
     for lane in lanes {
-        for subscription in all.iter_mut() {
-            let pattern = subscription.pattern.clone();
-            subscription.parts.iter_mut().filter(|part| part.source == lane.info().id).for_each(|part| {
-                catch_evicted(&pattern, part, lane, &mut replay.gaps);
-            });
-        }
-        let found = read_merged(all, lane, bounds);
+        let found = read_merged(all, lane, bounds, &mut replay.gaps);
         if found.is_empty() {
             continue;
         }
@@ -252,15 +220,21 @@ pub(super) fn replay_jointly(all: &mut [Subscription], lanes: &[Lane], bounds: R
 }
 
 /// What any of the subscriptions has to read in one lane, in order and once, as far as all of them have been read.
-fn read_merged(all: &mut [Subscription], lane: &Lane, bounds: ReadBounds) -> Vec<Arc<Publication>> {
+fn read_merged(
+    all: &mut [Subscription],
+    lane: &Lane,
+    bounds: ReadBounds,
+    gaps: &mut Vec<Missed>,
+) -> Vec<Arc<Publication>> {
     let source = lane.info().id;
     let mut horizon = lane.position();
     let mut found: Vec<Arc<Publication>> = Vec::new();
     let log = lane.state().log();
     for subscription in all.iter() {
-        let Some(Part { progress: Progress::Reading { read, .. }, .. }) = subscription.part(source) else { continue };
+        let Some(Part { progress: Progress::Reading { read }, .. }) = subscription.part(source) else { continue };
         if *read < lane.position() {
             let chunk = log.read(&subscription.pattern, *read, lane.position(), bounds);
+            gaps.extend(chunk.gap.map(|gap| missed(&subscription.pattern, lane, gap.reason, gap.missed)));
             horizon = horizon.min(chunk.next);
             found.extend(chunk.publications);
         }
@@ -270,8 +244,8 @@ fn read_merged(all: &mut [Subscription], lane: &Lane, bounds: ReadBounds) -> Vec
     found.sort_by_key(|publication| publication.offset);
     found.dedup_by_key(|publication| publication.offset);
     for part in all.iter_mut().flat_map(|subscription| &mut subscription.parts).filter(|part| part.source == source) {
-        if let Progress::Reading { since, read } = part.progress {
-            part.progress = Progress::Reading { since, read: read.max(horizon) };
+        if let Progress::Reading { read } = part.progress {
+            part.progress = Progress::Reading { read: read.max(horizon) };
         }
     }
     found

@@ -206,7 +206,7 @@ impl Connection {
         if keep == Keep::Nothing {
             self.outbox.drop_unstarted(self.started);
         }
-        if self.reader.is_some() {
+        if self.framing != Framing::EventStream {
             self.outbox.push(writer::close(reason.code(), detail));
             self.stage = Stage::Closing(reason);
         } else {

@@ -204,6 +204,14 @@ impl Driver {
         steps > 0
     }
 
+    /// A replayed message passes the outbox's bounds: a step is bounded itself, and the next waits for an empty outbox.
+    fn send_replayed(&mut self, connection: &mut Connection, event: &Event) {
+        if let Some(outbound) = connection.codec.encode(event) {
+            connection.outbox.push(self.wire.frame(connection.framing, &outbound));
+            connection.sent = true;
+        }
+    }
+
     /// One step of one connection's replay, if its socket has taken all that came before.
     fn replay(&mut self, ticket: Ticket, connection: &mut Connection) -> Step {
         let subscriber = ticket.subscriber;
@@ -222,7 +230,7 @@ impl Driver {
         let messages = replay.messages.len() as u64;
         let before = connection.outbox.bytes();
         for (publication, position) in replay.messages {
-            self.send(subscriber, connection, &Event::Replayed { publication, position });
+            self.send_replayed(connection, &Event::Replayed { publication, position });
         }
         let bytes = connection.outbox.bytes().saturating_sub(before) as u64;
         connection.delivered += messages;

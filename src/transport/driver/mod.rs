@@ -134,7 +134,7 @@ pub(crate) struct Driver {
     answered: mpsc::Receiver<Answer>,
     latencies: Latencies,
     outbox_bounds: OutboxBounds,
-    /// What the gauges of outboxes were last told.
+    /// What the gauges were last told.
     gauged: rounds::Gauged,
     /// When they are told next.
     gauge_at: Instant,
@@ -226,6 +226,7 @@ impl Driver {
         more |= self.replay_some();
         more |= self.read_some();
         self.rounds(Instant::now());
+        self.gauge_subscriptions();
         more
     }
 

@@ -26,11 +26,12 @@ const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
 /// A comment, which an `EventSource` passes over (HTML Living Standard, section 9.2.6).
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
-/// What the gauges of outboxes were last told.
-#[derive(Debug, Default)]
+/// What the gauges were last told.
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Gauged {
     bytes: i64,
     slow: i64,
+    subscriptions: i64,
 }
 
 impl Driver {
@@ -129,6 +130,15 @@ impl Driver {
         self.perform(subscriber, connection, actions);
     }
 
+    /// Tells how many subscriptions there are, where that changed.
+    pub(super) fn gauge_subscriptions(&mut self) {
+        let subscriptions = self.shard.subscriptions() as i64;
+        if subscriptions != self.gauged.subscriptions {
+            self.shared.metrics.subscriptions_changed(subscriptions - self.gauged.subscriptions);
+            self.gauged.subscriptions = subscriptions;
+        }
+    }
+
     /// Brings the gauges of outboxes up to date.
     fn gauge(&mut self) {
         let open = self.slots.iter().filter_map(|slot| slot.connection.as_deref());
@@ -138,7 +148,7 @@ impl Driver {
         });
         self.shared.metrics.outbox_bytes_changed(bytes - self.gauged.bytes);
         self.shared.metrics.slow_sessions_changed(slow - self.gauged.slow);
-        self.gauged = Gauged { bytes, slow };
+        self.gauged = Gauged { bytes, slow, ..self.gauged };
     }
 }
 

@@ -132,7 +132,7 @@ function row(item) {
         : `${item.missed} ${item.missed === 1 ? "message was" : "messages were"}`;
     return element("li", "gap", `${missed} missed here (${item.reason})`);
   }
-  const topic = element("span", "topic", item.topic || "(empty topic)");
+  const topic = element("span", "topic", ...breakable(item.topic || "(empty topic)"));
   topic.style.setProperty("--hue", hue(item.topic));
   const when = element("time", "when", clock(item.timestamp_ms));
   const summary = element(
@@ -149,6 +149,9 @@ function row(item) {
   });
   return element("li", item.replay ? "" : "fresh", details);
 }
+
+/** A topic that breaks after its dots, where it has to. */
+const breakable = (topic) => topic.split(/(?<=\.)/).flatMap((word) => [word, document.createElement("wbr")]);
 
 /** What a line shows when it is opened: made only then. */
 function whole(item) {
@@ -190,11 +193,11 @@ function painted(text) {
   return [...parts, text.slice(rest)];
 }
 
-/** The same first word, the same colour. */
+/** The same first word, the same colour: one of 24, by FNV-1a. */
 function hue(topic) {
-  let hash = 0;
-  for (const character of topic.split(".")[0]) hash = (hash * 31 + character.codePointAt(0)) % 360;
-  return (hash * 137) % 360;
+  let hash = 2166136261;
+  for (const character of topic.split(".")[0]) hash = Math.imul(hash ^ character.codePointAt(0), 16777619) >>> 0;
+  return (hash % 24) * 15;
 }
 
 function clock(milliseconds) {

@@ -115,7 +115,7 @@ async fn who_does_not_read_is_ended_and_nobody_else_notices() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_gives_no_sign_of_life_frees_what_it_held() {
     let environment = [
-        ("PASSERELLE_SERVER__HEARTBEAT", "200ms"),
+        ("PASSERELLE_SERVER__HEARTBEAT", "1s"),
         ("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"),
         ("PASSERELLE_SOURCE__EVENTS__LINGER", "1ms"),
     ];
@@ -138,7 +138,7 @@ async fn a_peer_that_gives_no_sign_of_life_frees_what_it_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_client_is_told_its_position_and_stays() {
-    let program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__HEARTBEAT", "200ms")]).await;
+    let program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__HEARTBEAT", "1s")]).await;
     let mut client = Client::json(&program).await;
     client.subscribe("quiet").await;
     for _ in 0..5 {
