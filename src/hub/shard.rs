@@ -113,6 +113,8 @@ pub struct Replay {
     pub gaps: Vec<Missed>,
     /// Subscriptions that are live from now on; to be told after `messages`.
     pub caught_up: Vec<SubscriptionId>,
+    /// Whether anything was read at all; if not, the subscriber waits for the shard itself.
+    pub progressed: bool,
 }
 
 /// Something to tell a subscriber between its messages.

@@ -3,14 +3,12 @@
 //!
 //! A message has no `event` field, so that `onmessage` fires. One way only: a client of this has nothing to say.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
-use crate::model::publication::SourceInfo;
 use crate::protocol::json::encode;
 use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Live, Outbound, ProtocolId, Subprotocol};
 
@@ -58,13 +56,16 @@ impl Codec for EventStream {
 
 fn encode_live(live: Live<'_>) -> Option<Outbound> {
     let data = encode::message(live.publication, encode::Stage::Live);
-    Some(Outbound::Text(block(None, Some(&joint(live.positions).to_string()), &data)))
+    Some(Outbound::Text(block(None, Some(&joint(live).to_string()), &data)))
 }
 
-fn joint(positions: &[(Arc<SourceInfo>, u64)]) -> JointCursor {
-    let cursors = positions.iter().map(|(source, offset)| {
-        let cursor = Cursor { epoch: source.epoch, offset: *offset };
-        (source.name.to_string(), cursor)
+/// The joint cursor after a live message: itself in its own source, of which the shard may have taken more at once, and
+/// where the shard is in all others.
+fn joint(live: Live<'_>) -> JointCursor {
+    let own = live.publication;
+    let cursors = live.positions.iter().map(|(source, position)| {
+        let offset = if source.id == own.source.id { own.offset } else { *position };
+        (source.name.to_string(), Cursor { epoch: source.epoch, offset })
     });
     JointCursor(cursors.collect())
 }

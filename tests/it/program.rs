@@ -115,6 +115,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what passerelle said: {:#?}", self.lines());
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -175,6 +175,7 @@ pub(super) fn replay_one(
     let Some(subscription) = all.get_mut(number) else { return };
     let list = subscription.take_list(bounds);
     if !list.is_empty() {
+        replay.progressed = true;
         replay.messages = list.into_iter().map(|publication| (publication, JointCursor::default())).collect();
         return;
     }
@@ -188,6 +189,7 @@ pub(super) fn replay_one(
         }
         let chunk = lane.state().log().read(&pattern, read, lane.position(), bounds);
         part.progress = Progress::Reading { read: chunk.next };
+        replay.progressed |= chunk.next > read;
         replay.gaps.extend(chunk.gap.map(|gap| missed(&pattern, lane, gap.reason, gap.missed)));
         found = chunk.publications;
         break;
@@ -201,13 +203,14 @@ pub(super) fn replay_one(
 /// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
 pub(super) fn replay_jointly(all: &mut [Subscription], lanes: &[Lane], bounds: ReadBounds, replay: &mut Replay) {
     if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
+        replay.progressed = true;
         let list = subscription.take_list(bounds);
         let position = joint_position(all, lanes);
         replay.messages = list.into_iter().map(|publication| (publication, position.clone())).collect();
         return;
     }
     for lane in lanes {
-        let found = read_merged(all, lane, bounds, &mut replay.gaps);
+        let found = read_merged(all, lane, bounds, replay);
         if found.is_empty() {
             continue;
         }
@@ -224,7 +227,7 @@ fn read_merged(
     all: &mut [Subscription],
     lane: &Lane,
     bounds: ReadBounds,
-    gaps: &mut Vec<Missed>,
+    replay: &mut Replay,
 ) -> Vec<Arc<Publication>> {
     let source = lane.info().id;
     let mut horizon = lane.position();
@@ -234,7 +237,7 @@ fn read_merged(
         let Some(Part { progress: Progress::Reading { read }, .. }) = subscription.part(source) else { continue };
         if *read < lane.position() {
             let chunk = log.read(&subscription.pattern, *read, lane.position(), bounds);
-            gaps.extend(chunk.gap.map(|gap| missed(&subscription.pattern, lane, gap.reason, gap.missed)));
+            replay.gaps.extend(chunk.gap.map(|gap| missed(&subscription.pattern, lane, gap.reason, gap.missed)));
             horizon = horizon.min(chunk.next);
             found.extend(chunk.publications);
         }
@@ -246,6 +249,7 @@ fn read_merged(
     for part in all.iter_mut().flat_map(|subscription| &mut subscription.parts).filter(|part| part.source == source) {
         if let Progress::Reading { read } = part.progress {
             part.progress = Progress::Reading { read: read.max(horizon) };
+            replay.progressed |= horizon > read;
         }
     }
     found

@@ -223,7 +223,7 @@ impl Driver {
             return Step::Drains;
         }
         let replay = self.shard.replay(subscriber, REPLAY_STEP);
-        let sent = !replay.messages.is_empty() || !replay.gaps.is_empty() || !replay.caught_up.is_empty();
+        let sent = replay.progressed || !replay.caught_up.is_empty();
         for missed in replay.gaps {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }
