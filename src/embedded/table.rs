@@ -2,7 +2,7 @@
 //! values only.
 //!
 //! The parser of `amq-protocol` calls itself for every table within a table, so a hostile frame could exhaust the stack.
-//! [`check_frame`] walks the bytes first, with a stack of its own, and refuses what nests beyond [`TABLE_DEPTH_MAX`].
+//! `check_frame` walks the bytes first, with a stack of its own, and refuses what nests beyond [`TABLE_DEPTH_MAX`].
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 

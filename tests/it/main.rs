@@ -3,6 +3,7 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
+    clippy::print_stderr,
     reason = "a test says that it failed by a panic, in its own functions too"
 )]
 

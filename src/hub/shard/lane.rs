@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::hub::feed::SourceState;
+use crate::hub::feed::{Link, SourceState};
 use crate::hub::index::Index;
 use crate::hub::interest::{Claim, Standing};
 use crate::hub::log::{Hole, LogGap, ReadBounds};
@@ -149,7 +149,8 @@ impl Lane {
 
     /// Reads on from where the shard is: first what has to be told, then publications up to the next hole.
     pub(super) fn read_on(&mut self, bounds: ReadBounds) -> ReadOn {
-        let mut read = ReadOn { links: self.links(), ..ReadOn::default() };
+        let link = self.state.link();
+        let mut read = ReadOn { links: self.links(link), ..ReadOn::default() };
         let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
         if let Some(overrun) = tail.overrun {
             read.missed.push(Loss::Overrun { after: self.position });
@@ -159,7 +160,8 @@ impl Lane {
         // what was before it and before what follows.
         let mut until = tail.next;
         for hole in &tail.holes {
-            if hole.at > self.position {
+            // A source notes what an outage cost just before it says that the link is back; clients hear of the link first.
+            if hole.at > self.position || !link.up {
                 until = hole.at;
                 break;
             }
@@ -174,8 +176,7 @@ impl Lane {
     }
 
     /// The transitions since the last look: the link alternates, so their number and the present state tell them all.
-    fn links(&mut self) -> Vec<LinkChange> {
-        let link = self.state.link();
+    fn links(&mut self, link: Link) -> Vec<LinkChange> {
         // The first link is no return: nobody was told of an outage before it.
         let told = self.link_changes.max(1);
         let news = link.changes.saturating_sub(told);

@@ -10,7 +10,7 @@
 //! | [`binder`] | what sessions want becomes bindings |
 //! | [`publisher`], [`outbound`] | publishes and what may be in them |
 //! | [`rpc`] | calls and their answers |
-//! | [`check`] | `passerelle check --connect` |
+//! | [`mod@check`] | `passerelle check --connect` |
 //! | [`words`] | errors as sentences |
 
 use std::sync::Arc;
