@@ -1,5 +1,6 @@
 //! The composition root: the only file that names concrete sources, transports and listeners. It decides in which order
-//! things start and stop: first the broker side, then the shards, then the listeners; and backwards.
+//! things start and stop: addresses are bound first, because a taken one is the mistake that is seen at once; then come the
+//! shards, the broker side, and last those who accept. Stopping goes backwards.
 
 use std::io;
 use std::sync::Arc;
