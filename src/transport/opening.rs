@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -40,8 +41,8 @@ pub(crate) struct Opened {
     pub(crate) address: Option<std::net::IpAddr>,
 }
 
-/// How long a browser waits before it opens an event stream again, in milliseconds.
-const RETRY_MS: u64 = 2_000;
+/// How long a browser waits before it opens an event stream again.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Opens a WebSocket.
 pub(crate) fn websocket<B>(request: Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Outcome {
@@ -176,11 +177,11 @@ fn stream_head(visitor: &Visitor) -> Bytes {
         Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
         None => String::new(),
     };
-    format!(
+    let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
-         X-Content-Type-Options: nosniff\r\nConnection: close\r\n{origin}\r\nretry: {RETRY_MS}\n\n"
-    )
-    .into()
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n{origin}\r\n"
+    );
+    [head.as_bytes(), &event_stream::retry(RETRY)].concat().into()
 }
 
 /// What a URL asks for.

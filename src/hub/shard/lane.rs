@@ -23,14 +23,6 @@ impl SharedClaim {
     pub fn standing(&self) -> Standing {
         self.0.standing()
     }
-
-    /// Waits until the binding stands.
-    ///
-    /// # Errors
-    /// The source's sentence when it will not.
-    pub async fn settled(&self) -> Result<(), String> {
-        self.0.settled().await
-    }
 }
 
 /// One source as one shard sees it.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::hub::index::SubscriberId;
 use crate::model::close::CloseReason;
-use crate::protocol::Gap;
+use crate::protocol::{Gap, event_stream};
 use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
@@ -22,9 +22,6 @@ const GAUGE_PERIOD: Duration = Duration::from_secs(1);
 
 /// A ping without a payload.
 const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
-
-/// A comment, which an `EventSource` passes over (HTML Living Standard, section 9.2.6).
-const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
 /// What the gauges were last told.
 #[derive(Debug, Default, Clone, Copy)]
@@ -86,7 +83,7 @@ impl Driver {
             }
             connection.sent = false;
         }
-        let sign = if connection.framing == Framing::EventStream { COMMENT } else { PING };
+        let sign = if connection.framing == Framing::EventStream { event_stream::HEARTBEAT } else { PING };
         if connection.is_open() && connection.push(sign, self.outbox_bounds).is_err() {
             self.end_slow(subscriber, connection, 0);
         }
