@@ -138,8 +138,6 @@ class Progress {
   constructor(after) {
     /** What a subscribe hands back as `after`. @type {CursorsBySource} */
     this.saved = { ...after };
-    /** The newest that is known while a replay runs; it counts once that has caught up. @type {CursorsBySource} */
-    this.newest = {};
     /** What was delivered although `saved` does not cover it. @type {Set<string>} */
     this.ahead = new Set();
     /** Whether older messages are still to come: from before the subscribe is sent until `caught_up`. */
@@ -154,26 +152,23 @@ class Progress {
   /** Starts over on a new line. @param {boolean} replays */
   begin(replays) {
     this.replaying = replays;
-    this.newest = {};
   }
 
   /** Takes over where the session stands: `subscribed` and `position`. @param {CursorsBySource} cursors */
   stand(cursors) {
-    Object.assign(this.replaying ? this.newest : this.saved, cursors);
+    if (!this.replaying) Object.assign(this.saved, cursors);
   }
 
-  caughtUp() {
+  /** Takes over where the replay ended. @param {CursorsBySource} cursors */
+  caughtUp(cursors) {
     this.replaying = false;
-    Object.assign(this.saved, this.newest);
+    Object.assign(this.saved, cursors);
     this.ahead.clear();
   }
 
   /** Whether to deliver a live message. @param {Message} message @param {boolean} matching */
   live(message, matching) {
-    if (this.replaying) {
-      this.newest[message.source] = message.cursor;
-      return matching && this.#remember(message);
-    }
+    if (this.replaying) return matching && this.#remember(message);
     const fresh = this.saved[message.source] !== message.cursor;
     this.saved[message.source] = message.cursor;
     return matching && fresh;
@@ -743,7 +738,7 @@ export class Client {
       case "subscribed":
         return this.#subscribed(frame);
       case "caught_up":
-        this.#byId(id)?._progress.caughtUp();
+        this.#byId(id)?._progress.caughtUp(rest.cursors ?? {});
         return this.#pump();
       case "position":
         return this.#position(rest);

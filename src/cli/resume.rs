@@ -46,18 +46,18 @@ impl Resume {
         self.readings.get(position).map(|reading| (position, reading.pattern.as_str(), &reading.after))
     }
 
-    /// The server confirmed a subscription, which stood at these positions then. Returns whether it is live already.
+    /// The server confirmed a subscription. Returns whether it is live already, at these positions.
     pub(super) fn subscribed(&mut self, number: usize, cursors: Cursors) -> bool {
-        self.position(cursors);
         let fresh = self.readings.get(number).is_some_and(|reading| reading.after.is_empty());
         if fresh {
-            self.caught_up(number);
+            self.caught_up(number, cursors);
         }
         fresh
     }
 
-    /// A pattern has been sent everything up to what is live.
-    pub(super) fn caught_up(&mut self, number: usize) {
+    /// A pattern has been sent everything up to what is live, which is at these positions.
+    pub(super) fn caught_up(&mut self, number: usize, cursors: Cursors) {
+        self.position(cursors);
         if let Some(reading) = self.readings.get_mut(number) {
             reading.caught_up = true;
             for (source, cursor) in &reading.after {
@@ -102,24 +102,34 @@ mod tests {
     #[test]
     fn a_replay_that_was_cut_short_goes_on_where_it_was() {
         let mut resume = Resume::new(&["a".into(), "b".into()], &cursors(&[("e", "1.1")]));
-        assert!(!resume.subscribed(0, cursors(&[("e", "1.9")])));
+        assert!(!resume.subscribed(0, cursors(&[("e", "1.1")])));
         resume.message("e", "1.2", true);
-        resume.caught_up(0);
-        assert!(!resume.subscribed(1, cursors(&[("e", "1.9")])));
+        resume.caught_up(0, cursors(&[("e", "1.9")]));
+        assert!(!resume.subscribed(1, cursors(&[("e", "1.1")])));
         resume.message("e", "1.3", true);
         resume.message("e", "1.10", false);
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.10")]))));
         resume.subscribed(0, Cursors::new());
-        resume.caught_up(0);
+        resume.caught_up(0, Cursors::new());
         assert_eq!(resume.next(), Some((1, "b", &cursors(&[("e", "1.3")]))));
+    }
+
+    #[test]
+    fn a_replay_that_was_followed_by_nothing_is_not_asked_for_again() {
+        let mut resume = Resume::new(&["a".into()], &cursors(&[("e", "1.1")]));
+        resume.subscribed(0, cursors(&[("e", "1.1")]));
+        resume.message("e", "1.2", true);
+        resume.caught_up(0, cursors(&[("e", "1.2")]));
+        resume.reconnect();
+        assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.2")]))));
     }
 
     #[test]
     fn a_source_that_was_quiet_keeps_its_cursor() {
         let mut resume = Resume::new(&["a".into()], &cursors(&[("e", "1.1"), ("gone", "2.2")]));
-        resume.subscribed(0, cursors(&[("e", "1.4")]));
-        resume.caught_up(0);
+        resume.subscribed(0, cursors(&[("e", "1.1")]));
+        resume.caught_up(0, cursors(&[("e", "1.4")]));
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.4"), ("gone", "2.2")]))));
     }

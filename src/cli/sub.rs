@@ -183,7 +183,7 @@ async fn over_websocket<M: Write, N: Write>(
                 }
             }
             "caught_up" => {
-                resume.caught_up(subscription(&frame));
+                resume.caught_up(subscription(&frame), frame.cursors);
                 subscribe(&mut socket, resume).await?;
             }
             "position" => resume.position(frame.cursors),

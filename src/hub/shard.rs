@@ -112,9 +112,18 @@ pub struct Replay {
     /// What turned out to be gone meanwhile; to be told before `messages`.
     pub gaps: Vec<Missed>,
     /// Subscriptions that are live from now on; to be told after `messages`.
-    pub caught_up: Vec<SubscriptionId>,
+    pub caught_up: Vec<CaughtUp>,
     /// Whether anything was read at all; if not, the subscriber waits for the shard itself.
     pub progressed: bool,
+}
+
+/// A subscription that has been sent everything and is live from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// Which.
+    pub id: SubscriptionId,
+    /// Where it stands in each of its sources.
+    pub cursors: JointCursor,
 }
 
 /// Something to tell a subscriber between its messages.
@@ -394,7 +403,7 @@ impl Shard {
     }
 
     /// Puts those parts of a subscription into the index that are where the shard is.
-    fn go_live(&mut self, id: SubscriberId, number: usize, caught_up: &mut Vec<SubscriptionId>) {
+    fn go_live(&mut self, id: SubscriberId, number: usize, caught_up: &mut Vec<CaughtUp>) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         let Some(subscription) = subscriber.subscriptions.get_mut(number) else { return };
         let replayed = subscription.is_replaying();
@@ -409,12 +418,12 @@ impl Shard {
             }
         }
         if replayed && !subscription.is_replaying() {
-            caught_up.push(subscription.id);
+            caught_up.push(CaughtUp { id: subscription.id, cursors: subscription.cursors(&self.lanes) });
         }
     }
 
     /// With a joint cursor: everything goes live, or nothing does.
-    fn go_live_together(&mut self, id: SubscriberId) -> Vec<SubscriptionId> {
+    fn go_live_together(&mut self, id: SubscriberId) -> Vec<CaughtUp> {
         let Some(subscriber) = self.subscribers.get(id.index()) else { return Vec::new() };
         let lanes = &self.lanes;
         let ready = subscriber.subscriptions.iter().all(|subscription| subscription.is_level(lanes));

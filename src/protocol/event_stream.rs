@@ -38,7 +38,7 @@ impl Codec for EventStream {
             // Resuming from here loses nothing, because a position is told only when everything before it was sent.
             Event::Position { cursors } => (Some("position"), Some(cursors.to_string())),
             Event::Subscribed { .. } => (Some("subscribed"), None),
-            Event::CaughtUp { .. } => (Some("caught_up"), None),
+            Event::CaughtUp { cursors, .. } => (Some("caught_up"), Some(cursors.to_string())),
             Event::Gap(_) => (Some("gap"), None),
             Event::Outage { .. } => (Some("outage"), None),
             Event::Restored { .. } => (Some("restored"), None),

@@ -130,7 +130,8 @@ pub enum Event {
         id: CommandId,
         /// Its pattern, canonical.
         pattern: Pattern,
-        /// The position now, of every source that it reads.
+        /// The position now, of every source that it reads; or, before a replay, where that begins, so that a client which
+        /// keeps these loses nothing.
         cursors: JointCursor,
         /// Whether it is certain that nothing between `after` and now was or will be missed.
         resumed: bool,
@@ -148,6 +149,8 @@ pub enum Event {
         id: CommandId,
         /// Its pattern.
         pattern: Pattern,
+        /// The position now, of every source that it reads.
+        cursors: JointCursor,
     },
     /// Where a quiet session stands.
     Position {

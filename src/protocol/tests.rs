@@ -123,7 +123,7 @@ fn all_events() -> impl Strategy<Value = Vec<Event>> {
                     resumed: truth,
                 },
                 Event::Replayed { publication, position: cursors.clone() },
-                Event::CaughtUp { id: id.clone(), pattern },
+                Event::CaughtUp { id: id.clone(), pattern, cursors: cursors.clone() },
                 Event::Position { cursors },
                 Event::Gap(gap),
                 Event::Outage { source: shared.clone() },

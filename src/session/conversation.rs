@@ -143,7 +143,7 @@ impl Session {
             Completion::SubscribeFailed { subscription, refusal } => {
                 self.subscribe_failed(subscription, refusal, actions)
             }
-            Completion::CaughtUp { subscription } => self.caught_up(subscription, actions),
+            Completion::CaughtUp { subscription, cursors } => self.caught_up(subscription, cursors, actions),
             Completion::Authenticated { job, result } => self.authenticated(job, result, actions),
             Completion::Published { job, outcome } => self.published(job, outcome, actions),
             Completion::Called { job, outcome } => self.called(job, outcome, actions),
@@ -329,10 +329,12 @@ impl Session {
         let before = self.subscriptions.remove_before(subscription, &pattern);
         let overtaken = before.into_iter().filter(|entry| !entry.stage.stands()).collect();
         self.let_go(overtaken, "a later subscribe on the same pattern took its place", actions);
-        self.send(Event::Subscribed { id: id.clone(), pattern: pattern.clone(), cursors, resumed }, actions);
+        let subscribed =
+            Event::Subscribed { id: id.clone(), pattern: pattern.clone(), cursors: cursors.clone(), resumed };
+        self.send(subscribed, actions);
         gaps.into_iter().for_each(|gap| self.tell_gap(gap, actions));
         if wants_replay && !replay {
-            self.send(Event::CaughtUp { id, pattern }, actions);
+            self.send(Event::CaughtUp { id, pattern, cursors }, actions);
         }
     }
 
@@ -347,13 +349,13 @@ impl Session {
         self.fail(id, code, message, actions);
     }
 
-    fn caught_up(&mut self, key: SubscriptionKey, actions: &mut Vec<Action>) {
+    fn caught_up(&mut self, key: SubscriptionKey, cursors: JointCursor, actions: &mut Vec<Action>) {
         let Some(entry) = self.subscriptions.entry(key) else { return };
         if entry.stage != Stage::Replaying {
             return;
         }
         entry.stage = Stage::Live;
-        let event = Event::CaughtUp { id: entry.id.take(), pattern: entry.pattern.clone() };
+        let event = Event::CaughtUp { id: entry.id.take(), pattern: entry.pattern.clone(), cursors };
         self.send(event, actions);
     }
 

@@ -104,7 +104,7 @@ pub enum Completion {
     Subscribed {
         /// Which.
         subscription: SubscriptionKey,
-        /// The position now.
+        /// The position now, or, before a replay, where that begins.
         cursors: JointCursor,
         /// Whether nothing was missed.
         resumed: bool,
@@ -124,6 +124,8 @@ pub enum Completion {
     CaughtUp {
         /// Which.
         subscription: SubscriptionKey,
+        /// Where it stands now.
+        cursors: JointCursor,
     },
     /// Of [`Action::Publish`].
     Published {

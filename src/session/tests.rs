@@ -66,6 +66,10 @@ fn subscribed(key: u32) -> Completion {
     Completion::Subscribed { subscription: SubscriptionKey(key), cursors, resumed: false, gaps, replay: false }
 }
 
+fn caught_up(key: u32) -> Completion {
+    Completion::CaughtUp { subscription: SubscriptionKey(key), cursors: JointCursor::default() }
+}
+
 fn gap_on(text: &str) -> Gap {
     Gap { pattern: pattern(text), source: "events".into(), missed: Some(2), reason: GapReason::Slow }
 }
@@ -271,7 +275,7 @@ fn step(session: &mut Session, kind: u8, number: u32, actions: &mut Vec<Action>)
             let refusal = SubscribeRefusal::Refused("no".into());
             session.complete(Completion::SubscribeFailed { subscription: SubscriptionKey(key), refusal }, actions);
         }
-        4 => session.complete(Completion::CaughtUp { subscription: SubscriptionKey(key) }, actions),
+        4 => session.complete(caught_up(key), actions),
         5 => session.command(publish(), actions),
         6 => {
             let outcome = PublishOutcome::Confirmed { routed: number.is_multiple_of(2) };

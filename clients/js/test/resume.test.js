@@ -19,6 +19,9 @@ function subscribed(line, pattern, number, rest = {}) {
   return id;
 }
 
+/** The server says that a replay has ended, and where. */
+const caughtUp = (id, number) => ({ op: "caught_up", id, cursors: { events: `c${number}` } });
+
 /** The line breaks and comes back. */
 async function reconnect(line) {
   line.socket.ends(1006);
@@ -107,7 +110,7 @@ test("while one replays, live messages of another do not move its cursor, and co
   assert.deepEqual(first.after, { events: "c12" });
   assert.equal(line.socket.of("subscribe").length, 1, "the other waits for its turn");
   const id = subscribed(line, "a.#", 13);
-  line.socket.says(message(13, "a.b", { replay: true }), { op: "caught_up", id });
+  line.socket.says(message(13, "a.b", { replay: true }), caughtUp(id, 13));
   assert.deepEqual(live.got, [11, 12, 13]);
   assert.deepEqual(replaying.got, [4, 11], "nothing of a turn that is not its own");
 
@@ -115,18 +118,30 @@ test("while one replays, live messages of another do not move its cursor, and co
   assert.deepEqual([second.pattern, second.after], ["a.b", { events: "c4" }]);
   subscribed(line, "a.b", 13);
   line.socket.says(...[5, 11, 13].map((number) => message(number, "a.b", { replay: true })));
-  line.socket.says({ op: "caught_up", id: second.id }, message(14, "a.b"));
+  line.socket.says(caughtUp(second.id, 13), message(14, "a.b"));
   assert.deepEqual(replaying.got, [4, 11, 5, 13, 14], "11 had come before");
   assert.deepEqual(live.got, [11, 12, 13, 14]);
   assert.deepEqual(replaying.subscription.cursors, { events: "c14" });
 });
 
-test("once caught up, the cursor is the newest that was heard meanwhile", async () => {
+test("once caught up, the cursor is where the server says that the replay ended", async () => {
   const line = await openLine();
   const { subscription } = collect(line, "a", { after: { events: "c1" } });
-  const id = subscribed(line, "a", 5);
-  line.socket.says(message(2, "a", { replay: true }), message(6, "b"), { op: "caught_up", id });
+  const id = subscribed(line, "a", 1);
+  line.socket.says(message(2, "a", { replay: true }), message(6, "b"));
+  assert.deepEqual(subscription.cursors, { events: "c2" });
+  line.socket.says(caughtUp(id, 6));
   assert.deepEqual(subscription.cursors, { events: "c6" });
+});
+
+test("a replay that nothing live followed is not asked for again", async () => {
+  const line = await openLine();
+  const { got } = collect(line, "a", { after: { events: "c1" } });
+  const id = subscribed(line, "a", 1);
+  line.socket.says(message(2, "a", { replay: true }), caughtUp(id, 2));
+  await reconnect(line);
+  assert.deepEqual(line.socket.of("subscribe")[0].after, { events: "c2" });
+  assert.deepEqual(got, [2]);
 });
 
 test("a subscription that waits for its turn hears what is live at once, and only once", async () => {
@@ -135,9 +150,9 @@ test("a subscription that waits for its turn hears what is live at once, and onl
   const waiting = collect(line, "a", { after: { events: "c2" } });
   assert.equal(line.socket.of("subscribe").length, 1);
   line.socket.says(message(9, "a"));
-  line.socket.says({ op: "caught_up", id: subscribed(line, "x", 9) });
+  line.socket.says(caughtUp(subscribed(line, "x", 9), 9));
   const id = subscribed(line, "a", 9);
-  line.socket.says(message(3, "a", { replay: true }), message(9, "a", { replay: true }), { op: "caught_up", id });
+  line.socket.says(message(3, "a", { replay: true }), message(9, "a", { replay: true }), caughtUp(id, 9));
   assert.deepEqual(waiting.got, [9, 3]);
 });
 
@@ -150,7 +165,7 @@ test("when two replay together, what may belong to either moves neither", async 
   line.socket.says(message(2, "a.x", { replay: true }), message(3, "a.b", { replay: true }));
   assert.deepEqual(wide.subscription.cursors, { events: "c2" });
   assert.deepEqual(narrow.subscription.cursors, after);
-  line.socket.says(message(3, "a.b", { replay: true }), { op: "caught_up", id });
+  line.socket.says(message(3, "a.b", { replay: true }), caughtUp(id, 9));
   assert.deepEqual([wide.got, narrow.got], [[2, 3], [3]]);
   assert.deepEqual(wide.subscription.cursors, { events: "c9" });
 });
@@ -166,10 +181,7 @@ test("last is asked for once, and its messages move no cursor", async () => {
   assert.equal(line.socket.of("subscribe")[0].last, 2, "it had not caught up");
   const again = subscribed(line, "a", 9);
   assert.notEqual(again, id);
-  line.socket.says(message(3, "a", { replay: true }), message(4, "a", { replay: true }), {
-    op: "caught_up",
-    id: again,
-  });
+  line.socket.says(message(3, "a", { replay: true }), message(4, "a", { replay: true }), caughtUp(again, 9));
   assert.deepEqual(got, [3, 4]);
   await reconnect(line);
   const [{ last, after }] = line.socket.of("subscribe");

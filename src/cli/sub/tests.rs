@@ -60,10 +60,10 @@ async fn a_lost_connection_goes_on_where_it_stopped() {
         hello(),
         expect(r##"{"op":"subscribe","id":1,"pattern":"a.#","after":{"events":"1.7","quiet":"9.1"}}"##),
         send(r##"{"op":"subscribed","id":1,"pattern":"a.#","cursors":{"events":"1.7","quiet":"9.1"}}"##),
-        send(r##"{"op":"caught_up","id":1,"pattern":"a.#"}"##),
+        send(r##"{"op":"caught_up","id":1,"pattern":"a.#","cursors":{"events":"1.7","quiet":"9.1"}}"##),
         expect(r##"{"op":"subscribe","id":2,"pattern":"b","after":{"events":"1.5","quiet":"9.1"}}"##),
         send(r#"{"op":"subscribed","id":2,"pattern":"b","cursors":{"events":"1.7","quiet":"9.1"}}"#),
-        send(r#"{"op":"caught_up","id":2,"pattern":"b"}"#),
+        send(r#"{"op":"caught_up","id":2,"pattern":"b","cursors":{"events":"1.7","quiet":"9.1"}}"#),
         send(r#"{"op":"message","source":"events","topic":"b","cursor":"1.8","data":3}"#),
     ];
     let (address, server) = websocket(vec![first, second, third]).await;

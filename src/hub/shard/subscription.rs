@@ -96,6 +96,17 @@ impl Subscription {
         })
     }
 
+    /// Where it stands in each of its sources.
+    pub(super) fn cursors(&self, lanes: &[Lane]) -> JointCursor {
+        let of_part = |part: &Part| {
+            let lane = lanes.get(part.source.index())?;
+            let info = lane.info();
+            let offset = self.floor(part.source, lane.position())?;
+            Some((info.name.to_string(), Cursor { epoch: info.epoch, offset }))
+        };
+        JointCursor(self.parts.iter().filter_map(of_part).collect())
+    }
+
     /// Decides where each part begins, with what was missed.
     pub(super) fn start(&mut self, lanes: &[Lane]) -> Activated {
         let mut gaps = Vec::new();

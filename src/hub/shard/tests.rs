@@ -119,7 +119,7 @@ impl Bench {
     fn replay(&mut self, subscriber: SubscriberId) -> Vec<JointCursor> {
         let replay = self.shard.replay(subscriber, SMALL);
         assert_eq!(replay.gaps, [], "nothing was evicted");
-        self.caught_up.extend(replay.caught_up);
+        self.caught_up.extend(replay.caught_up.into_iter().map(|caught_up| caught_up.id));
         let seen = self.seen.entry(subscriber).or_default();
         let tell = |(publication, position): (Arc<Publication>, JointCursor)| {
             seen.push(name(&publication));

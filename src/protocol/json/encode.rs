@@ -64,7 +64,9 @@ pub(crate) fn event(event: &Event) -> Vec<u8> {
             .cursors("cursors", cursors)
             .verbatim("resumed", truth(*resumed)),
         Event::Replayed { publication, .. } => return message(publication, Stage::Replay),
-        Event::CaughtUp { id, pattern } => reply("caught_up", id).text("pattern", pattern.as_str()),
+        Event::CaughtUp { id, pattern, cursors } => {
+            reply("caught_up", id).text("pattern", pattern.as_str()).cursors("cursors", cursors)
+        }
         Event::Position { cursors } => notice("position").cursors("cursors", cursors),
         Event::Gap(gap) => notice("gap")
             .text("pattern", gap.pattern.as_str())

@@ -109,7 +109,9 @@ impl Player {
             // `[resumed] [replay] [gap:PATTERN:SOURCE:REASON:MISSED]`
             "stands" => self.stands(rest),
             "unknown-source" | "refuse-subscription" => self.fails(word, rest),
-            "caught-up" => Completion::CaughtUp { subscription: SubscriptionKey(rest.parse().unwrap()) },
+            "caught-up" => {
+                Completion::CaughtUp { subscription: SubscriptionKey(rest.parse().unwrap()), cursors: self.position() }
+            }
             "routed" | "unrouted" | "publish-refused" | "publish-unavailable" => self.published(word, rest),
             "reply" | "call-unroutable" | "call-timeout" | "call-refused" | "call-unavailable" => {
                 self.called(word, rest)

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
-use crate::hub::shard::{Activated, Missed, Notice, Refusal, Shard, SubscriptionId};
+use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Shard, SubscriptionId};
 use crate::model::close::CloseReason;
 use crate::protocol::{Event, Gap};
 use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
@@ -235,8 +235,9 @@ impl Driver {
         let bytes = connection.outbox.bytes().saturating_sub(before) as u64;
         connection.delivered += messages;
         self.shared.metrics.deliveries(connection.protocol, messages, bytes);
-        for id in replay.caught_up {
-            self.complete(subscriber, connection, Completion::CaughtUp { subscription: SubscriptionKey(id.0) });
+        for CaughtUp { id, cursors } in replay.caught_up {
+            let caught_up = Completion::CaughtUp { subscription: SubscriptionKey(id.0), cursors };
+            self.complete(subscriber, connection, caught_up);
         }
         connection.flush();
         match (self.shard.has_replay(subscriber), sent) {
