@@ -193,6 +193,16 @@ fn the_image_has_every_file_that_the_sources_include() {
 }
 
 #[test]
+fn the_image_has_every_member_of_the_workspace() {
+    // Cargo reads the manifests of all of them, whichever it builds.
+    let manifest = toml("Cargo.toml");
+    for member in manifest["workspace"]["members"].as_array().expect("members") {
+        let member = member.as_str().expect("a folder").to_owned();
+        assert!(copied().contains(&member), "{DOCKERFILE} does not copy {member}");
+    }
+}
+
+#[test]
 fn the_image_is_built_and_run_on_what_cargo_toml_asks_for() {
     let stages: Vec<Vec<String>> = dockerfile().into_iter().filter(|words| words[0] == "FROM").collect();
     let manifest = toml("Cargo.toml");
