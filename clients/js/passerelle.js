@@ -24,7 +24,8 @@ const PROBE_MS = 5_000;
  *   headers?: Record<string, any>, message_id?: string, redelivered?: boolean, replay?: boolean}} Message
  *   `data` is the JSON value, a string for other text, a `Uint8Array` for other bytes.
  * @typedef {{pattern?: string, topic?: string, source: string | null, missed: number | null, reason: string}} Gap
- * @typedef {{after?: CursorsBySource, last?: number, source?: string, onmessage?: (message: Message) => void,
+ * @typedef {{after?: CursorsBySource, last?: number, source?: string, on_slow?: "catch-up" | "latest" | "drop-oldest",
+ *   onmessage?: (message: Message) => void,
  *   ongap?: (gap: Gap) => void}} SubscribeOptions
  * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean}} PublishOptions
  * @typedef {"connecting" | "open" | "waiting" | "closed"} State
@@ -676,7 +677,7 @@ export class Client {
 
   /** @param {Subscription} subscription @param {string} key */
   #ask(subscription, key) {
-    const { source, last } = subscription.options;
+    const { source, last, on_slow } = subscription.options;
     const { saved, resumes } = subscription._progress;
     subscription._stage = "asked";
     subscription._turn = key;
@@ -690,6 +691,7 @@ export class Client {
       after,
       last: resumes ? undefined : last,
       source,
+      on_slow,
     });
   }
 

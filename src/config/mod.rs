@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::model::flow::Flow;
 pub use crate::model::publication::RawFrames;
 use crate::model::topic::Pattern;
 
@@ -151,10 +152,18 @@ pub struct Limits {
     pub publishes_in_flight_max: usize,
     /// Calls without their answer; beyond it the socket is not read.
     pub calls_in_flight_max: usize,
-    /// Bytes that may wait for a socket to drain before the session is ended as too slow.
+    /// Bytes of answers and notices that may wait for a socket to drain before the session is ended as too slow.
     pub outbox_bytes_max: usize,
     /// Frames likewise.
     pub outbox_frames_max: usize,
+    /// Bytes that may wait for a socket before live messages are no longer pushed to it but read on from the log.
+    pub behind_bytes: usize,
+    /// What a subscription that falls behind does when it did not say.
+    pub on_slow: Flow,
+    /// Messages that a subscription which drops the oldest keeps.
+    pub drop_oldest_keep: usize,
+    /// How long a socket may take nothing at all.
+    pub stall_timeout: Duration,
     /// Messages that `last` may bring in all.
     pub last_max: usize,
     /// Without identity after the handshake.
@@ -488,6 +497,10 @@ impl Default for Limits {
             calls_in_flight_max: 32,
             outbox_bytes_max: 1 << 20,
             outbox_frames_max: 65_536,
+            behind_bytes: 64 << 10,
+            on_slow: Flow::CatchUp,
+            drop_oldest_keep: 1_000,
+            stall_timeout: Duration::from_secs(2 * 3600),
             last_max: 1_000,
             unauthenticated_timeout: Duration::from_secs(10),
         }

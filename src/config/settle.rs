@@ -18,6 +18,7 @@ use super::key::{self, nearest};
 use super::raw::{Entry, Mistake, Raw};
 use super::value::{Value, quoted};
 use super::{Admin, Auth, Call, Compression, Limits, LogFormat, Logging, Publish, Server, Settings};
+use crate::model::flow::Flow;
 use crate::protocol::REGISTRY;
 
 pub(super) use source::OF_EXCHANGES;
@@ -164,6 +165,10 @@ impl<'a> Settler<'a> {
             calls_in_flight_max: self.number("limits.calls_in_flight_max"),
             outbox_bytes_max: self.number("limits.outbox_bytes_max"),
             outbox_frames_max: self.number("limits.outbox_frames_max"),
+            behind_bytes: self.number("limits.behind_bytes"),
+            on_slow: Flow::named(&self.text("limits.on_slow")).unwrap_or_default(),
+            drop_oldest_keep: self.number("limits.drop_oldest_keep"),
+            stall_timeout: self.time("limits.stall_timeout"),
             last_max: self.number("limits.last_max"),
             unauthenticated_timeout: self.time("limits.unauthenticated_timeout"),
         }

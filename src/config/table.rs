@@ -491,9 +491,35 @@ const LIMITS: &[Key] = &[
         "limits.outbox_bytes_max",
         BYTES,
         "\"1 MiB\"",
-        "Bytes that may wait for one socket to drain before its session is ended as too slow.",
+        "Bytes of answers and notices that may wait for one socket to drain before its session is ended as too slow.",
     ),
     Key::new("limits.outbox_frames_max", SOME, "65536", "Frames that may wait likewise."),
+    Key::new(
+        "limits.behind_bytes",
+        BYTES,
+        "\"64 KiB\"",
+        "Bytes that may wait for one socket before its subscriptions fall behind: live messages are no longer pushed to it, \
+         but read from the log when it takes more again.",
+    ),
+    Key::new(
+        "limits.on_slow",
+        Kind::Choice(&["catch-up", "latest", "drop-oldest"]),
+        "\"catch-up\"",
+        "What a subscription that fell behind is sent, unless it said itself: everything, of each topic the newest message \
+         alone, or the newest messages of all.",
+    ),
+    Key::new(
+        "limits.drop_oldest_keep",
+        SOME,
+        "1000",
+        "How many messages a subscription with drop-oldest is still sent.",
+    ),
+    Key::new(
+        "limits.stall_timeout",
+        WHILE,
+        "\"2h\"",
+        "How long a socket may take nothing of what waits for it before its session is ended as too slow.",
+    ),
     Key::new("limits.last_max", SOME, "1000", "Retained messages that one subscribe may bring with \"last\"."),
     Key::new(
         "limits.unauthenticated_timeout",

@@ -3,8 +3,10 @@
 //! whoever drives it flushes the turn.
 //!
 //! A subscription that has something to catch up with is not in the index: it reads the log until it is where the shard
-//! is, and only then goes live. So nothing is sent twice or too early, and no live message waits in a buffer meanwhile.
+//! is, and only then goes live. So nothing is sent twice or too early, and no live message waits in a buffer meanwhile. Who
+//! reads too slowly falls behind: it leaves the index and goes on from the log, as its subscriptions' flow says.
 
+mod behind;
 mod lane;
 mod subscription;
 
@@ -16,6 +18,7 @@ use crate::hub::interest::Standing;
 use crate::hub::log::ReadBounds;
 use crate::hub::turn::Turn;
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId, SourceInfo};
 use crate::model::topic::Pattern;
@@ -49,6 +52,8 @@ pub struct SubscribeRequest {
     pub last: Last,
     /// The only source, by name.
     pub source: Option<String>,
+    /// What becomes of its messages when the subscriber falls behind.
+    pub flow: Flow,
 }
 
 /// How many of the newest messages a subscription wants first.
@@ -104,11 +109,13 @@ pub struct Missed {
     pub missed: Option<u64>,
 }
 
-/// A piece of a replay.
+/// A piece of a replay, or of what a subscriber that fell behind is sent from the log.
 #[derive(Debug, Default)]
 pub struct Replay {
     /// What to send, in order, each with the joint cursor after it.
     pub messages: Vec<(Arc<Publication>, JointCursor)>,
+    /// Whether it is a replay that somebody asked for, not what is live and late.
+    pub asked_for: bool,
     /// What turned out to be gone meanwhile; to be told before `messages`.
     pub gaps: Vec<Missed>,
     /// Subscriptions that are live from now on; to be told after `messages`.
@@ -158,6 +165,8 @@ pub struct Shard {
     next_lane: usize,
     /// Subscriptions of all subscribers.
     subscriptions: usize,
+    /// How many messages subscriptions that drop the oldest keep.
+    drop_oldest_keep: usize,
 }
 
 #[derive(Debug, Default)]
@@ -168,7 +177,9 @@ struct Subscriber {
 
 impl Shard {
     /// A shard without subscribers that starts at the present end of every log.
-    pub fn new(hub: &Hub) -> Self {
+    ///
+    /// `drop_oldest_keep`: how many messages a subscription that fell behind with [`Flow::DropOldest`] is still sent.
+    pub fn new(hub: &Hub, drop_oldest_keep: usize) -> Self {
         let lanes: Vec<Lane> = hub.sources().iter().map(|state| Lane::new(state.clone())).collect();
         let positions = lanes.iter().map(|lane| (lane.info().clone(), lane.position())).collect();
         Self {
@@ -179,6 +190,7 @@ impl Shard {
             turn: Turn::default(),
             next_lane: 0,
             subscriptions: 0,
+            drop_oldest_keep,
         }
     }
 
@@ -226,7 +238,7 @@ impl Shard {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(Opening { claims }) };
         subscriber.subscriptions.reserve_exact(1);
         self.subscriptions += 1;
-        subscriber.subscriptions.push(Subscription::new(request.id, pattern, request.last, parts));
+        subscriber.subscriptions.push(Subscription::new(request.id, pattern, request.last, request.flow, parts));
         Ok(Opening { claims })
     }
 
@@ -288,11 +300,10 @@ impl Shard {
         self.turn.forget(id);
     }
 
-    /// Whether a subscriber has something to be replayed: to be asked when its socket has drained.
+    /// Whether a subscriber has something to be sent from the logs: to be asked when its socket has drained.
     pub fn has_replay(&self, id: SubscriberId) -> bool {
-        self.subscribers
-            .get(id.index())
-            .is_some_and(|subscriber| subscriber.subscriptions.iter().any(Subscription::is_replaying))
+        let reads = |subscription: &Subscription| subscription.is_replaying() || subscription.is_behind();
+        self.subscribers.get(id.index()).is_some_and(|subscriber| subscriber.subscriptions.iter().any(reads))
     }
 
     /// Where a subscriber stands in every source that it reads.
@@ -313,6 +324,12 @@ impl Shard {
     /// Where the shard is in every source.
     pub fn positions(&self) -> &[(Arc<SourceInfo>, u64)] {
         &self.positions
+    }
+
+    /// Likewise, as a subscriber's joint cursor has them: for what is encoded from it.
+    pub fn positions_at(&self, cursor: &JointCursor) -> Vec<(Arc<SourceInfo>, u64)> {
+        let offset = |name: &str| cursor.0.iter().find(|(known, _)| known == name).map(|(_, cursor)| cursor.offset);
+        self.positions.iter().map(|(info, position)| (info.clone(), offset(&info.name).unwrap_or(*position))).collect()
     }
 
     /// The turn, to be flushed after [`Self::take`], with the positions that belong into its messages.
@@ -356,7 +373,10 @@ impl Shard {
     /// The next piece of a subscriber's replay, of about `bounds`; empty when it has none or waits for the shard itself.
     pub fn replay(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Replay::default() };
-        let mut replay = Replay::default();
+        if subscriber.subscriptions.iter().any(Subscription::is_behind) {
+            return self.read_on_behind(id, bounds);
+        }
+        let mut replay = Replay { asked_for: true, ..Replay::default() };
         match subscriber.form {
             Some(CursorForm::Joint) => {
                 subscription::replay_jointly(&mut subscriber.subscriptions, &self.lanes, bounds, &mut replay);
@@ -405,6 +425,7 @@ impl Shard {
     /// Puts those parts of a subscription into the index that are where the shard is.
     fn go_live(&mut self, id: SubscriberId, number: usize, caught_up: &mut Vec<CaughtUp>) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let behind = subscriber.behind();
         let Some(subscription) = subscriber.subscriptions.get_mut(number) else { return };
         let replayed = subscription.is_replaying();
         if subscription.has_list() {
@@ -412,10 +433,17 @@ impl Shard {
         }
         for part in &mut subscription.parts {
             let lane = &mut self.lanes[part.source.index()];
-            if part.progress == (Progress::Reading { read: lane.position() }) {
-                lane.index_mut().insert(&subscription.pattern, id);
-                part.progress = Progress::Live { since: lane.position() };
+            let since = lane.position();
+            if part.progress != (Progress::Reading { read: since }) {
+                continue;
             }
+            // What others of the subscriber are still to be sent of this source comes before anything live.
+            part.progress = if behind.contains(&part.source) {
+                Progress::Behind { since, read: since }
+            } else {
+                lane.index_mut().insert(&subscription.pattern, id);
+                Progress::Live { since }
+            };
         }
         if replayed && !subscription.is_replaying() {
             caught_up.push(CaughtUp { id: subscription.id, cursors: subscription.cursors(&self.lanes) });
@@ -466,6 +494,14 @@ impl Subscriber {
     /// How far everything of a source was sent, or nothing when it does not read that source.
     fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
         self.subscriptions.iter().filter_map(|subscription| subscription.floor(source, position)).min()
+    }
+
+    /// The sources in which it is behind; with a joint cursor all of them or none.
+    fn behind(&self) -> Vec<SourceId> {
+        let parts = self.subscriptions.iter().filter(|subscription| subscription.is_behind());
+        let parts = parts.flat_map(|subscription| &subscription.parts);
+        let joint = self.form == Some(CursorForm::Joint);
+        parts.filter(|part| joint || part.is_behind()).map(|part| part.source).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::hub::index::SubscriberId;
-use crate::model::publication::Publication;
+use crate::model::publication::{Publication, SourceId};
 
 /// Which bytes a subscriber gets for a publication: a subprotocol, compressed or not. Small, so that it can index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,6 +184,12 @@ impl Turn {
     /// The publications of the turn, for whoever measures how late they are.
     pub fn publications(&self) -> impl Iterator<Item = &Arc<Publication>> {
         self.envelopes.iter().map(|envelope| &envelope.publication)
+    }
+
+    /// The source of the turn's publications, and the offset before the first of them.
+    pub fn origin(&self) -> Option<(SourceId, u64)> {
+        let first = &self.envelopes.first()?.publication;
+        Some((first.source.id, first.offset - 1))
     }
 
     /// Ends the turn. Memory is kept for the next one.

@@ -40,6 +40,7 @@ pub struct Metrics {
     subscriptions: IntGauge,
     outbox_bytes: IntGauge,
     slow_sessions: IntGauge,
+    falls: IntCounter,
     publish_to_socket: Histogram,
     receive_to_socket: Histogram,
 }
@@ -99,6 +100,7 @@ impl Metrics {
             subscriptions: maker.gauge("subscriptions", "Patterns subscribed, over all sessions.")?,
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
+            falls: maker.counter("fell_behind_total", "Times that a session left what is live for the log.")?,
             publish_to_socket: maker.latency("publish_to_socket_seconds", "From the publisher's clock")?,
             receive_to_socket: maker.latency("receive_to_socket_seconds", "From the broker's delivery")?,
             registry,
@@ -220,6 +222,11 @@ impl Metrics {
         self.slow_sessions.add(by);
     }
 
+    /// A session was too slow for what is live and goes on from the log.
+    pub fn fell_behind(&self) {
+        self.falls.inc();
+    }
+
     /// Latency histograms for one shard.
     pub fn latencies(&self) -> Latencies {
         Latencies {
@@ -331,6 +338,10 @@ impl Maker<'_> {
 
     fn gauge_vector(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         self.registered(IntGaugeVec::new(options(name, help), labels)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.registered(IntCounter::with_opts(options(name, help))?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {

@@ -54,6 +54,7 @@ fn every_metric_of_the_contract_is_there_from_the_start() {
         "receive_to_socket_seconds",
         "outbox_bytes",
         "slow_sessions",
+        "fell_behind_total",
         "build_info",
     ] {
         assert!(text.contains(&format!("# TYPE passerelle_{name} ")), "{name} is missing");
@@ -137,9 +138,11 @@ fn gauges_follow_what_shards_say() {
     metrics.subscriptions_changed(-2);
     metrics.outbox_bytes_changed(4_096);
     metrics.slow_sessions_changed(1);
+    metrics.fell_behind();
     shows(&metrics, "passerelle_subscriptions 3");
     shows(&metrics, "passerelle_outbox_bytes 4096");
     shows(&metrics, "passerelle_slow_sessions 1");
+    shows(&metrics, "passerelle_fell_behind_total 1");
 }
 
 #[test]

@@ -21,6 +21,11 @@ pub struct Cursor {
     pub offset: u64,
 }
 
+impl Cursor {
+    /// A position in no log that there is: it stands for a text that this server cannot have given.
+    pub const FOREIGN: Self = Self { epoch: Epoch(u64::MAX), offset: u64::MAX };
+}
+
 /// Not a text that this server could have given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("is not a cursor that this server gives")]

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
@@ -102,6 +103,8 @@ pub struct Subscribe {
     pub last: usize,
     /// The only source it wants, by name.
     pub source: Option<String>,
+    /// What becomes of its messages when the client is too slow; the server's default when it does not say.
+    pub flow: Option<Flow>,
 }
 
 /// What a client is told, in no protocol.

@@ -271,7 +271,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, identity: &Identity, subscribe: Subscribe, actions: &mut Vec<Action>) {
-        let Subscribe { id, pattern, after, last, source } = subscribe;
+        let Subscribe { id, pattern, after, last, source, flow } = subscribe;
         if !identity.grants.subscribe {
             return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
         }
@@ -291,8 +291,8 @@ impl Session {
         self.next_subscription = next;
         let stage = Stage::Pending { wants_replay: last > 0 || !after.0.is_empty() };
         self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), id, stage });
-        let last = last.min(self.terms.last_max);
-        actions.push(Action::Subscribe(SubscribeAction { subscription: key, pattern, after, last, source }));
+        let (last, flow) = (last.min(self.terms.last_max), flow.unwrap_or(self.terms.on_slow));
+        actions.push(Action::Subscribe(SubscribeAction { subscription: key, pattern, after, last, source, flow }));
     }
 
     fn unsubscribe(&mut self, id: CommandId, pattern: &Pattern, actions: &mut Vec<Action>) {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::config::Settings;
+use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
@@ -48,6 +49,8 @@ pub struct Terms {
     pub calls_in_flight_max: usize,
     /// Messages that `last` may bring in all.
     pub last_max: usize,
+    /// What a subscription that falls behind does when it did not say.
+    pub on_slow: Flow,
     /// Told in `welcome`.
     pub message_bytes_max: usize,
     /// Told in `welcome`.
@@ -68,6 +71,7 @@ impl Terms {
             publishes_in_flight_max: settings.limits.publishes_in_flight_max,
             calls_in_flight_max: settings.limits.calls_in_flight_max,
             last_max: settings.limits.last_max,
+            on_slow: settings.limits.on_slow,
             message_bytes_max: settings.limits.message_bytes_max,
             heartbeat: settings.server.heartbeat,
             unauthenticated_timeout: settings.limits.unauthenticated_timeout,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::auth::Identity;
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
+use crate::model::flow::Flow;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
 use crate::model::topic::Pattern;
 use crate::protocol::{Event, Gap};
@@ -88,6 +89,8 @@ pub struct SubscribeAction {
     pub last: usize,
     /// The only source, by name.
     pub source: Option<String>,
+    /// What becomes of its messages when the client is too slow.
+    pub flow: Flow,
 }
 
 /// What became of an action.

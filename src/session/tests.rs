@@ -49,7 +49,7 @@ fn pattern(text: &str) -> Pattern {
 
 fn subscribe(text: &str) -> Command {
     let after = JointCursor::default();
-    Command::Subscribe(Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None })
+    Command::Subscribe(Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None, flow: None })
 }
 
 fn message() -> Outgoing {

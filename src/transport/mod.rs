@@ -7,6 +7,7 @@ pub mod admin;
 pub(crate) mod driver;
 pub(crate) mod gate;
 pub(crate) mod http;
+pub(crate) mod liveness;
 pub(crate) mod listener;
 pub(crate) mod opening;
 pub(crate) mod pages;

@@ -9,10 +9,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::auth::Identity;
+use crate::hub::feed::SourceState;
 use crate::hub::shard::CursorForm;
 use crate::metrics::Handshake;
 use crate::model::close::CloseReason;
-use crate::model::cursor::JointCursor;
+use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::flow::Flow;
 use crate::model::topic::{Pattern, Topic};
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
@@ -144,8 +146,7 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Result
         return Err(bad(StatusCode::BAD_REQUEST, "say what to listen to: /sse?pattern=orders.%23"));
     }
     let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
-    let after = cursor_of(request.headers(), request.uri().query())
-        .map_err(|sentence| bad(StatusCode::BAD_REQUEST, &sentence))?;
+    let after = cursor_of(request.headers(), request.uri().query(), site);
     Ok(Opened {
         head: stream_head(visitor),
         framing: Framing::EventStream,
@@ -161,13 +162,17 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Result
 }
 
 /// Where a stream goes on: `Last-Event-ID`, which a browser sends when it comes back, before `after`.
-fn cursor_of(headers: &HeaderMap, of_query: Option<&str>) -> Result<JointCursor, String> {
+/// What is no cursor of ours is one in no log, of every source: the client is told of a gap, where an error would end it.
+fn cursor_of(headers: &HeaderMap, of_query: Option<&str>, site: &Rc<Site>) -> JointCursor {
     let of_header =
         headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty());
     let of_query = query(of_query).find(|(name, _)| name == "after").map(|(_, value)| value);
     match of_header.map(str::to_owned).or(of_query) {
-        Some(text) => text.parse().map_err(|error| format!("the cursor {error}: leave it out to start now")),
-        None => Ok(JointCursor::default()),
+        Some(text) => text.parse().unwrap_or_else(|_| {
+            let foreign = |source: &Arc<SourceState>| (source.info().name.to_string(), Cursor::FOREIGN);
+            JointCursor(site.shared.hub.sources().iter().map(foreign).collect())
+        }),
+        None => JointCursor::default(),
     }
 }
 
@@ -190,6 +195,7 @@ struct Asked {
     patterns: Vec<Pattern>,
     source: Option<String>,
     last: usize,
+    flow: Option<Flow>,
     publish: Option<Topic>,
     /// The first thing that is wrong with it.
     fault: Option<String>,
@@ -216,6 +222,10 @@ impl Asked {
         match name {
             "pattern" => self.patterns.push(pattern(&value)?),
             "source" => self.source = Some(value),
+            "on_slow" => {
+                let flow = Flow::named(&value).ok_or("on_slow is catch-up, latest or drop-oldest")?;
+                self.flow = Some(flow);
+            }
             "last" => self.last = value.parse().map_err(|_| "last is a number of messages".to_owned())?,
             "publish" => {
                 self.publish = Some(Topic::parse(&value).map_err(|error| format!("the topic to publish to {error}"))?)
@@ -226,9 +236,10 @@ impl Asked {
     }
 
     fn into_commands(self, after: JointCursor) -> Vec<Command> {
-        let Self { patterns, source, last, .. } = self;
+        let Self { patterns, source, last, flow, .. } = self;
         let subscribe = |pattern| {
-            Command::Subscribe(Subscribe { id: None, pattern, after: after.clone(), last, source: source.clone() })
+            let (after, source) = (after.clone(), source.clone());
+            Command::Subscribe(Subscribe { id: None, pattern, after, last, source, flow })
         };
         patterns.into_iter().map(subscribe).collect()
     }

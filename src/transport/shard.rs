@@ -104,7 +104,7 @@ async fn receive(
 async fn shake_hands(accepted: Accepted, seat: Seat, site: Rc<Site>) -> Option<Admission> {
     match accepted.adopt().ok()? {
         Handshaking::Tcp(stream, peer) => {
-            socket::prepare(&stream, site.shared.settings.server.heartbeat);
+            socket::prepare(&stream, socket::unacknowledged_max(site.shared.settings.server.heartbeat));
             let taken = http::serve(stream, Some(peer.ip()), site).await?;
             admission(taken, seat, Socket::from_tcp)
         }

@@ -1,6 +1,7 @@
 //! A socket whose handshake is over: non-blocking, registered with the shard's poll, without a buffer or task of its own.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -78,6 +79,21 @@ impl Socket {
         })
     }
 
+    /// How long data may wait for the peer before the kernel gives it up.
+    pub(crate) fn limit_unacknowledged(&self, most: Duration) {
+        if let Self::Tcp(stream) = self {
+            limit_unacknowledged(stream, most);
+        }
+    }
+
+    /// Both ends of a TCP connection.
+    pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().zip(stream.peer_addr().ok()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Says that nothing more will be written.
     pub(crate) fn finish(&mut self) {
         // The peer may be gone already; there is nobody left to tell.
@@ -103,9 +119,21 @@ fn outcome(mut attempt: impl FnMut() -> io::Result<usize>) -> Written {
 /// Settings of an accepted TCP socket: no delay for lone messages, and an end for data that a vanished peer never
 /// acknowledges, so that it cannot hold a stream for longer than two heartbeats.
 pub(crate) fn prepare(stream: &impl AsFd, unacknowledged_max: Duration) {
-    let socket = SockRef::from(stream);
-    // Neither is worth refusing a client for where the system does not know it.
-    let _ = socket.set_tcp_nodelay(true);
+    // It is not worth refusing a client for where the system does not know it.
+    let _ = SockRef::from(stream).set_tcp_nodelay(true);
+    limit_unacknowledged(stream, unacknowledged_max);
+}
+
+/// How long data may wait for a peer: less than two heartbeats, and enough for one to see that the peer is only slow.
+pub(crate) fn unacknowledged_max(heartbeat: Duration) -> Duration {
+    heartbeat.mul_f64(1.75)
+}
+
+/// The kernel ends a connection whose peer has not acknowledged, or not taken, what waits for it for so long.
+fn limit_unacknowledged(stream: &impl AsFd, most: Duration) {
+    // As above.
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(unacknowledged_max));
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(most));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, most);
 }

@@ -7,6 +7,7 @@
 //! Thereby a cursor that was handed out before one of those differs from one handed out after it, even on a source where
 //! nothing was published in between, and who comes back can be told exactly what may be missing.
 
+mod behind;
 mod coverage;
 mod holes;
 mod ring;

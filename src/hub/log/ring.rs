@@ -174,6 +174,36 @@ impl Ring {
         places.iter().rev().filter_map(|place| self.kept_at(place.0)).map(|(kept, _)| kept.clone()).collect()
     }
 
+    /// Whether nothing of the same topic follows a publication that is kept, up to an offset.
+    pub(super) fn is_newest(&self, publication: &Publication, until: u64) -> bool {
+        let Some(record) = self.topics.find(&publication.draft.topic) else { return true };
+        let next = self.sequence_after(publication.offset);
+        let end = self.sequence_after(until);
+        let place = record.places.partition_point(|place| *place < next);
+        record.places.get(place).is_none_or(|place| *place >= end)
+    }
+
+    /// How many matching topics had publications after one offset, up to another, of which none is kept any more; nothing
+    /// when that is not known.
+    pub(super) fn lost_topics(&self, pattern: &Pattern, after: u64, until: u64) -> Option<u64> {
+        if after < self.topics.forgotten() {
+            return None;
+        }
+        let (from, kept, to) = (self.sequence_after(after), self.kept_first(), self.sequence_after(until));
+        let is_lost = |record: &Record| {
+            let first_kept = record.places.partition_point(|place| *place < kept);
+            if record.places.get(first_kept).is_some_and(|place| *place < to) {
+                return Some(false);
+            }
+            Some(record.count(from, kept.min(to), after)? > 0)
+        };
+        let count = |lost: Option<u64>, record: &Record| Some(lost? + u64::from(is_lost(record)?));
+        match self.topics.select(pattern) {
+            Selection::Every => self.topics.in_order().map(|(_, record)| record).fold(Some(0), count),
+            Selection::Some(selected) => selected.keys.iter().map(|key| self.topics.record(*key)).fold(Some(0), count),
+        }
+    }
+
     /// How many that match were after one offset, up to another, and are no longer kept.
     pub(super) fn missed(&self, pattern: &Pattern, after: u64, until: u64) -> Missed {
         if after >= self.evicted || after >= until {

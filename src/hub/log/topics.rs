@@ -116,6 +116,11 @@ impl Topics {
         &self.records[key as usize]
     }
 
+    /// What is remembered of a topic.
+    pub(super) fn find(&self, topic: &Topic) -> Option<&Record> {
+        self.by_text.get(topic).map(|key| self.record(*key))
+    }
+
     /// Of topics that are not remembered, no publication was after this offset.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten

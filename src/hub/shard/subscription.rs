@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::hub::log::ReadBounds;
+use crate::hub::log::{Chunk, Log, LogGap, ReadBounds};
+use crate::hub::shard::behind::with_positions;
 use crate::hub::shard::lane::Lane;
 use crate::hub::shard::{Activated, Last, Missed, Replay, SubscriptionId};
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId};
 use crate::model::topic::Pattern;
@@ -16,6 +18,8 @@ use crate::model::topic::Pattern;
 pub(super) struct Subscription {
     pub(super) id: SubscriptionId,
     pub(super) pattern: Pattern,
+    /// What becomes of its messages when it falls behind.
+    pub(super) flow: Flow,
     /// Whether all its bindings stand.
     pub(super) stands: bool,
     /// One a source.
@@ -49,12 +53,28 @@ pub(super) enum Progress {
     Reading { read: u64 },
     /// It is in the index: everything after `since` was or will be sent live.
     Live { since: u64 },
+    /// It was live, and its subscriber is too slow: what comes after `read` it is sent from the log, as its flow says.
+    Behind { since: u64, read: u64 },
+}
+
+impl Part {
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.progress, Progress::Behind { .. })
+    }
+
+    /// How far it was sent everything, if it fell behind.
+    pub(super) fn behind_at(&self) -> Option<u64> {
+        match self.progress {
+            Progress::Behind { read, .. } => Some(read),
+            Progress::Waiting { .. } | Progress::Reading { .. } | Progress::Live { .. } => None,
+        }
+    }
 }
 
 impl Subscription {
-    pub(super) fn new(id: SubscriptionId, pattern: Pattern, last: Last, parts: Vec<Part>) -> Self {
+    pub(super) fn new(id: SubscriptionId, pattern: Pattern, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
         let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, list: VecDeque::new() }));
-        Self { id, pattern, stands: false, parts, catching_up }
+        Self { id, pattern, flow, stands: false, parts, catching_up }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -63,6 +83,10 @@ impl Subscription {
 
     pub(super) fn is_replaying(&self) -> bool {
         self.has_list() || self.parts.iter().any(|part| matches!(part.progress, Progress::Reading { .. }))
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.parts.iter().any(Part::is_behind)
     }
 
     pub(super) fn has_list(&self) -> bool {
@@ -77,21 +101,22 @@ impl Subscription {
                 Progress::Reading { read } => {
                     lanes.get(part.source.index()).is_some_and(|lane| lane.position() == read)
                 }
-                Progress::Live { .. } => true,
+                Progress::Live { .. } | Progress::Behind { .. } => true,
             })
     }
 
-    /// Whether it is told of a loss: not before its bindings stand, and not again of what its start has told.
+    /// Whether it is told of a loss at once: not while it reads the log, where it will come by, and not again of what its
+    /// start has told.
     pub(super) fn hears(&self, source: SourceId, at: u64) -> bool {
-        let waits = |part: &Part| matches!(part.progress, Progress::Waiting { .. });
-        self.part(source).is_some_and(|part| !waits(part) && at >= part.judged_until)
+        let is_live = |part: &Part| matches!(part.progress, Progress::Live { .. });
+        self.part(source).is_some_and(|part| is_live(part) && at >= part.judged_until)
     }
 
     /// How far everything of a source was sent; `position` is where the shard is.
     pub(super) fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
         self.part(source).map(|part| match part.progress {
             Progress::Waiting { after } => after.map_or(position, |cursor| cursor.offset.min(position)),
-            Progress::Reading { read } => read,
+            Progress::Reading { read } | Progress::Behind { read, .. } => read,
             Progress::Live { .. } => position,
         })
     }
@@ -146,11 +171,36 @@ impl Subscription {
     /// Whether this subscription has sent, or will send, a publication live. What it only replayed does not count: a client
     /// that replays its subscriptions one after the other takes a replay for that of the one it asked for.
     fn sends_live(&self, publication: &Publication) -> bool {
-        let is_live = |part: &Part| matches!(part.progress, Progress::Live { since } if since < publication.offset);
-        self.part(publication.source.id).is_some_and(is_live) && self.pattern.matches(&publication.draft.topic)
+        let is_live = |part: &Part| match part.progress {
+            Progress::Live { since } | Progress::Behind { since, .. } => since < publication.offset,
+            Progress::Waiting { .. } | Progress::Reading { .. } => false,
+        };
+        // What falls behind in another way may never be sent.
+        self.flow == Flow::CatchUp
+            && self.part(publication.source.id).is_some_and(is_live)
+            && self.pattern.matches(&publication.draft.topic)
     }
 
-    fn part(&self, source: SourceId) -> Option<&Part> {
+    /// Its part in a source, if that replays what was asked for.
+    fn replaying_reader(&mut self, source: SourceId) -> Option<Reader<'_>> {
+        let part = self.parts.iter_mut().find(|part| part.source == source)?;
+        let Progress::Reading { read } = &mut part.progress else { return None };
+        Some(Reader { pattern: &self.pattern, view: View::All, read, judged_until: &mut part.judged_until })
+    }
+
+    /// Its part in a source, if that fell behind.
+    pub(super) fn reader(&mut self, source: SourceId, drop_oldest_keep: usize) -> Option<Reader<'_>> {
+        let part = self.parts.iter_mut().find(|part| part.source == source)?;
+        let Progress::Behind { read, .. } = &mut part.progress else { return None };
+        let view = match self.flow {
+            Flow::CatchUp => View::All,
+            Flow::Latest => View::Latest,
+            Flow::DropOldest => View::Newest(drop_oldest_keep),
+        };
+        Some(Reader { pattern: &self.pattern, view, read, judged_until: &mut part.judged_until })
+    }
+
+    pub(super) fn part(&self, source: SourceId) -> Option<&Part> {
         self.parts.iter().find(|part| part.source == source)
     }
 
@@ -171,7 +221,7 @@ impl Subscription {
     }
 }
 
-fn missed(pattern: &Pattern, lane: &Lane, reason: GapReason, missed: Option<u64>) -> Missed {
+pub(super) fn missed(pattern: &Pattern, lane: &Lane, reason: GapReason, missed: Option<u64>) -> Missed {
     Missed { pattern: pattern.clone(), source: lane.info().name.clone(), reason, missed }
 }
 
@@ -191,19 +241,12 @@ pub(super) fn replay_one(
         return;
     }
     let mut found = Vec::new();
-    let pattern = subscription.pattern.clone();
-    for part in &mut subscription.parts {
-        let Some(lane) = lanes.get(part.source.index()) else { continue };
-        let Progress::Reading { read } = part.progress else { continue };
-        if read >= lane.position() {
-            continue;
+    for lane in lanes {
+        let Some(reader) = subscription.replaying_reader(lane.info().id) else { continue };
+        found = read_together(&mut [reader], lane, bounds, replay);
+        if !found.is_empty() {
+            break;
         }
-        let chunk = lane.state().log().read(&pattern, read, lane.position(), bounds);
-        part.progress = Progress::Reading { read: chunk.next };
-        replay.progressed |= chunk.next > read;
-        replay.gaps.extend(chunk.gap.map(|gap| missed(&pattern, lane, gap.reason, gap.missed)));
-        found = chunk.publications;
-        break;
     }
     let others: Vec<&Subscription> =
         all.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, other)| other).collect();
@@ -221,52 +264,115 @@ pub(super) fn replay_jointly(all: &mut [Subscription], lanes: &[Lane], bounds: R
         return;
     }
     for lane in lanes {
-        let found = read_merged(all, lane, bounds, replay);
-        if found.is_empty() {
-            continue;
+        let source = lane.info().id;
+        let mut readers: Vec<Reader<'_>> = all.iter_mut().filter_map(|one| one.replaying_reader(source)).collect();
+        let found = read_together(&mut readers, lane, bounds, replay);
+        if !found.is_empty() {
+            replay.messages = with_positions(found, true, all, lanes);
+            return;
         }
-        // The joint cursor moves with each message in its own source and stands still in the others.
-        let standing = joint_position(all, lanes);
-        replay.messages =
-            found.into_iter().map(|publication| (publication.clone(), with_offset(&standing, &publication))).collect();
-        return;
     }
 }
 
-/// What any of the subscriptions has to read in one lane, in order and once, as far as all of them have been read.
-fn read_merged(
-    all: &mut [Subscription],
+/// A part that reads one source's log, for its pattern.
+pub(super) struct Reader<'a> {
+    pattern: &'a Pattern,
+    view: View,
+    /// Everything up to here was sent, as far as it is wanted.
+    read: &'a mut u64,
+    /// Losses before here were told.
+    judged_until: &'a mut u64,
+}
+
+/// What of a log a reader is sent.
+#[derive(Debug, Clone, Copy)]
+enum View {
+    /// Everything.
+    All,
+    /// The newest message of each topic.
+    Latest,
+    /// So many of the newest messages.
+    Newest(usize),
+}
+
+impl Reader<'_> {
+    /// Takes the holes that it stands before, and says up to where there is no other.
+    fn pass_holes(&mut self, log: &Log, until: u64, gaps: &mut Vec<LogGap>) -> u64 {
+        let untold = (*self.read).max(*self.judged_until);
+        for (reason, at) in log.forgotten_holes(untold) {
+            gaps.push(LogGap { reason, missed: None });
+            *self.judged_until = (*self.judged_until).max(at + 1);
+        }
+        while let Some(hole) = log.next_hole((*self.read).max(*self.judged_until), until) {
+            if hole.at > *self.read {
+                return hole.at;
+            }
+            gaps.push(hole.gap(self.pattern));
+            *self.read = hole.at + 1;
+        }
+        until
+    }
+
+    fn read(&mut self, log: &Log, until: u64, bounds: ReadBounds, gaps: &mut Vec<LogGap>) -> Chunk {
+        match self.view {
+            View::All => log.read(self.pattern, *self.read, until, bounds),
+            View::Latest => log.read_latest(self.pattern, *self.read, until, bounds),
+            View::Newest(keep) => {
+                let (read, passed) = log.skip(self.pattern, *self.read, until, keep);
+                let mut chunk = log.read(self.pattern, *self.read, until, bounds);
+                if passed > 0 {
+                    gaps.extend(chunk.gap);
+                    gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
+                    chunk = log.read(self.pattern, read, until, bounds);
+                    *self.read = read;
+                }
+                chunk
+            }
+        }
+    }
+}
+
+/// The next piece for all of these readers of one source: in the order of its log, each message once, as far as all of
+/// them have been read.
+pub(super) fn read_together(
+    readers: &mut [Reader<'_>],
     lane: &Lane,
     bounds: ReadBounds,
     replay: &mut Replay,
 ) -> Vec<Arc<Publication>> {
-    let source = lane.info().id;
-    let mut horizon = lane.position();
-    let mut found: Vec<Arc<Publication>> = Vec::new();
     let log = lane.state().log();
-    for subscription in all.iter() {
-        let Some(Part { progress: Progress::Reading { read }, .. }) = subscription.part(source) else { continue };
-        if *read < lane.position() {
-            let chunk = log.read(&subscription.pattern, *read, lane.position(), bounds);
-            replay.gaps.extend(chunk.gap.map(|gap| missed(&subscription.pattern, lane, gap.reason, gap.missed)));
-            horizon = horizon.min(chunk.next);
-            found.extend(chunk.publications);
-        }
+    let mut tell = |pattern: &Pattern, gaps: Vec<LogGap>| {
+        replay.progressed |= !gaps.is_empty();
+        replay.gaps.extend(gaps.into_iter().map(|gap| missed(pattern, lane, gap.reason, gap.missed)));
+    };
+    let mut until = lane.position();
+    for reader in readers.iter_mut() {
+        let mut gaps = Vec::new();
+        until = until.min(reader.pass_holes(&log, lane.position(), &mut gaps));
+        tell(reader.pattern, gaps);
+    }
+    let mut horizon = until;
+    let mut found: Vec<Arc<Publication>> = Vec::new();
+    for reader in readers.iter_mut().filter(|reader| *reader.read < until) {
+        let mut gaps = Vec::new();
+        let chunk = reader.read(&log, until, bounds, &mut gaps);
+        gaps.extend(chunk.gap);
+        tell(reader.pattern, gaps);
+        horizon = horizon.min(chunk.next);
+        found.extend(chunk.publications);
     }
     drop(log);
     found.retain(|publication| publication.offset <= horizon);
     found.sort_by_key(|publication| publication.offset);
     found.dedup_by_key(|publication| publication.offset);
-    for part in all.iter_mut().flat_map(|subscription| &mut subscription.parts).filter(|part| part.source == source) {
-        if let Progress::Reading { read } = part.progress {
-            part.progress = Progress::Reading { read: read.max(horizon) };
-            replay.progressed |= horizon > read;
-        }
+    for reader in readers {
+        replay.progressed |= horizon > *reader.read;
+        *reader.read = horizon.max(*reader.read);
     }
     found
 }
 
-fn joint_position(all: &[Subscription], lanes: &[Lane]) -> JointCursor {
+pub(super) fn joint_position(all: &[Subscription], lanes: &[Lane]) -> JointCursor {
     let of_lane = |lane: &Lane| {
         let info = lane.info();
         let floor = all.iter().filter_map(|subscription| subscription.floor(info.id, lane.position())).min()?;
@@ -275,7 +381,7 @@ fn joint_position(all: &[Subscription], lanes: &[Lane]) -> JointCursor {
     JointCursor(lanes.iter().filter_map(of_lane).collect())
 }
 
-fn with_offset(position: &JointCursor, publication: &Publication) -> JointCursor {
+pub(super) fn with_offset(position: &JointCursor, publication: &Publication) -> JointCursor {
     let mut position = position.clone();
     if let Some((_, cursor)) = position.0.iter_mut().find(|(name, _)| **name == *publication.source.name) {
         cursor.offset = publication.offset;

@@ -65,15 +65,28 @@ struct Bench {
     shard: Shard,
     seen: BTreeMap<SubscriberId, Vec<String>>,
     notices: Vec<(SubscriberId, Notice)>,
+    /// Told by replays.
+    gaps: Vec<Missed>,
     caught_up: Vec<SubscriptionId>,
     next: u32,
+    /// Whose sockets take no more.
+    full: BTreeSet<SubscriberId>,
 }
 
 impl Bench {
     fn new() -> Self {
         let hub = hub();
-        let shard = Shard::new(&hub);
-        Self { hub, shard, seen: BTreeMap::new(), notices: Vec::new(), caught_up: Vec::new(), next: 0 }
+        let shard = Shard::new(&hub, 2);
+        Self {
+            hub,
+            shard,
+            seen: BTreeMap::new(),
+            notices: Vec::new(),
+            gaps: Vec::new(),
+            caught_up: Vec::new(),
+            next: 0,
+            full: BTreeSet::new(),
+        }
     }
 
     /// A subscription that goes on after so many messages of each source.
@@ -88,6 +101,7 @@ impl Bench {
             after: JointCursor(SOURCES.iter().zip(after).map(cursor).collect()),
             last: Last::default(),
             source: None,
+            flow: Flow::CatchUp,
         }
     }
 
@@ -102,9 +116,14 @@ impl Bench {
     fn turn(&mut self) -> bool {
         let taken = self.shard.take(SMALL);
         self.notices.extend(taken.notices);
-        let (turn, _) = self.shard.turn();
-        for subscriber in turn.close() {
+        for subscriber in self.shard.turn().0.close() {
+            let (turn, _) = self.shard.turn();
             let (delivery, _) = turn.delivery(subscriber, Encoding(0), &mut Names);
+            if self.full.contains(&subscriber) {
+                let (source, read) = turn.origin().unwrap();
+                self.shard.fall_behind(subscriber, source, read);
+                continue;
+            }
             let bytes = match delivery {
                 Delivery::Joined(bytes) => bytes.to_vec(),
                 Delivery::Frames(frames) => frames.concat(),
@@ -112,13 +131,16 @@ impl Bench {
             let text = String::from_utf8(bytes).unwrap();
             self.seen.entry(subscriber).or_default().extend(text.split_whitespace().map(str::to_owned));
         }
-        turn.end();
+        self.shard.turn().0.end();
         taken.more
     }
 
     fn replay(&mut self, subscriber: SubscriberId) -> Vec<JointCursor> {
+        if self.full.contains(&subscriber) {
+            return Vec::new();
+        }
         let replay = self.shard.replay(subscriber, SMALL);
-        assert_eq!(replay.gaps, [], "nothing was evicted");
+        self.gaps.extend(replay.gaps);
         self.caught_up.extend(replay.caught_up.into_iter().map(|caught_up| caught_up.id));
         let seen = self.seen.entry(subscriber).or_default();
         let tell = |(publication, position): (Arc<Publication>, JointCursor)| {
@@ -145,6 +167,9 @@ enum Step {
     Subscribe(usize, usize, Option<(u64, u64)>),
     Turn,
     Replay(usize),
+    /// Its socket takes no more, or takes all again.
+    Full(usize),
+    Drained(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -153,6 +178,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..3, 0usize..6, prop::option::of((0u64..6, 0u64..6))).prop_map(|(who, pattern, after)| Step::Subscribe(who, pattern, after)),
         2 => Just(Step::Turn),
         2 => (0usize..3).prop_map(Step::Replay),
+        1 => (0usize..3).prop_map(Step::Full),
+        1 => (0usize..3).prop_map(Step::Drained),
     ]
 }
 
@@ -184,9 +211,13 @@ proptest! {
                 }
                 Step::Turn => drop(bench.turn()),
                 Step::Replay(subscriber) => drop(bench.replay(who[subscriber])),
+                Step::Full(subscriber) => drop(bench.full.insert(who[subscriber])),
+                Step::Drained(subscriber) => drop(bench.full.remove(&who[subscriber])),
             }
         }
+        bench.full.clear();
         bench.settle(&who);
+        prop_assert_eq!(&bench.gaps, &[], "nothing was evicted");
         for (number, subscriber) in who.iter().enumerate() {
             let mut expected = BTreeSet::new();
             for ((_, pattern), since) in owed.range((number, 0)..(number + 1, 0)) {
@@ -234,6 +265,74 @@ proptest! {
         let (rest, _) = everything(&mut bench, &after);
         prop_assert_eq!(&rest, &seen[cut + 1..]);
     }
+}
+
+/// A subscriber that falls behind with this flow while six messages come, three of them on one topic; what it is sent when
+/// its socket takes more again.
+fn sent_when_drained(flow: Flow) -> (Bench, SubscriberId) {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    let request = SubscribeRequest { flow, ..bench.request("x.#", &[]) };
+    let id = request.id;
+    bench.shard.subscribe(subscriber, request).unwrap();
+    bench.shard.activate(subscriber, id);
+    append(&bench.hub, 0, "x");
+    while bench.turn() {}
+    bench.full.insert(subscriber);
+    for topic in ["x.y", "x", "y", "x", "x.y.z", "x"] {
+        append(&bench.hub, 0, topic);
+    }
+    while bench.turn() {}
+    assert!(bench.shard.is_behind(subscriber));
+    assert_eq!(bench.shard.cursors(subscriber).0[0].1.offset, 1 + BINDING, "its position waits with it");
+    bench.full.clear();
+    bench.settle(&[subscriber]);
+    assert!(!bench.shard.is_behind(subscriber));
+    append(&bench.hub, 0, "x");
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.caught_up, [], "nobody asked for a replay");
+    (bench, subscriber)
+}
+
+#[test]
+fn who_fell_behind_is_sent_everything_and_is_live_again() {
+    let (bench, subscriber) = sent_when_drained(Flow::CatchUp);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2", "a3", "a5", "a6", "a7", "a8"]);
+    assert_eq!(bench.gaps, []);
+}
+
+#[test]
+fn latest_sends_the_newest_of_each_topic_in_order_and_tells_no_gap() {
+    let (bench, subscriber) = sent_when_drained(Flow::Latest);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2", "a6", "a7", "a8"]);
+    assert_eq!(bench.gaps, []);
+}
+
+#[test]
+fn drop_oldest_keeps_the_newest_and_counts_what_it_dropped() {
+    let (bench, subscriber) = sent_when_drained(Flow::DropOldest);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a6", "a7", "a8"]);
+    let told: Vec<_> = bench.gaps.iter().map(|gap| (gap.reason, gap.missed)).collect();
+    assert_eq!(told, [(GapReason::Slow, Some(3))]);
+}
+
+#[test]
+fn a_hole_is_told_in_its_place_to_who_reads_late() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "x", &[]);
+    bench.full.insert(subscriber);
+    append(&bench.hub, 0, "x");
+    while bench.turn() {}
+    Feed::new(bench.hub.sources()[0].clone()).hole(GapReason::Outage, None);
+    append(&bench.hub, 0, "x");
+    while bench.turn() {}
+    assert_eq!(bench.notices, [], "it comes by there");
+    bench.full.clear();
+    bench.replay(subscriber);
+    assert_eq!((bench.seen[&subscriber].len(), bench.gaps.len()), (1, 0));
+    bench.replay(subscriber);
+    assert_eq!((bench.seen[&subscriber].len(), bench.gaps.len()), (2, 1));
 }
 
 #[test]

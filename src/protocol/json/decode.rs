@@ -12,7 +12,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::cursor::{JOINT_CURSOR_BYTES_MAX, JointCursor};
+use crate::model::cursor::{Cursor, JOINT_CURSOR_BYTES_MAX, JointCursor};
+use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
@@ -114,7 +115,7 @@ impl<'a> Request<'a> {
 
     fn subscribe(self) -> Result<Command, Fault> {
         let pattern = self.pattern()?;
-        self.check_on_slow()?;
+        let flow = self.on_slow()?;
         if self.fields.filter.is_some() {
             return Err(unsupported(
                 &self.id,
@@ -124,7 +125,7 @@ impl<'a> Request<'a> {
         let after = self.after()?;
         let last = usize::try_from(self.whole_number("last", self.fields.last)?.unwrap_or(0)).unwrap_or(usize::MAX);
         let source = self.text("source", self.fields.source, SHORT_TEXT_BYTES_MAX)?;
-        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, after, last, source }))
+        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, after, last, source, flow }))
     }
 
     fn unsubscribe(self) -> Result<Command, Fault> {
@@ -199,23 +200,16 @@ impl<'a> Request<'a> {
         }
         let cursors: BTreeMap<String, String> = serde_json::from_str(raw.get())
             .map_err(|_| self.fault("needs an object of cursors by source in \"after\", such as {\"events\":\"…\"}"))?;
-        let parsed = cursors.into_iter().map(|(source, cursor)| match cursor.parse() {
-            Ok(cursor) => Ok((source, cursor)),
-            Err(error) => Err(bad_field(&self.id, format!("the cursor of source {source:?} in \"after\" {error}"))),
-        });
-        Ok(JointCursor(parsed.collect::<Result<_, _>>()?))
+        // What is no cursor of ours is answered with a gap, as one of another log is: an error would come again and again
+        // to a client that hands back what it has kept.
+        let read = |(source, cursor): (String, String)| (source, cursor.parse().unwrap_or(Cursor::FOREIGN));
+        Ok(JointCursor(cursors.into_iter().map(read).collect()))
     }
 
-    fn check_on_slow(&self) -> Result<(), Fault> {
-        let policy = self.text("on_slow", self.fields.on_slow, SHORT_TEXT_BYTES_MAX)?;
-        match policy.as_deref() {
-            None | Some("catch-up") => Ok(()),
-            Some(name @ ("latest" | "drop-oldest")) => Err(unsupported(
-                &self.id,
-                format!("this server does not offer \"on_slow\": {name:?} yet: leave it out or use \"catch-up\""),
-            )),
-            Some(_) => Err(self.fault("takes \"catch-up\", \"latest\" or \"drop-oldest\" in \"on_slow\"")),
-        }
+    fn on_slow(&self) -> Result<Option<Flow>, Fault> {
+        let Some(name) = self.text("on_slow", self.fields.on_slow, SHORT_TEXT_BYTES_MAX)? else { return Ok(None) };
+        let flow = Flow::named(&name);
+        flow.map(Some).ok_or_else(|| self.fault("takes \"catch-up\", \"latest\" or \"drop-oldest\" in \"on_slow\""))
     }
 
     fn pattern(&self) -> Result<Pattern, Fault> {

@@ -89,7 +89,8 @@ impl Player {
             "query" => {
                 let (text, after) = rest.split_once(' ').unwrap_or((rest, ""));
                 let after = after.parse().unwrap_or_default();
-                let subscribe = Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None };
+                let subscribe =
+                    Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None, flow: None };
                 session.command(Command::Subscribe(subscribe), &mut actions);
             }
             "gap" => session.gap(gap(rest), &mut actions),
@@ -222,7 +223,7 @@ impl Player {
                 format!("authenticate {token}")
             }
             Action::Subscribe(action) => {
-                let SubscribeAction { subscription, pattern, after, last, source } = action;
+                let SubscribeAction { subscription, pattern, after, last, source, flow } = action;
                 self.subscriptions.push(subscription);
                 let mut line = format!(
                     "subscribe {} {}",
@@ -231,7 +232,8 @@ impl Player {
                 );
                 line += &if after.0.is_empty() { String::new() } else { format!(" after {after}") };
                 line += &if last == 0 { String::new() } else { format!(" last {last}") };
-                line + &source.map(|source| format!(" of {source}")).unwrap_or_default()
+                line += &source.map(|source| format!(" of {source}")).unwrap_or_default();
+                line + &if flow == Flow::CatchUp { String::new() } else { format!(" {}", flow.name()) }
             }
             Action::Unsubscribe { subscription } => {
                 self.subscriptions.retain(|key| *key != subscription);

@@ -44,6 +44,10 @@ pub(super) struct Connection {
     pub(super) heard: bool,
     /// Heartbeats in a row that brought no sign of life.
     pub(super) silent: u8,
+    /// Heartbeats in a row at which the peer was there and took nothing.
+    pub(super) stalled: u32,
+    /// Whether the socket took anything of what waited since the last heartbeat.
+    pub(super) drained: bool,
     /// Whether anything but pings was sent since the last heartbeat.
     pub(super) sent: bool,
     /// Whether there may be something to read that was left until the session takes more.
@@ -96,6 +100,8 @@ impl Connection {
             started: Started::No,
             heard: true,
             silent: 0,
+            stalled: 0,
+            drained: false,
             sent: true,
             unread: false,
             replays_when_drained: false,
@@ -117,52 +123,51 @@ impl Connection {
         self.stage == Stage::Open
     }
 
-    /// Sends what a turn brought, and says how many bytes that is.
+    /// Sends what a turn brought, and says how many bytes that is: all of it or nothing.
     ///
     /// # Errors
-    /// [`Overflow`] when the peer reads too slowly: what it had not been sent before is left out.
+    /// [`Overflow`] when so much waits already that with this it would be more than `waiting_max` bytes.
     pub(super) fn deliver(
         &mut self,
         delivery: Delivery<'_>,
-        bounds: OutboxBounds,
+        waiting_max: usize,
         copied: &mut Vec<u8>,
     ) -> Result<usize, Overflow> {
+        let frames = match delivery {
+            Delivery::Joined(joined) => std::slice::from_ref(joined),
+            Delivery::Frames(frames) => frames,
+        };
+        let bytes = frames.iter().map(Bytes::len).sum();
+        if !self.outbox.is_empty() && self.outbox.bytes() + bytes > waiting_max {
+            return Err(Overflow);
+        }
         self.sent = true;
-        match delivery {
-            Delivery::Joined(bytes) => self.send(bytes, bounds).map(|()| bytes.len()),
-            Delivery::Frames([frame]) => self.send(frame, bounds).map(|()| frame.len()),
-            Delivery::Frames(frames) => {
-                let bytes = frames.iter().map(Bytes::len).sum();
-                if self.outbox.is_empty() && bytes <= COPIED_BYTES_MAX {
-                    copied.clear();
-                    frames.iter().for_each(|frame| copied.extend_from_slice(frame));
-                    let written = self.write(copied);
-                    if written < bytes {
-                        self.outbox.push(Bytes::copy_from_slice(copied.get(written..).unwrap_or_default()));
-                        self.note_started(written);
-                    }
-                    return Ok(bytes);
+        match frames {
+            [frame] if self.outbox.is_empty() => {
+                let written = self.write(frame);
+                if written < bytes {
+                    self.outbox.push(frame.slice(written..));
+                    self.note_started(written);
                 }
-                for frame in frames {
-                    self.outbox.push_bounded(frame.clone(), bounds)?;
+            }
+            frames if self.outbox.is_empty() && bytes <= COPIED_BYTES_MAX => {
+                copied.clear();
+                frames.iter().for_each(|frame| copied.extend_from_slice(frame));
+                let written = self.write(copied);
+                if written < bytes {
+                    self.outbox.push(Bytes::copy_from_slice(copied.get(written..).unwrap_or_default()));
+                    self.note_started(written);
                 }
-                self.flush();
-                Ok(bytes)
+            }
+            frames => {
+                let waits = !self.outbox.is_empty();
+                frames.iter().for_each(|frame| self.outbox.push(frame.clone()));
+                if !waits {
+                    self.flush();
+                }
             }
         }
-    }
-
-    /// Sends one piece: at once where nothing waits before it.
-    fn send(&mut self, bytes: &Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
-        if !self.outbox.is_empty() {
-            return self.outbox.push_bounded(bytes.clone(), bounds);
-        }
-        let written = self.write(bytes);
-        if written < bytes.len() {
-            self.outbox.push(bytes.slice(written..));
-            self.note_started(written);
-        }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Adds a frame of its own, to be sent with the next flush.
@@ -178,6 +183,7 @@ impl Connection {
             match self.socket.write_vectored(slices.get(..filled).unwrap_or_default()) {
                 Written::Bytes(written) => {
                     self.outbox.advance(written);
+                    self.drained = true;
                     self.started = Started::Yes;
                 }
                 Written::WouldBlock => return,

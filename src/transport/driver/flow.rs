@@ -4,8 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
+use crate::hub::outbox::Overflow;
 use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Shard, SubscriptionId};
+use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
+use crate::model::publication::Publication;
 use crate::protocol::{Event, Gap};
 use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
 use crate::transport::driver::Driver;
@@ -22,7 +26,7 @@ const REPLAY_STEP: ReadBounds = ReadBounds { messages_max: 256, bytes_max: 256 <
 const REPLAY_STEPS_MAX: usize = 16;
 
 /// What the closing frame says to a reader that is too slow.
-const TOO_SLOW: &str = "too slow: more waits for you than limits.outbox_bytes_max allows; connect again and resume";
+const TOO_SLOW: &str = "too slow: answers wait for you that you do not read; connect again and resume";
 
 impl Driver {
     /// Takes one turn from the logs and flushes it. True when there may be more to take.
@@ -64,12 +68,12 @@ impl Driver {
         let (turn, positions) = self.shard.turn();
         let (delivery, messages) = turn.delivery(subscriber, connection.encoding(), &mut self.wire.at(positions));
         if connection.is_open() {
-            match connection.deliver(delivery, self.outbox_bounds, &mut self.copy_buffer) {
+            match connection.deliver(delivery, self.behind_bytes, &mut self.copy_buffer) {
                 Ok(bytes) => {
                     connection.delivered += messages;
                     counts.add(connection.protocol.0, messages, bytes as u64);
                 }
-                Err(_) => self.end_slow(subscriber, &mut connection, messages),
+                Err(Overflow) => self.fall_behind(subscriber, &mut connection),
             }
         }
         // Puts it back, or buries it.
@@ -79,7 +83,15 @@ impl Driver {
         self.with(subscriber, |_, _| ());
     }
 
-    /// Ends a session whose peer reads too slowly.
+    /// Goes on from the log when the socket takes more: what the turn brought does not wait in memory.
+    fn fall_behind(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        let Some((source, read)) = self.shard.turn().0.origin() else { return };
+        self.shard.fall_behind(subscriber, source, read);
+        connection.replays_when_drained = true;
+        self.shared.metrics.fell_behind();
+    }
+
+    /// Ends a session whose peer takes not even what cannot be read again.
     pub(super) fn end_slow(&mut self, subscriber: SubscriberId, connection: &mut Connection, dropped: u64) {
         self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, dropped);
         self.end(
@@ -204,6 +216,14 @@ impl Driver {
         steps > 0
     }
 
+    /// A live message that comes late looks as it would have in time.
+    fn send_late(&mut self, connection: &mut Connection, publication: &Publication, position: &JointCursor) {
+        let positions = self.shard.positions_at(position);
+        let frame = self.wire.at(&positions).encode(connection.encoding(), publication);
+        connection.outbox.push(frame);
+        connection.sent = true;
+    }
+
     /// A replayed message passes the outbox's bounds: a step is bounded itself, and the next waits for an empty outbox.
     fn send_replayed(&mut self, connection: &mut Connection, event: &Event) {
         if let Some(outbound) = connection.codec.encode(event) {
@@ -230,7 +250,11 @@ impl Driver {
         let messages = replay.messages.len() as u64;
         let before = connection.outbox.bytes();
         for (publication, position) in replay.messages {
-            self.send_replayed(connection, &Event::Replayed { publication, position });
+            if replay.asked_for {
+                self.send_replayed(connection, &Event::Replayed { publication, position });
+            } else {
+                self.send_late(connection, &publication, &position);
+            }
         }
         let bytes = connection.outbox.bytes().saturating_sub(before) as u64;
         connection.delivered += messages;

@@ -238,6 +238,7 @@ impl Driver {
             after: action.after,
             last: Last { each: action.last, total_max: self.shared.settings.limits.last_max },
             source: action.source,
+            flow: action.flow,
         };
         let opening = match self.shard.subscribe(subscriber, request) {
             Ok(opening) => opening,

@@ -33,6 +33,7 @@ use crate::model::close::CloseReason;
 use crate::protocol::{Codec, ProtocolId};
 use crate::session::{Completion, Session};
 use crate::transport::admin::view::{ConnectionRow, Listing};
+use crate::transport::liveness::Liveness;
 use crate::transport::seats::Seat;
 use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
@@ -133,7 +134,10 @@ pub(crate) struct Driver {
     answers: mpsc::Sender<Answer>,
     answered: mpsc::Receiver<Answer>,
     latencies: Latencies,
+    liveness: Liveness,
     outbox_bounds: OutboxBounds,
+    /// Bytes that may wait for a socket before it falls behind what is live.
+    behind_bytes: usize,
     /// What the gauges were last told.
     gauged: rounds::Gauged,
     /// When they are told next.
@@ -164,7 +168,7 @@ impl Driver {
         let settings = &shared.settings;
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
         Self {
-            shard: Shard::new(&shared.hub),
+            shard: Shard::new(&shared.hub, settings.limits.drop_oldest_keep),
             wire: Wire::new(settings.compression.clone()),
             scratch: Scratch::default(),
             registry,
@@ -181,10 +185,12 @@ impl Driver {
             answers,
             answered,
             latencies: shared.metrics.latencies(),
+            liveness: Liveness::default(),
             outbox_bounds: OutboxBounds {
                 frames_max: settings.limits.outbox_frames_max,
                 bytes_max: settings.limits.outbox_bytes_max,
             },
+            behind_bytes: settings.limits.behind_bytes,
             gauged: rounds::Gauged::default(),
             gauge_at: Instant::now(),
             draining: false,

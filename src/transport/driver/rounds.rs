@@ -12,6 +12,8 @@ use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Control, Driver, transport_of};
+use crate::transport::liveness::Peer;
+use crate::transport::socket::unacknowledged_max;
 use crate::transport::wire::Framing;
 
 /// Heartbeats in a row without a sign of life that end a connection.
@@ -70,6 +72,12 @@ impl Driver {
         if !connection.is_open() {
             return;
         }
+        if self.is_full(connection) {
+            return self.wait_for(ticket, connection, now);
+        }
+        if std::mem::take(&mut connection.stalled) > 0 {
+            connection.socket.limit_unacknowledged(unacknowledged_max(self.shared.settings.server.heartbeat));
+        }
         connection.silent = if std::mem::take(&mut connection.heard) { 0 } else { connection.silent + 1 };
         // An event stream's client never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {
@@ -88,6 +96,29 @@ impl Driver {
             self.end_slow(subscriber, connection, 0);
         }
         connection.flush();
+        self.heartbeats.set(now, ticket);
+    }
+
+    /// Whether the peer is there and takes nothing. It cannot have read our pings, so its silence says nothing.
+    fn is_full(&mut self, connection: &Connection) -> bool {
+        if connection.outbox.is_empty() && connection.heard {
+            return false;
+        }
+        let addresses = connection.socket.addresses();
+        addresses.is_some_and(|(local, remote)| self.liveness.of(local, remote) == Peer::Full)
+    }
+
+    /// Gives a peer that is only slow the time that is configured for it.
+    fn wait_for(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        let limits = &self.shared.settings.limits;
+        if connection.stalled == 0 {
+            connection.socket.limit_unacknowledged(limits.stall_timeout);
+        }
+        connection.silent = 0;
+        connection.stalled = if std::mem::take(&mut connection.drained) { 1 } else { connection.stalled + 1 };
+        if self.shared.settings.server.heartbeat * connection.stalled > limits.stall_timeout {
+            return self.end_slow(ticket.subscriber, connection, 0);
+        }
         self.heartbeats.set(now, ticket);
     }
 

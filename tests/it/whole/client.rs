@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -16,9 +17,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::program::{PATIENCE, Program};
 
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// A WebSocket client.
 pub(crate) struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: Socket,
     next_id: u64,
 }
 
@@ -45,6 +48,11 @@ impl Client {
         }
         let (socket, _) = connect_async(request).await.map_err(Box::new)?;
         Ok(Self { socket, next_id: 0 })
+    }
+
+    /// Both directions, for who asks and does not listen.
+    pub(crate) fn split(self) -> (SplitSink<Socket, Message>, SplitStream<Socket>) {
+        self.socket.split()
     }
 
     /// Sends a frame.

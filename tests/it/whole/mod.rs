@@ -5,6 +5,7 @@ mod client;
 mod endings;
 mod flow;
 mod outages;
+mod slow;
 mod upward;
 
 use crate::program::Program;

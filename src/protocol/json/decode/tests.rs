@@ -116,14 +116,14 @@ fn errors_name_what_was_missing_and_what_came_instead() {
             r#"subscribe needs whole Unicode characters in "pattern""#,
         ),
         (
-            r#"{"op":"subscribe","pattern":"a","after":{"events":"x"}}"#,
+            r#"{"op":"subscribe","pattern":"a","after":"x"}"#,
             "bad_field",
-            r#"the cursor of source "events" in "after" is not a cursor that this server gives"#,
+            r#"subscribe needs an object of cursors by source in "after", such as {"events":"…"}"#,
         ),
         (
-            r#"{"op":"subscribe","pattern":"a","on_slow":"latest"}"#,
-            "unsupported",
-            r#"this server does not offer "on_slow": "latest" yet: leave it out or use "catch-up""#,
+            r#"{"op":"subscribe","pattern":"a","on_slow":"never"}"#,
+            "bad_field",
+            r#"subscribe takes "catch-up", "latest" or "drop-oldest" in "on_slow""#,
         ),
         (
             r#"{"op":"consume","queue":"q"}"#,

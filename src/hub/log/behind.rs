@@ -1,0 +1,62 @@
+//! What a log offers to a reader that fell behind what is live: where the next hole is, the newest message of each topic
+//! alone, and how many to skip so that only so many are left.
+
+use std::sync::Arc;
+
+use crate::hub::log::ring::Missed;
+use crate::hub::log::{Chunk, Hole, Log, LogGap, ReadBounds};
+use crate::model::gap::GapReason;
+use crate::model::publication::Publication;
+use crate::model::topic::Pattern;
+
+/// Messages that were superseded and that one call may pass over for each that it may return.
+const SUPERSEDED_STEPS: usize = 16;
+
+impl Log {
+    /// The first hole at or after one offset and before another, as far as holes are known one by one.
+    pub fn next_hole(&self, from: u64, until: u64) -> Option<&Hole> {
+        self.holes.known_from(from).next().filter(|hole| hole.at < until)
+    }
+
+    /// Of the holes that are no longer known one by one, the last of each reason at or after an offset.
+    pub fn forgotten_holes(&self, from: u64) -> Vec<(GapReason, u64)> {
+        self.holes.forgotten_from(from).collect()
+    }
+
+    /// What matches after one offset and up to another, of each topic only the newest, in chunks.
+    ///
+    /// A topic whose newest message has left the log is a loss; what was superseded is none.
+    pub fn read_latest(&self, pattern: &Pattern, after: u64, until: u64, bounds: ReadBounds) -> Chunk {
+        let steps_max = bounds.messages_max.saturating_mul(SUPERSEDED_STEPS);
+        let mut publications: Vec<Arc<Publication>> = Vec::new();
+        let (mut bytes, mut next) = (0, until);
+        for (step, (publication, publication_bytes)) in self.ring.matching(pattern, after, until).enumerate() {
+            let full = publications.len() >= bounds.messages_max || bytes + publication_bytes > bounds.bytes_max;
+            if step >= steps_max || (full && !publications.is_empty()) {
+                next = publication.offset - 1;
+                break;
+            }
+            if self.ring.is_newest(publication, until) {
+                bytes += publication_bytes;
+                publications.push(publication.clone());
+            }
+        }
+        let gap = match self.ring.missed(pattern, after, until) {
+            Missed::Nothing => None,
+            _ => match self.ring.lost_topics(pattern, after, until) {
+                Some(0) => None,
+                missed => Some(LogGap { reason: GapReason::Slow, missed }),
+            },
+        };
+        Chunk { publications, next, gap }
+    }
+
+    /// Where to read on after one offset so that of what matches up to another only the newest `keep` are left, and how
+    /// many that passes over. What has left the log is not counted: reading tells of it.
+    pub fn skip(&self, pattern: &Pattern, after: u64, until: u64, keep: usize) -> (u64, u64) {
+        let waiting = self.ring.matching(pattern, after, until).count();
+        let passed = waiting.saturating_sub(keep);
+        let last = passed.checked_sub(1).and_then(|last| self.ring.matching(pattern, after, until).nth(last));
+        (last.map_or(after, |(publication, _)| publication.offset), passed as u64)
+    }
+}

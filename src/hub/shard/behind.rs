@@ -1,0 +1,103 @@
+//! Subscribers that read too slowly. Their subscriptions leave the index, so that they cost the others nothing, and go on
+//! from the log when the socket takes more again: all of them together, each message once, in the order of the log.
+
+use std::sync::Arc;
+
+use crate::hub::index::SubscriberId;
+use crate::hub::log::ReadBounds;
+use crate::hub::shard::lane::Lane;
+use crate::hub::shard::subscription::{Progress, Reader, Subscription, joint_position, read_together, with_offset};
+use crate::hub::shard::{CursorForm, Replay, Shard};
+use crate::model::cursor::JointCursor;
+use crate::model::publication::{Publication, SourceId};
+
+impl Shard {
+    /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`,
+    /// which it was not sent, [`Shard::replay`] brings from the log.
+    pub fn fall_behind(&mut self, id: SubscriberId, source: SourceId, read: u64) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let joint = subscriber.form == Some(CursorForm::Joint);
+        for subscription in &mut subscriber.subscriptions {
+            for part in subscription.parts.iter_mut().filter(|part| joint || part.source == source) {
+                let (Progress::Live { since }, Some(lane)) = (part.progress, self.lanes.get_mut(part.source.index()))
+                else {
+                    continue;
+                };
+                lane.index_mut().remove(&subscription.pattern, id);
+                // Of all other sources everything was sent up to where the shard is.
+                let read = if part.source == source { read.max(since) } else { lane.position() };
+                part.progress = Progress::Behind { since, read };
+            }
+        }
+    }
+
+    /// Whether a subscriber fell behind.
+    pub fn is_behind(&self, id: SubscriberId) -> bool {
+        self.subscribers
+            .get(id.index())
+            .is_some_and(|subscriber| subscriber.subscriptions.iter().any(Subscription::is_behind))
+    }
+
+    /// The next piece for a subscriber that fell behind; where nothing is left it is live again.
+    pub(super) fn read_on_behind(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
+        let mut replay = Replay::default();
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return replay };
+        let joint = subscriber.form == Some(CursorForm::Joint);
+        for lane in &self.lanes {
+            let source = lane.info().id;
+            let mut readers: Vec<Reader<'_>> = subscriber
+                .subscriptions
+                .iter_mut()
+                .filter_map(|one| one.reader(source, self.drop_oldest_keep))
+                .collect();
+            let found = read_together(&mut readers, lane, bounds, &mut replay);
+            if !found.is_empty() {
+                replay.messages = with_positions(found, joint, &subscriber.subscriptions, &self.lanes);
+                break;
+            }
+        }
+        let level = |lane: &Lane| {
+            let parts = subscriber.subscriptions.iter().filter_map(|one| one.part(lane.info().id));
+            parts.filter_map(|part| part.behind_at()).all(|read| read == lane.position())
+        };
+        let level: Vec<bool> = self.lanes.iter().map(level).collect();
+        let all_level = level.iter().all(|level| *level);
+        for (lane, level) in self.lanes.iter_mut().zip(level) {
+            if level && (all_level || !joint) {
+                replay.progressed |= go_live_again(id, &mut subscriber.subscriptions, lane);
+            }
+        }
+        replay
+    }
+}
+
+/// Puts what fell behind in one lane back into the index; whether there was anything.
+fn go_live_again(id: SubscriberId, subscriptions: &mut [Subscription], lane: &mut Lane) -> bool {
+    let mut any = false;
+    let source = lane.info().id;
+    for subscription in subscriptions {
+        for part in subscription.parts.iter_mut().filter(|part| part.source == source) {
+            if let Progress::Behind { since, .. } = part.progress {
+                lane.index_mut().insert(&subscription.pattern, id);
+                part.progress = Progress::Live { since };
+                any = true;
+            }
+        }
+    }
+    any
+}
+
+/// Messages of one source with the joint cursor after each, where the subscriber's cursors are joint.
+pub(super) fn with_positions(
+    found: Vec<Arc<Publication>>,
+    joint: bool,
+    all: &[Subscription],
+    lanes: &[Lane],
+) -> Vec<(Arc<Publication>, JointCursor)> {
+    if !joint {
+        return found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+    }
+    // The joint cursor moves with each message in its own source and stands still in the others.
+    let standing = joint_position(all, lanes);
+    found.into_iter().map(|publication| (publication.clone(), with_offset(&standing, &publication))).collect()
+}
