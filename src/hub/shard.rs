@@ -8,6 +8,7 @@
 
 mod behind;
 mod lane;
+mod passages;
 mod subscription;
 
 use std::sync::Arc;
@@ -24,7 +25,9 @@ use crate::model::publication::{Publication, SourceId, SourceInfo};
 use crate::model::topic::Pattern;
 use lane::Lane;
 pub use lane::SharedClaim;
-use subscription::{Part, Progress, Subscription};
+pub use passages::Excerpt;
+use passages::Passages;
+use subscription::{Logs, Part, Progress, Subscription};
 
 /// Names a subscription within its subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +117,10 @@ pub struct Missed {
 pub struct Replay {
     /// What to send, in order, each with the joint cursor after it.
     pub messages: Vec<(Arc<Publication>, JointCursor)>,
+    /// Or instead what others are sent too, whatever their cursors: its frames are shared.
+    pub excerpt: Option<Excerpt>,
+    /// Publications that were looked at in logs for this.
+    pub looked_at: u64,
     /// Whether it is a replay that somebody asked for, not what is live and late.
     pub asked_for: bool,
     /// What turned out to be gone meanwhile; to be told before `messages`.
@@ -167,6 +174,7 @@ pub struct Shard {
     subscriptions: usize,
     /// How many messages subscriptions that drop the oldest keep.
     drop_oldest_keep: usize,
+    passages: Passages,
 }
 
 #[derive(Debug, Default)]
@@ -191,6 +199,7 @@ impl Shard {
             next_lane: 0,
             subscriptions: 0,
             drop_oldest_keep,
+            passages: Passages::default(),
         }
     }
 
@@ -379,18 +388,25 @@ impl Shard {
         let mut replay = Replay { asked_for: true, ..Replay::default() };
         match subscriber.form {
             Some(CursorForm::Joint) => {
-                subscription::replay_jointly(&mut subscriber.subscriptions, &self.lanes, bounds, &mut replay);
+                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
+                subscription::replay_jointly(&mut subscriber.subscriptions, &mut logs, &mut replay);
                 replay.caught_up = self.go_live_together(id);
             }
             _ => {
                 let Some(number) = subscriber.subscriptions.iter().position(Subscription::is_replaying) else {
                     return replay;
                 };
-                subscription::replay_one(&mut subscriber.subscriptions, number, &self.lanes, bounds, &mut replay);
+                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
+                subscription::replay_one(&mut subscriber.subscriptions, number, &mut logs, &mut replay);
                 self.go_live(id, number, &mut replay.caught_up);
             }
         }
         replay
+    }
+
+    /// Forgets what was read from logs and may be read again: nobody replays any more.
+    pub fn forget_passages(&mut self) {
+        self.passages.clear();
     }
 
     fn sources_of(&self, only: Option<&str>) -> Result<Vec<SourceId>, Refusal> {

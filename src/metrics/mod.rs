@@ -41,6 +41,7 @@ pub struct Metrics {
     outbox_bytes: IntGauge,
     slow_sessions: IntGauge,
     falls: IntCounter,
+    looked_at: IntCounter,
     publish_to_socket: Histogram,
     receive_to_socket: Histogram,
 }
@@ -101,6 +102,10 @@ impl Metrics {
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
             falls: maker.counter("fell_behind_total", "Times that a session left what is live for the log.")?,
+            looked_at: maker.counter(
+                "log_reads_total",
+                "Messages looked at in logs for who came back or fell behind; shared by those who read the same.",
+            )?,
             publish_to_socket: maker.latency("publish_to_socket_seconds", "From the publisher's clock")?,
             receive_to_socket: maker.latency("receive_to_socket_seconds", "From the broker's delivery")?,
             registry,
@@ -225,6 +230,11 @@ impl Metrics {
     /// A session was too slow for what is live and goes on from the log.
     pub fn fell_behind(&self) {
         self.falls.inc();
+    }
+
+    /// A replay looked at so many messages in a log.
+    pub fn looked_at(&self, messages: u64) {
+        self.looked_at.inc_by(messages);
     }
 
     /// Latency histograms for one shard.

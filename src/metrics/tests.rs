@@ -55,6 +55,7 @@ fn every_metric_of_the_contract_is_there_from_the_start() {
         "outbox_bytes",
         "slow_sessions",
         "fell_behind_total",
+        "log_reads_total",
         "build_info",
     ] {
         assert!(text.contains(&format!("# TYPE passerelle_{name} ")), "{name} is missing");
@@ -139,10 +140,12 @@ fn gauges_follow_what_shards_say() {
     metrics.outbox_bytes_changed(4_096);
     metrics.slow_sessions_changed(1);
     metrics.fell_behind();
+    metrics.looked_at(9);
     shows(&metrics, "passerelle_subscriptions 3");
     shows(&metrics, "passerelle_outbox_bytes 4096");
     shows(&metrics, "passerelle_slow_sessions 1");
     shows(&metrics, "passerelle_fell_behind_total 1");
+    shows(&metrics, "passerelle_log_reads_total 9");
 }
 
 #[test]

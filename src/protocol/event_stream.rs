@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
 use crate::protocol::json::encode;
-use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Live, Outbound, ProtocolId, Subprotocol};
+use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Message, Outbound, ProtocolId, Subprotocol};
 
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
@@ -20,7 +20,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     index: ProtocolId(2),
     failures: Failures::End,
     codec: |_| Box::new(EventStream),
-    encode_live,
+    encode_message,
 };
 
 /// The codec.
@@ -34,7 +34,6 @@ impl Codec for EventStream {
 
     fn encode(&self, event: &Event) -> Option<Outbound> {
         let (name, position) = match event {
-            Event::Replayed { position, .. } => (None, Some(position.to_string())),
             // Resuming from here loses nothing, because a position is told only when everything before it was sent.
             Event::Position { cursors } => (Some("position"), Some(cursors.to_string())),
             Event::Subscribed { .. } => (Some("subscribed"), None),
@@ -54,16 +53,16 @@ impl Codec for EventStream {
     }
 }
 
-fn encode_live(live: Live<'_>) -> Option<Outbound> {
-    let data = encode::message(live.publication, encode::Stage::Live);
-    Some(Outbound::Text(block(None, Some(&joint(live).to_string()), &data)))
+fn encode_message(message: Message<'_>) -> Option<Outbound> {
+    let data = encode::message(message.publication, message.stage);
+    Some(Outbound::Text(block(None, Some(&joint(message).to_string()), &data)))
 }
 
 /// The joint cursor after a live message: itself in its own source, of which the shard may have taken more at once, and
 /// where the shard is in all others.
-fn joint(live: Live<'_>) -> JointCursor {
-    let own = live.publication;
-    let cursors = live.positions.iter().map(|(source, position)| {
+fn joint(message: Message<'_>) -> JointCursor {
+    let own = message.publication;
+    let cursors = message.positions.iter().map(|(source, position)| {
         let offset = if source.id == own.source.id { own.offset } else { *position };
         (source.name.to_string(), Cursor { epoch: source.epoch, offset })
     });
@@ -112,12 +111,13 @@ mod tests {
     use super::*;
     use crate::model::cursor::Epoch;
     use crate::model::publication::RawFrames;
+    use crate::protocol::Stage;
     use crate::protocol::tests::publication_from;
 
     fn live(payload: &'static [u8]) -> String {
         let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
         let positions = [(publication.source.clone(), publication.offset)];
-        match encode_live(Live { publication: &publication, positions: &positions }) {
+        match encode_message(Message { publication: &publication, positions: &positions, stage: Stage::Live }) {
             Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
             other => panic!("{other:?}"),
         }

@@ -13,7 +13,7 @@ mod write;
 pub use decode::{HEADERS_JSON_BYTES_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX};
 pub use payload::PAYLOAD_DEPTH_MAX;
 
-use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Live, Outbound, ProtocolId, Subprotocol};
+use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Message, Outbound, ProtocolId, Subprotocol};
 
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
@@ -23,7 +23,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     index: ProtocolId(0),
     failures: Failures::Told,
     codec: |_| Box::new(Json),
-    encode_live,
+    encode_message,
 };
 
 /// The codec.
@@ -40,6 +40,6 @@ impl Codec for Json {
     }
 }
 
-fn encode_live(live: Live<'_>) -> Option<Outbound> {
-    Some(Outbound::Text(encode::message(live.publication, encode::Stage::Live).into()))
+fn encode_message(message: Message<'_>) -> Option<Outbound> {
+    Some(Outbound::Text(encode::message(message.publication, message.stage).into()))
 }

@@ -139,13 +139,6 @@ pub enum Event {
         /// Whether it is certain that nothing between `after` and now was or will be missed.
         resumed: bool,
     },
-    /// A message that is not shared: one of a replay.
-    Replayed {
-        /// The message.
-        publication: Arc<Publication>,
-        /// The joint cursor after it.
-        position: JointCursor,
-    },
     /// Everything after `after` was sent.
     CaughtUp {
         /// The id of the subscribe.
@@ -284,13 +277,24 @@ pub trait Codec {
     fn encode(&self, event: &Event) -> Option<Outbound>;
 }
 
-/// What every subscriber of a live message gets, so that it can be encoded once: no word of it depends on the receiver.
+/// A message as every subscriber of it gets it, so that it can be encoded once: no word of it depends on the receiver.
 #[derive(Debug, Clone, Copy)]
-pub struct Live<'a> {
+pub struct Message<'a> {
     /// The message.
     pub publication: &'a Publication,
-    /// Where the shard stood in every source when it took the message: the joint cursor of everybody who is caught up.
+    /// Where its receivers stand in every source, its own apart: part of a joint cursor.
     pub positions: &'a [(Arc<SourceInfo>, u64)],
+    /// How it comes.
+    pub stage: Stage,
+}
+
+/// How a message comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// As it was published, or later to who is slow.
+    Live,
+    /// Because somebody asked for it, before `caught_up`.
+    Replay,
 }
 
 /// A row of the table of subprotocols.
@@ -309,7 +313,7 @@ pub struct Subprotocol {
     /// A codec for one new session.
     pub codec: fn(Opening) -> Box<dyn Codec + Send>,
     /// Encodes a live message once for everybody; nothing when this protocol cannot carry it.
-    pub encode_live: fn(Live<'_>) -> Option<Outbound>,
+    pub encode_message: fn(Message<'_>) -> Option<Outbound>,
 }
 
 /// What a codec is told of the request that opened its session.

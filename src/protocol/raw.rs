@@ -19,7 +19,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     index: ProtocolId(1),
     failures: Failures::End,
     codec: |opening| Box::new(Raw::new(opening.publish)),
-    encode_live: |live| frame(live.publication),
+    encode_message: |message| frame(message.publication),
 };
 
 /// Said to a client that sends without a topic to send to.
@@ -67,11 +67,8 @@ impl Codec for Raw {
         Ok(Command::Publish { id: None, message, mandatory: false })
     }
 
-    fn encode(&self, event: &Event) -> Option<Outbound> {
-        match event {
-            Event::Replayed { publication, .. } => frame(publication),
-            _ => None,
-        }
+    fn encode(&self, _: &Event) -> Option<Outbound> {
+        None
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::config::Compression;
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::publication::{Publication, SourceInfo};
-use crate::protocol::{Live, Outbound, ProtocolId, REGISTRY};
+use crate::protocol::{Message, Outbound, ProtocolId, REGISTRY, Stage};
 use crate::transport::websocket::Opcode;
 use crate::transport::websocket::deflate::Deflater;
 use crate::transport::websocket::writer::{self, Packing};
@@ -64,9 +64,9 @@ impl Wire {
         }
     }
 
-    /// With this turn's positions: what the hub asks for the bytes of live messages.
-    pub(crate) fn at<'a>(&'a mut self, positions: &'a [(Arc<SourceInfo>, u64)]) -> LiveWire<'a> {
-        LiveWire { wire: self, positions }
+    /// With the receivers' positions: what the hub asks for the bytes of messages.
+    pub(crate) fn at<'a>(&'a mut self, positions: &'a [(Arc<SourceInfo>, u64)], stage: Stage) -> StagedWire<'a> {
+        StagedWire { wire: self, positions, stage }
     }
 
     /// How many messages were encoded for each protocol since the last call.
@@ -88,19 +88,22 @@ impl Wire {
     }
 }
 
-/// A [`Wire`] that knows where the shard is.
+/// A [`Wire`] that knows where its receivers are, and how messages come to them.
 #[derive(Debug)]
-pub(crate) struct LiveWire<'a> {
+pub(crate) struct StagedWire<'a> {
     wire: &'a mut Wire,
     positions: &'a [(Arc<SourceInfo>, u64)],
+    stage: Stage,
 }
 
-impl Encode for LiveWire<'_> {
+impl Encode for StagedWire<'_> {
     fn encode(&mut self, encoding: Encoding, publication: &Publication) -> Bytes {
         let protocol = protocol_of(encoding);
         let framing = FRAMINGS.get(usize::from(encoding.0) % FRAMINGS.len()).copied().unwrap_or(Framing::WebSocket);
         let Some(row) = REGISTRY.get(usize::from(protocol.0)) else { return Bytes::new() };
-        let Some(outbound) = (row.encode_live)(Live { publication, positions: self.positions }) else {
+        let Some(outbound) =
+            (row.encode_message)(Message { publication, positions: self.positions, stage: self.stage })
+        else {
             return Bytes::new();
         };
         if let Some(count) = self.wire.encodes.get_mut(usize::from(protocol.0)) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::hub::log::ring::Missed;
-use crate::hub::log::{Chunk, Hole, Log, LogGap, ReadBounds};
+use crate::hub::log::{Chunk, Hole, Log, LogGap, ReadBounds, gap};
 use crate::model::gap::GapReason;
 use crate::model::publication::Publication;
 use crate::model::topic::Pattern;
@@ -21,6 +21,11 @@ impl Log {
     /// Of the holes that are no longer known one by one, the last of each reason at or after an offset.
     pub fn forgotten_holes(&self, from: u64) -> Vec<(GapReason, u64)> {
         self.holes.forgotten_from(from).collect()
+    }
+
+    /// What of a pattern left the log between two offsets, for a reader who had not come so far.
+    pub fn left(&self, pattern: &Pattern, after: u64, until: u64) -> Option<LogGap> {
+        gap(self.ring.missed(pattern, after, until), GapReason::Slow)
     }
 
     /// What matches after one offset and up to another, of each topic only the newest, in chunks.

@@ -182,6 +182,21 @@ impl Log {
         self.ring.expire(now);
     }
 
+    /// Its source.
+    pub fn info(&self) -> &Arc<SourceInfo> {
+        &self.info
+    }
+
+    /// The offset of the last publication that has left; 0 for none.
+    pub fn evicted(&self) -> u64 {
+        self.ring.evicted()
+    }
+
+    /// Publications that were looked at for readers of patterns since the start: what replays cost.
+    pub fn looked_at(&self) -> u64 {
+        self.ring.looked_at()
+    }
+
     /// The last position given; 0 before the first.
     pub fn end(&self) -> u64 {
         self.end

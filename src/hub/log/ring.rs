@@ -3,6 +3,7 @@
 //!
 //! A publication's sequence number counts publications; its offset also counts holes and new bindings, so it may skip.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub(super) struct Ring {
     /// The offset of the last publication that is no longer in the trail either; 0 for none.
     forgotten: u64,
     topics: Topics,
+    /// Entries that iterators of [`Ring::matching`] have looked at.
+    looked_at: Cell<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +88,7 @@ impl Ring {
             evicted: 0,
             forgotten: 0,
             topics: Topics::new(bounds.lapsed_topics_max),
+            looked_at: Cell::new(0),
         }
     }
 
@@ -113,6 +117,10 @@ impl Ring {
     /// The offset of the last publication that is no longer kept; 0 for none.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    pub(super) fn looked_at(&self) -> u64 {
+        self.looked_at.get()
     }
 
     /// How many are kept.
@@ -144,7 +152,10 @@ impl Ring {
         let from = self.sequence_after(after).max(self.kept_first());
         let span = Span { from, to: self.sequence_after(until).max(from) };
         match self.topics.select(pattern) {
-            Selection::Every => Box::new((span.from..span.to).filter_map(|sequence| self.kept_at(sequence))),
+            Selection::Every => {
+                let look = |sequence| self.look().kept_at(sequence);
+                Box::new((span.from..span.to).filter_map(look))
+            }
             Selection::Some(selected)
                 if selected.keys.len() as u64 * MERGE_STEPS > span.to - span.from + MERGE_STEPS =>
             {
@@ -243,7 +254,11 @@ impl Ring {
     fn scan(&self, selected: Arc<Selected>, span: Span) -> impl Iterator<Item = Kept<'_>> {
         let place = |sequence: u64| ((sequence - self.first) as usize).min(self.entries.len());
         let entries = self.entries.range(place(span.from)..place(span.to)).zip(span.from..);
-        entries.filter(move |(entry, _)| selected.holds(entry.topic)).filter_map(|(_, sequence)| self.kept_at(sequence))
+        let holds = move |(entry, _): &(&Entry, u64)| {
+            self.look();
+            selected.holds(entry.topic)
+        };
+        entries.filter(holds).filter_map(|(_, sequence)| self.kept_at(sequence))
     }
 
     /// Takes the next of all the topics, again and again.
@@ -256,6 +271,7 @@ impl Ring {
         }
         std::iter::from_fn(move || {
             let Reverse((sequence, key, place)) = heads.pop()?;
+            self.look();
             if sequence >= span.to {
                 return None;
             }
@@ -263,6 +279,12 @@ impl Ring {
             heads.extend(next.map(|sequence| Reverse((*sequence, key, place + 1))));
             self.kept_at(sequence)
         })
+    }
+
+    /// Counts one more entry.
+    fn look(&self) -> &Self {
+        self.looked_at.set(self.looked_at.get() + 1);
+        self
     }
 
     fn kept_at(&self, sequence: u64) -> Option<Kept<'_>> {

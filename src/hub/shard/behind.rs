@@ -1,15 +1,13 @@
 //! Subscribers that read too slowly. Their subscriptions leave the index, so that they cost the others nothing, and go on
 //! from the log when the socket takes more again: all of them together, each message once, in the order of the log.
 
-use std::sync::Arc;
-
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::shard::lane::Lane;
-use crate::hub::shard::subscription::{Progress, Reader, Subscription, joint_position, read_together, with_offset};
+use crate::hub::shard::subscription::{Logs, Progress, Reader, Subscription, read_together, settle_positions};
 use crate::hub::shard::{CursorForm, Replay, Shard};
 use crate::model::cursor::JointCursor;
-use crate::model::publication::{Publication, SourceId};
+use crate::model::publication::SourceId;
 
 impl Shard {
     /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`,
@@ -50,9 +48,14 @@ impl Shard {
                 .iter_mut()
                 .filter_map(|one| one.reader(source, self.drop_oldest_keep))
                 .collect();
-            let found = read_together(&mut readers, lane, bounds, &mut replay);
-            if !found.is_empty() {
-                replay.messages = with_positions(found, joint, &subscriber.subscriptions, &self.lanes);
+            let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
+            let found = read_together(&mut readers, lane, &mut logs, &mut replay);
+            if joint {
+                settle_positions(found, &subscriber.subscriptions, &self.lanes, &mut replay);
+            } else {
+                replay.messages = found.into_iter().map(|found| (found, JointCursor::default())).collect();
+            }
+            if !replay.messages.is_empty() || replay.excerpt.is_some() {
                 break;
             }
         }
@@ -85,19 +88,4 @@ fn go_live_again(id: SubscriberId, subscriptions: &mut [Subscription], lane: &mu
         }
     }
     any
-}
-
-/// Messages of one source with the joint cursor after each, where the subscriber's cursors are joint.
-pub(super) fn with_positions(
-    found: Vec<Arc<Publication>>,
-    joint: bool,
-    all: &[Subscription],
-    lanes: &[Lane],
-) -> Vec<(Arc<Publication>, JointCursor)> {
-    if !joint {
-        return found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
-    }
-    // The joint cursor moves with each message in its own source and stands still in the others.
-    let standing = joint_position(all, lanes);
-    found.into_iter().map(|publication| (publication.clone(), with_offset(&standing, &publication))).collect()
 }

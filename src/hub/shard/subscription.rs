@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::hub::log::{Chunk, Log, LogGap, ReadBounds};
-use crate::hub::shard::behind::with_positions;
+use crate::hub::log::{Log, LogGap, ReadBounds};
 use crate::hub::shard::lane::Lane;
+use crate::hub::shard::passages::{Excerpt, Passages};
 use crate::hub::shard::{Activated, Last, Missed, Replay, SubscriptionId};
 use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::flow::Flow;
@@ -225,40 +225,48 @@ pub(super) fn missed(pattern: &Pattern, lane: &Lane, reason: GapReason, missed: 
     Missed { pattern: pattern.clone(), source: lane.info().name.clone(), reason, missed }
 }
 
+/// What replays read: the lanes' logs, and what was read of them before.
+pub(super) struct Logs<'a> {
+    pub(super) lanes: &'a [Lane],
+    pub(super) passages: &'a mut Passages,
+    pub(super) bounds: ReadBounds,
+}
+
 /// One step of one subscription: its list first, then its sources one after the other.
-pub(super) fn replay_one(
-    all: &mut [Subscription],
-    number: usize,
-    lanes: &[Lane],
-    bounds: ReadBounds,
-    replay: &mut Replay,
-) {
+pub(super) fn replay_one(all: &mut [Subscription], number: usize, logs: &mut Logs<'_>, replay: &mut Replay) {
     let Some(subscription) = all.get_mut(number) else { return };
-    let list = subscription.take_list(bounds);
+    let list = subscription.take_list(logs.bounds);
     if !list.is_empty() {
         replay.progressed = true;
         replay.messages = list.into_iter().map(|publication| (publication, JointCursor::default())).collect();
         return;
     }
+    let lanes = logs.lanes;
     let mut found = Vec::new();
     for lane in lanes {
         let Some(reader) = subscription.replaying_reader(lane.info().id) else { continue };
-        found = read_together(&mut [reader], lane, bounds, replay);
-        if !found.is_empty() {
+        found = read_together(&mut [reader], lane, logs, replay);
+        if !found.is_empty() || replay.excerpt.is_some() {
             break;
         }
     }
-    let others: Vec<&Subscription> =
-        all.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, other)| other).collect();
-    found.retain(|publication| !others.iter().any(|other| other.sends_live(publication)));
+    let sent_live = |publication: &Publication| {
+        let mut others = all.iter().enumerate().filter(|(other, _)| *other != number);
+        others.any(|(_, other)| other.sends_live(publication))
+    };
+    if let Some(excerpt) = replay.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| sent_live(one))) {
+        found = excerpt.publications().to_vec();
+    }
+    found.retain(|publication| !sent_live(publication));
     replay.messages = found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
 }
 
 /// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
-pub(super) fn replay_jointly(all: &mut [Subscription], lanes: &[Lane], bounds: ReadBounds, replay: &mut Replay) {
+pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, replay: &mut Replay) {
+    let lanes = logs.lanes;
     if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
         replay.progressed = true;
-        let list = subscription.take_list(bounds);
+        let list = subscription.take_list(logs.bounds);
         let position = joint_position(all, lanes);
         replay.messages = list.into_iter().map(|publication| (publication, position.clone())).collect();
         return;
@@ -266,12 +274,33 @@ pub(super) fn replay_jointly(all: &mut [Subscription], lanes: &[Lane], bounds: R
     for lane in lanes {
         let source = lane.info().id;
         let mut readers: Vec<Reader<'_>> = all.iter_mut().filter_map(|one| one.replaying_reader(source)).collect();
-        let found = read_together(&mut readers, lane, bounds, replay);
-        if !found.is_empty() {
-            replay.messages = with_positions(found, true, all, lanes);
+        let found = read_together(&mut readers, lane, logs, replay);
+        if settle_positions(found, all, lanes, replay) {
             return;
         }
     }
+}
+
+/// Gives what was found of one source the joint cursor after each message; whether there was anything.
+///
+/// The joint cursor moves with each message in its own source and stands still in the others. Where there is only one
+/// source it is the message's own cursor, and what is shared stays so.
+pub(super) fn settle_positions(
+    mut found: Vec<Arc<Publication>>,
+    all: &[Subscription],
+    lanes: &[Lane],
+    replay: &mut Replay,
+) -> bool {
+    if let Some(excerpt) = replay.excerpt.take_if(|_| lanes.len() > 1) {
+        found = excerpt.publications().to_vec();
+    }
+    let standing = joint_position(all, lanes);
+    let positioned = |publication: Arc<Publication>| {
+        let position = with_offset(&standing, &publication);
+        (publication, position)
+    };
+    replay.messages = found.into_iter().map(positioned).collect();
+    !replay.messages.is_empty() || replay.excerpt.is_some()
 }
 
 /// A part that reads one source's log, for its pattern.
@@ -313,34 +342,49 @@ impl Reader<'_> {
         until
     }
 
-    fn read(&mut self, log: &Log, until: u64, bounds: ReadBounds, gaps: &mut Vec<LogGap>) -> Chunk {
-        match self.view {
-            View::All => log.read(self.pattern, *self.read, until, bounds),
-            View::Latest => log.read_latest(self.pattern, *self.read, until, bounds),
-            View::Newest(keep) => {
-                let (read, passed) = log.skip(self.pattern, *self.read, until, keep);
-                let mut chunk = log.read(self.pattern, *self.read, until, bounds);
-                if passed > 0 {
-                    gaps.extend(chunk.gap);
-                    gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
-                    chunk = log.read(self.pattern, read, until, bounds);
-                    *self.read = read;
-                }
-                chunk
+    fn read(&mut self, log: &Log, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+        if let View::Newest(keep) = self.view {
+            let (read, passed) = log.skip(self.pattern, *self.read, until, keep);
+            if passed > 0 {
+                gaps.extend(log.left(self.pattern, *self.read, until));
+                gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
+                *self.read = read;
             }
         }
+        if let View::Latest = self.view {
+            let chunk = log.read_latest(self.pattern, *self.read, until, logs.bounds);
+            gaps.extend(chunk.gap);
+            return ReadOn { found: Passed::Own(chunk.publications), next: chunk.next };
+        }
+        let found = logs.passages.read(log, self.pattern, *self.read..until, logs.bounds);
+        gaps.extend(found.gap);
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 }
 
+/// What one reader was given.
+struct ReadOn {
+    found: Passed,
+    next: u64,
+}
+
+enum Passed {
+    /// From a passage.
+    Shared(Excerpt),
+    /// For it alone.
+    Own(Vec<Arc<Publication>>),
+}
+
 /// The next piece for all of these readers of one source: in the order of its log, each message once, as far as all of
-/// them have been read.
+/// them have been read. What one reader alone is given others may be given too, so that is an excerpt of `replay`.
 pub(super) fn read_together(
     readers: &mut [Reader<'_>],
     lane: &Lane,
-    bounds: ReadBounds,
+    logs: &mut Logs<'_>,
     replay: &mut Replay,
 ) -> Vec<Arc<Publication>> {
     let log = lane.state().log();
+    let looked_at = log.looked_at();
     let mut tell = |pattern: &Pattern, gaps: Vec<LogGap>| {
         replay.progressed |= !gaps.is_empty();
         replay.gaps.extend(gaps.into_iter().map(|gap| missed(pattern, lane, gap.reason, gap.missed)));
@@ -352,16 +396,23 @@ pub(super) fn read_together(
         tell(reader.pattern, gaps);
     }
     let mut horizon = until;
+    let mut excerpt_found = None;
     let mut found: Vec<Arc<Publication>> = Vec::new();
+    let alone = readers.len() == 1;
     for reader in readers.iter_mut().filter(|reader| *reader.read < until) {
         let mut gaps = Vec::new();
-        let chunk = reader.read(&log, until, bounds, &mut gaps);
-        gaps.extend(chunk.gap);
+        let read = reader.read(&log, until, logs, &mut gaps);
         tell(reader.pattern, gaps);
-        horizon = horizon.min(chunk.next);
-        found.extend(chunk.publications);
+        horizon = horizon.min(read.next);
+        match read.found {
+            Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),
+            Passed::Shared(excerpt) => found.extend_from_slice(excerpt.publications()),
+            Passed::Own(publications) => found.extend(publications),
+        }
     }
+    replay.looked_at += log.looked_at() - looked_at;
     drop(log);
+    replay.excerpt = excerpt_found.filter(|excerpt| !excerpt.publications().is_empty());
     found.retain(|publication| publication.offset <= horizon);
     found.sort_by_key(|publication| publication.offset);
     found.dedup_by_key(|publication| publication.offset);

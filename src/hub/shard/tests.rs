@@ -23,8 +23,8 @@ const SMALL: ReadBounds = ReadBounds { messages_max: 3, bytes_max: 1 << 20 };
 /// The position that a source's only binding took before the first message.
 const BINDING: u64 = 1;
 
-/// Writes a message as its source and number, the first being 1.
-struct Names;
+/// Writes a message as its source and number, the first being 1, and counts.
+struct Names(u64);
 
 fn name(publication: &Publication) -> String {
     format!("{}{}", publication.source.name, publication.offset - BINDING)
@@ -32,6 +32,7 @@ fn name(publication: &Publication) -> String {
 
 impl Encode for Names {
     fn encode(&mut self, _: Encoding, publication: &Publication) -> Bytes {
+        self.0 += 1;
         format!("{} ", name(publication)).into()
     }
 }
@@ -71,6 +72,9 @@ struct Bench {
     next: u32,
     /// Whose sockets take no more.
     full: BTreeSet<SubscriberId>,
+    /// Publications that replays looked at.
+    looked_at: u64,
+    names: Names,
 }
 
 impl Bench {
@@ -86,6 +90,8 @@ impl Bench {
             caught_up: Vec::new(),
             next: 0,
             full: BTreeSet::new(),
+            looked_at: 0,
+            names: Names(0),
         }
     }
 
@@ -118,7 +124,7 @@ impl Bench {
         self.notices.extend(taken.notices);
         for subscriber in self.shard.turn().0.close() {
             let (turn, _) = self.shard.turn();
-            let (delivery, _) = turn.delivery(subscriber, Encoding(0), &mut Names);
+            let (delivery, _) = turn.delivery(subscriber, Encoding(0), &mut self.names);
             if self.full.contains(&subscriber) {
                 let (source, read) = turn.origin().unwrap();
                 self.shard.fall_behind(subscriber, source, read);
@@ -142,7 +148,14 @@ impl Bench {
         let replay = self.shard.replay(subscriber, SMALL);
         self.gaps.extend(replay.gaps);
         self.caught_up.extend(replay.caught_up.into_iter().map(|caught_up| caught_up.id));
+        self.looked_at += replay.looked_at;
         let seen = self.seen.entry(subscriber).or_default();
+        if let Some(excerpt) = replay.excerpt {
+            let frames = excerpt.frames(Encoding(0), replay.asked_for, &mut self.names);
+            let text = String::from_utf8(frames.to_vec()).unwrap();
+            seen.extend(text.split_whitespace().map(str::to_owned));
+            assert_eq!(excerpt.publications().len(), text.split_whitespace().count());
+        }
         let tell = |(publication, position): (Arc<Publication>, JointCursor)| {
             seen.push(name(&publication));
             position
@@ -314,6 +327,31 @@ fn drop_oldest_keeps_the_newest_and_counts_what_it_dropped() {
     assert_eq!(bench.seen[&subscriber], ["a1", "a6", "a7", "a8"]);
     let told: Vec<_> = bench.gaps.iter().map(|gap| (gap.reason, gap.missed)).collect();
     assert_eq!(told, [(GapReason::Slow, Some(3))]);
+}
+
+#[test]
+fn however_many_resume_a_pattern_the_log_is_searched_once() {
+    let cost = |count: usize| {
+        let mut bench = Bench::new();
+        for number in 0..1_000 {
+            append(&bench.hub, 0, ["x", "x.y", "y"][number % 3]);
+        }
+        while bench.turn() {}
+        let who: Vec<SubscriberId> = (0..count).map(|_| bench.shard.join(CursorForm::Separate)).collect();
+        for (number, subscriber) in who.iter().enumerate() {
+            // They were cut off at different places.
+            bench.subscribe(*subscriber, "x.#", &[number as u64 % 7, 0]);
+        }
+        bench.settle(&who);
+        for (number, subscriber) in who.iter().enumerate() {
+            let expected =
+                (number as u64 % 7 + 1..=1_000).filter(|offset| offset % 3 != 0).map(|offset| format!("a{offset}"));
+            assert_eq!(bench.seen[subscriber], expected.collect::<Vec<_>>());
+        }
+        (bench.looked_at, bench.names.0)
+    };
+    let (one, many) = (cost(1), cost(2_000));
+    assert!(many.0 <= one.0 + 7 && many.1 <= one.1 + 7, "one costs {one:?}, many cost {many:?}");
 }
 
 #[test]

@@ -6,22 +6,13 @@ use std::time::Duration;
 use crate::model::publication::Publication;
 use crate::protocol::json::write::{Object, push_display};
 use crate::protocol::json::{headers, payload};
-use crate::protocol::{CommandId, Event};
+use crate::protocol::{CommandId, Event, Stage};
 
 /// Bytes of a `message` beside its payload, its topic and its headers: a guess that saves a second allocation.
 const MESSAGE_OVERHEAD_BYTES: usize = 192;
 
 /// Bytes of any other object, likewise.
 const EVENT_BYTES: usize = 160;
-
-/// Where in a subscription's life a message is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Before `caught_up`.
-    Replay,
-    /// After it.
-    Live,
-}
 
 /// One message.
 pub(crate) fn message(publication: &Publication, stage: Stage) -> Vec<u8> {
@@ -63,7 +54,6 @@ pub(crate) fn event(event: &Event) -> Vec<u8> {
             .text("pattern", pattern.as_str())
             .cursors("cursors", cursors)
             .verbatim("resumed", truth(*resumed)),
-        Event::Replayed { publication, .. } => return message(publication, Stage::Replay),
         Event::CaughtUp { id, pattern, cursors } => {
             reply("caught_up", id).text("pattern", pattern.as_str()).cursors("cursors", cursors)
         }

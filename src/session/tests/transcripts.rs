@@ -16,7 +16,7 @@ use std::path::Path;
 use super::*;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
-use crate::protocol::{Codec, Incoming, Live, Opening, Outbound, REGISTRY};
+use crate::protocol::{Codec, Incoming, Message, Opening, Outbound, REGISTRY, Stage};
 
 const EPOCH: Epoch = Epoch(1_234_567);
 const FIRST_OFFSET: u64 = 101;
@@ -201,14 +201,10 @@ impl Player {
         let draft = Draft { topic: Topic::parse(topic).unwrap(), payload, attributes, received_at: TIME };
         let publication = Arc::new(Publication { source: self.source.clone(), offset: self.next_offset, draft });
         self.next_offset += 1;
-        let outbound = if word == "live" {
-            let positions = [(self.source.clone(), publication.offset)];
-            (self.row.encode_live)(Live { publication: &publication, positions: &positions })
-        } else {
-            let position = self.position();
-            self.codec.encode(&Event::Replayed { publication, position })
-        };
-        outbound.map(shown).unwrap_or_default()
+        let stage = if word == "live" { Stage::Live } else { Stage::Replay };
+        let positions = [(self.source.clone(), publication.offset)];
+        let message = Message { publication: &publication, positions: &positions, stage };
+        (self.row.encode_message)(message).map(shown).unwrap_or_default()
     }
 
     fn lines(&mut self, actions: Vec<Action>) -> Vec<String> {

@@ -5,12 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
-use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Shard, SubscriptionId};
+use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Replay, Shard, SubscriptionId};
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
-use crate::model::cursor::JointCursor;
-use crate::model::publication::Publication;
-use crate::protocol::{Event, Gap};
+use crate::protocol::{Gap, Stage};
 use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
 use crate::transport::driver::Driver;
 use crate::transport::driver::connection::{Connection, Ending, Keep};
@@ -66,7 +64,8 @@ impl Driver {
             return;
         };
         let (turn, positions) = self.shard.turn();
-        let (delivery, messages) = turn.delivery(subscriber, connection.encoding(), &mut self.wire.at(positions));
+        let (delivery, messages) =
+            turn.delivery(subscriber, connection.encoding(), &mut self.wire.at(positions, Stage::Live));
         if connection.is_open() {
             match connection.deliver(delivery, self.behind_bytes, &mut self.copy_buffer) {
                 Ok(bytes) => {
@@ -213,23 +212,26 @@ impl Driver {
                 Some(Step::Drains | Step::Done) | None => {}
             }
         }
+        if self.replaying.is_empty() {
+            self.shard.forget_passages();
+        }
         steps > 0
     }
 
-    /// A live message that comes late looks as it would have in time.
-    fn send_late(&mut self, connection: &mut Connection, publication: &Publication, position: &JointCursor) {
-        let positions = self.shard.positions_at(position);
-        let frame = self.wire.at(&positions).encode(connection.encoding(), publication);
-        connection.outbox.push(frame);
-        connection.sent = true;
-    }
-
-    /// A replayed message passes the outbox's bounds: a step is bounded itself, and the next waits for an empty outbox.
-    fn send_replayed(&mut self, connection: &mut Connection, event: &Event) {
-        if let Some(outbound) = connection.codec.encode(event) {
-            connection.outbox.push(self.wire.frame(connection.framing, &outbound));
-            connection.sent = true;
+    /// What a step of a replay found passes the outbox's bounds: a step is bounded itself, and the next waits for an empty
+    /// outbox. A live message that comes late looks as it would have in time.
+    fn send_replay(&mut self, connection: &mut Connection, replay: &Replay) {
+        let encoding = connection.encoding();
+        let stage = if replay.asked_for { Stage::Replay } else { Stage::Live };
+        if let Some(excerpt) = &replay.excerpt {
+            let mut wire = self.wire.at(self.shard.positions(), stage);
+            connection.outbox.push(excerpt.frames(encoding, replay.asked_for, &mut wire));
         }
+        for (publication, position) in &replay.messages {
+            let positions = self.shard.positions_at(position);
+            connection.outbox.push(self.wire.at(&positions, stage).encode(encoding, publication));
+        }
+        connection.sent = true;
     }
 
     /// One step of one connection's replay, if its socket has taken all that came before.
@@ -242,19 +244,17 @@ impl Driver {
             connection.replays_when_drained = true;
             return Step::Drains;
         }
-        let replay = self.shard.replay(subscriber, REPLAY_STEP);
+        let mut replay = self.shard.replay(subscriber, REPLAY_STEP);
+        self.shared.metrics.looked_at(replay.looked_at);
         let sent = replay.progressed || !replay.caught_up.is_empty();
-        for missed in replay.gaps {
+        for missed in std::mem::take(&mut replay.gaps) {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }
-        let messages = replay.messages.len() as u64;
+        let shared = replay.excerpt.as_ref().map_or(0, |excerpt| excerpt.publications().len());
+        let messages = (replay.messages.len() + shared) as u64;
         let before = connection.outbox.bytes();
-        for (publication, position) in replay.messages {
-            if replay.asked_for {
-                self.send_replayed(connection, &Event::Replayed { publication, position });
-            } else {
-                self.send_late(connection, &publication, &position);
-            }
+        if messages > 0 {
+            self.send_replay(connection, &replay);
         }
         let bytes = connection.outbox.bytes().saturating_sub(before) as u64;
         connection.delivered += messages;

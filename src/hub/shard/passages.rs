@@ -1,0 +1,163 @@
+//! What was read from logs for those who came back or fell behind, kept while others may read the same: however many
+//! resume one pattern, a stretch of the log is searched once and its frames are made once.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::hub::log::{Log, LogGap, ReadBounds};
+use crate::hub::turn::{Encode, Encoding};
+use crate::model::publication::{Publication, SourceId};
+use crate::model::topic::Pattern;
+
+/// Payload bytes that all passages of a shard may hold on to; the oldest go first.
+const BYTES_MAX: usize = 16 << 20;
+
+/// Passages of a shard, which may be empty of messages.
+const PASSAGES_MAX: usize = 4096;
+
+/// A stretch of one source's log as one pattern sees it.
+#[derive(Debug)]
+pub(super) struct Passage {
+    /// It begins after this offset.
+    after: u64,
+    /// And ends with this one.
+    until: u64,
+    publications: Vec<Arc<Publication>>,
+    bytes: usize,
+    /// Its frames side by side, for each encoding that anybody needed, live and replayed.
+    joined: RefCell<Vec<Joined>>,
+}
+
+#[derive(Debug)]
+struct Joined {
+    encoding: Encoding,
+    asked_for: bool,
+    bytes: Bytes,
+    /// Where each frame ends.
+    ends: Vec<usize>,
+}
+
+/// Some of a passage's messages.
+#[derive(Debug)]
+pub struct Excerpt {
+    passage: Rc<Passage>,
+    range: Range<usize>,
+}
+
+/// What a reader is given.
+pub(super) struct Found {
+    pub(super) excerpt: Excerpt,
+    /// Where to read on.
+    pub(super) next: u64,
+    /// What left the log before it was read.
+    pub(super) gap: Option<LogGap>,
+}
+
+/// All passages of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Passages {
+    /// Of each source and pattern, in order of their beginnings; none begins within another.
+    by_pattern: HashMap<(SourceId, Pattern), Vec<Rc<Passage>>>,
+    /// Whose first passage goes next.
+    ages: VecDeque<(SourceId, Pattern)>,
+    bytes: usize,
+}
+
+impl Excerpt {
+    /// The messages, in order.
+    pub fn publications(&self) -> &[Arc<Publication>] {
+        self.passage.publications.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Their frames side by side, made once for all who read the passage in this encoding; `asked_for` tells frames of a
+    /// replay from those of live messages that come late.
+    pub fn frames(&self, encoding: Encoding, asked_for: bool, encode: &mut impl Encode) -> Bytes {
+        let mut joined = self.passage.joined.borrow_mut();
+        let known = joined.iter().position(|one| one.encoding == encoding && one.asked_for == asked_for);
+        let known = known.unwrap_or_else(|| {
+            joined.push(self.passage.join(encoding, asked_for, encode));
+            joined.len() - 1
+        });
+        let Joined { bytes, ends, .. } = &joined[known];
+        let end = |count: usize| count.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
+        bytes.slice(end(self.range.start)..end(self.range.end))
+    }
+}
+
+impl Passage {
+    fn join(&self, encoding: Encoding, asked_for: bool, encode: &mut impl Encode) -> Joined {
+        let mut bytes = BytesMut::new();
+        let mut ends = Vec::with_capacity(self.publications.len());
+        for publication in &self.publications {
+            bytes.extend_from_slice(&encode.encode(encoding, publication));
+            ends.push(bytes.len());
+        }
+        Joined { encoding, asked_for, bytes: bytes.freeze(), ends }
+    }
+}
+
+impl Passages {
+    /// What matches after one offset and up to another: from a passage that holds it, else from the log.
+    pub(super) fn read(&mut self, log: &Log, pattern: &Pattern, span: Range<u64>, bounds: ReadBounds) -> Found {
+        let (after, until) = (span.start, span.end);
+        let key = (log.info().id, pattern.clone());
+        let passages = self.by_pattern.get(&key).map(Vec::as_slice).unwrap_or_default();
+        // The last that begins at or before here, and with it the first that begins after.
+        let following = passages.partition_point(|passage| passage.after <= after);
+        let held = following.checked_sub(1).and_then(|place| passages.get(place)).filter(|held| after < held.until);
+        if let Some(passage) = held {
+            let passage = passage.clone();
+            return Found { next: passage.until.min(until), excerpt: Excerpt::of(passage, after, until), gap: None };
+        }
+        let until = passages.get(following).map_or(until, |next| next.after.min(until));
+        let chunk = log.read(pattern, after, until, bounds);
+        let bytes = chunk.publications.iter().map(|publication| publication.draft.payload.len()).sum();
+        // Who comes from further back misses more, and is to find that out from the log.
+        let begin = after.max(log.evicted().min(chunk.next));
+        let passage = Rc::new(Passage {
+            after: begin,
+            until: chunk.next,
+            publications: chunk.publications,
+            bytes,
+            joined: RefCell::default(),
+        });
+        if begin < chunk.next {
+            self.by_pattern.entry(key.clone()).or_default().insert(following, passage.clone());
+            self.ages.push_back(key);
+            self.bytes += bytes;
+            self.shed();
+        }
+        Found { next: chunk.next, excerpt: Excerpt::of(passage, after, until), gap: chunk.gap }
+    }
+
+    /// Forgets everything: nobody reads any more.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn shed(&mut self) {
+        while self.bytes > BYTES_MAX || self.ages.len() > PASSAGES_MAX {
+            let Some(key) = self.ages.pop_front() else { return };
+            let Some(passages) = self.by_pattern.get_mut(&key) else { continue };
+            if !passages.is_empty() {
+                self.bytes -= passages.remove(0).bytes;
+            }
+            if passages.is_empty() {
+                self.by_pattern.remove(&key);
+            }
+        }
+    }
+}
+
+impl Excerpt {
+    fn of(passage: Rc<Passage>, after: u64, until: u64) -> Self {
+        let place = |offset: u64| passage.publications.partition_point(|publication| publication.offset <= offset);
+        let range = place(after)..place(until);
+        Self { passage, range }
+    }
+}
