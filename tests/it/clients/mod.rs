@@ -5,4 +5,5 @@ mod downward;
 mod event_source;
 mod proxy;
 mod script;
+mod tutorials;
 mod upward;
