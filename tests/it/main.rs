@@ -8,6 +8,7 @@
 )]
 
 mod amqp;
+mod clients;
 mod dashboards;
 mod operations;
 mod packaging;

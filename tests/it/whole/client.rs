@@ -82,14 +82,17 @@ impl Client {
         serde_json::from_str(&self.text().await).expect("JSON")
     }
 
-    /// The next object that is not a `position`.
+    /// The next object that is not a `position`, of which there is never an end.
     pub(crate) async fn news(&mut self) -> Value {
-        loop {
-            let object = self.object().await;
-            if object["op"] != "position" {
-                return object;
+        let reading = async {
+            loop {
+                let object = self.object().await;
+                if object["op"] != "position" {
+                    return object;
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("news in time")
     }
 
     /// The next text frame.

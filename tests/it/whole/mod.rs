@@ -1,7 +1,7 @@
 //! The whole of it: the program between a broker and its clients. What is not about one broker's ways runs on the embedded
 //! one and on RabbitMQ.
 
-mod client;
+pub(crate) mod client;
 mod endings;
 mod flow;
 mod outages;
@@ -13,29 +13,34 @@ use crate::rabbit::Rabbit;
 
 /// The brokers that a test runs on.
 #[derive(Debug, Clone, Copy)]
-enum Broker {
+pub(crate) enum Broker {
     Embedded,
     Rabbit,
 }
 
 impl Broker {
-    const BOTH: [Self; 2] = [Self::Embedded, Self::Rabbit];
+    pub(crate) const BOTH: [Self; 2] = [Self::Embedded, Self::Rabbit];
 
     /// A program on this broker, ready.
-    async fn serve(self, environment: &[(&str, &str)]) -> Program {
+    pub(crate) async fn serve(self, environment: &[(&str, &str)]) -> Program {
+        let program = self.start(environment);
+        program.ready().await;
+        program
+    }
+
+    /// A program on this broker, which may wait there for what its sources need.
+    pub(crate) fn start(self, environment: &[(&str, &str)]) -> Program {
         // Anonymous publishing is off with a broker of one's own.
         let mut all = vec![("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "true")];
         all.extend(environment);
-        let program = match self {
+        match self {
             Self::Embedded => Program::start(None, &all),
             Self::Rabbit => Program::start(Some(&Rabbit::shared().url()), &all),
-        };
-        program.ready().await;
-        program
+        }
     }
 }
 
 /// A word that no other test uses, for topics on a shared broker.
-fn word() -> String {
+pub(crate) fn word() -> String {
     format!("t{:x}", fastrand::u64(..))
 }
