@@ -112,7 +112,7 @@ fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc
     let names: Vec<&str> = settings.sources.iter().map(|source| source.name.as_str()).collect();
     let metrics = Arc::new(Metrics::new(&names)?);
     let hub = hub(&settings);
-    let (upstream, jobs) = Upstream::new(JOBS_MAX);
+    let (upstream, jobs) = Upstream::new(JOBS_MAX, &settings.publish);
     let seats = Seats::new(settings.server.connections_max);
     let count = shard_count(&settings);
     let shared = Arc::new(Shared { settings, hub, upstream, metrics });

@@ -27,7 +27,8 @@ const PROBE_MS = 5_000;
  * @typedef {{after?: CursorsBySource, last?: number, source?: string, on_slow?: "catch-up" | "latest" | "drop-oldest",
  *   onmessage?: (message: Message) => void,
  *   ongap?: (gap: Gap) => void}} SubscribeOptions
- * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean}} PublishOptions
+ * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean,
+ *   echo?: boolean}} PublishOptions
  * @typedef {"connecting" | "open" | "waiting" | "closed"} State
  * @typedef {{now: () => number, after: (ms: number, run: () => void) => () => void, random: () => number}} Clock
  * @typedef {{token?: string | ((last: {rejected: boolean}) => string | undefined | Promise<string | undefined>),

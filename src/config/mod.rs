@@ -345,6 +345,10 @@ pub struct Publish {
     pub timeout: Duration,
     /// Publishes that wait for the broker's confirm, over all sessions.
     pub in_flight_max: usize,
+    /// For how long a publish is answered, and not sent again, when it is repeated under its message id.
+    pub repeat_window: Duration,
+    /// Publishes that are remembered for that.
+    pub repeats_max: usize,
 }
 
 /// `[call]`.
@@ -539,7 +543,14 @@ impl Default for LogBounds {
 
 impl Default for Publish {
     fn default() -> Self {
-        Self { exchange: "amq.topic".into(), persistent: true, timeout: Duration::from_secs(10), in_flight_max: 4_096 }
+        Self {
+            exchange: "amq.topic".into(),
+            persistent: true,
+            timeout: Duration::from_secs(10),
+            in_flight_max: 4_096,
+            repeat_window: Duration::from_secs(120),
+            repeats_max: 65_536,
+        }
     }
 }
 

@@ -188,6 +188,8 @@ impl<'a> Settler<'a> {
             persistent: self.flag("publish.persistent"),
             timeout: self.time("publish.timeout"),
             in_flight_max: self.number("publish.in_flight_max"),
+            repeat_window: self.time("publish.repeat_window"),
+            repeats_max: self.number("publish.repeats_max"),
         }
     }
 

@@ -437,6 +437,14 @@ const PUBLISH: &[Key] = &[
     ),
     Key::new("publish.timeout", WHILE, "\"10s\"", "How long to wait for the broker's confirm."),
     Key::new("publish.in_flight_max", SOME, "4096", "Publishes that wait for their confirm, over all sessions."),
+    Key::new(
+        "publish.repeat_window",
+        WHILE,
+        "\"2m\"",
+        "For how long a publish that is repeated with the same topic and message_id is answered as the first was, and not \
+         sent again.",
+    ),
+    Key::new("publish.repeats_max", SOME, "65536", "Publishes that are remembered for that, over all sessions."),
 ];
 
 const CALL: &[Key] = &[

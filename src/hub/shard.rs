@@ -11,6 +11,7 @@ mod lane;
 mod passages;
 mod subscription;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::hub::feed::Hub;
@@ -131,6 +132,18 @@ pub struct Replay {
     pub progressed: bool,
 }
 
+impl Replay {
+    /// Leaves out what was published under a name.
+    fn leave_out(&mut self, origin: &Arc<str>) {
+        let is_own = |publication: &Publication| publication.draft.attributes.origin.as_ref() == Some(origin);
+        if let Some(excerpt) = self.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| is_own(one))) {
+            let messages = excerpt.publications().iter().cloned();
+            self.messages = messages.map(|publication| (publication, JointCursor::default())).collect();
+        }
+        self.messages.retain(|(publication, _)| !is_own(publication));
+    }
+}
+
 /// A subscription that has been sent everything and is live from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaughtUp {
@@ -175,12 +188,16 @@ pub struct Shard {
     /// How many messages subscriptions that drop the oldest keep.
     drop_oldest_keep: usize,
     passages: Passages,
+    /// Who does not want back what it publishes, by the name under which it does.
+    origins: HashMap<Arc<str>, SubscriberId>,
 }
 
 #[derive(Debug, Default)]
 struct Subscriber {
     subscriptions: Vec<Subscription>,
     form: Option<CursorForm>,
+    /// Under which it publishes what it does not want back.
+    origin: Option<Arc<str>>,
 }
 
 impl Shard {
@@ -200,6 +217,7 @@ impl Shard {
             subscriptions: 0,
             drop_oldest_keep,
             passages: Passages::default(),
+            origins: HashMap::new(),
         }
     }
 
@@ -221,6 +239,9 @@ impl Shard {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         if subscriber.form.take().is_none() {
             return;
+        }
+        if let Some(origin) = subscriber.origin.take() {
+            self.origins.remove(&origin);
         }
         self.silence(id);
         self.free.push(id);
@@ -287,6 +308,16 @@ impl Shard {
             return activated;
         }
         self.start(id, subscription).into_iter().collect()
+    }
+
+    /// From now on a subscriber is not sent what is published under this name, which is its own.
+    pub fn keep_own_from(&mut self, id: SubscriberId, origin: &Arc<str>) {
+        if let Some(subscriber) = self.subscribers.get_mut(id.index())
+            && subscriber.origin.is_none()
+        {
+            subscriber.origin = Some(origin.clone());
+            self.origins.insert(origin.clone(), id);
+        }
     }
 
     /// Ends a subscription.
@@ -367,8 +398,13 @@ impl Shard {
             for publication in read.publications {
                 let (index, turn) = (self.lanes[number].index_mut(), &mut self.turn);
                 turn.open(publication.clone());
+                let origin = publication.draft.attributes.origin.as_ref();
+                let publisher = origin.and_then(|origin| self.origins.get(origin));
                 for (_, subscribers) in index.fan_out(&publication.draft.topic) {
-                    turn.push(subscribers);
+                    match publisher {
+                        Some(publisher) => turn.push_to_others(subscribers, *publisher),
+                        None => turn.push(subscribers),
+                    }
                 }
             }
             if read.something {
@@ -381,6 +417,14 @@ impl Shard {
 
     /// The next piece of a subscriber's replay, of about `bounds`; empty when it has none or waits for the shard itself.
     pub fn replay(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
+        let mut replay = self.replay_all(id, bounds);
+        if let Some(Subscriber { origin: Some(origin), .. }) = self.subscribers.get(id.index()) {
+            replay.leave_out(origin);
+        }
+        replay
+    }
+
+    fn replay_all(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Replay::default() };
         if subscriber.subscriptions.iter().any(Subscription::is_behind) {
             return self.read_on_behind(id, bounds);

@@ -134,6 +134,11 @@ impl Turn {
         }
     }
 
+    /// Likewise, but one of them does not want it.
+    pub fn push_to_others(&mut self, subscribers: &[SubscriberId], except: SubscriberId) {
+        subscribers.split(|subscriber| *subscriber == except).for_each(|others| self.push(others));
+    }
+
     /// Whether nothing was pushed.
     pub fn is_empty(&self) -> bool {
         self.dirty.is_empty()

@@ -1,5 +1,6 @@
 //! What goes up: a message that a client wants published, a request that it wants answered, and how each ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,25 @@ pub struct Outgoing {
     pub message_id: Option<String>,
     /// Header fields as the client gave them; checked by the session before they come here.
     pub headers: Headers,
+    /// Who publishes; nobody in particular without it.
+    pub user: Option<Arc<str>>,
+    /// The connection that does not want to receive it itself.
+    pub origin: Option<Arc<str>>,
+}
+
+impl Outgoing {
+    /// A message with nothing but a topic and a body.
+    pub fn new(topic: Topic, payload: Bytes) -> Self {
+        Self {
+            topic,
+            payload,
+            content_type: None,
+            message_id: None,
+            headers: Headers::default(),
+            user: None,
+            origin: None,
+        }
+    }
 }
 
 /// How a publish ended.

@@ -72,6 +72,8 @@ pub struct Attributes {
     pub published_at: PublishedAt,
     /// Whether the broker said that it had delivered this before.
     pub redelivered: bool,
+    /// The connection that published it and does not want it back.
+    pub origin: Option<Arc<str>>,
 }
 
 impl Default for Attributes {
@@ -82,6 +84,7 @@ impl Default for Attributes {
             headers: Headers::default(),
             published_at: PublishedAt::Unknown,
             redelivered: false,
+            origin: None,
         }
     }
 }

@@ -73,6 +73,8 @@ pub enum Command {
         message: Outgoing,
         /// Whether it is an error that no queue got it.
         mandatory: bool,
+        /// Whether this session receives it too, where it listens to the topic.
+        echo: bool,
     },
     /// Ask, and answer with the reply.
     Call {

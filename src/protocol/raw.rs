@@ -7,7 +7,6 @@ use crate::model::close::CloseReason;
 use crate::model::outgoing::Outgoing;
 use crate::model::publication::{Publication, RawFrames};
 use crate::model::topic::Topic;
-use crate::model::value::Headers;
 use crate::protocol::json::payload::is_json;
 use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Opening, Outbound, ProtocolId, Subprotocol};
 
@@ -57,14 +56,8 @@ impl Codec for Raw {
             Incoming::Text(text) => (Bytes::copy_from_slice(text.as_bytes()), text_type(text)),
             Incoming::Binary(bytes) => (Bytes::copy_from_slice(bytes), "application/octet-stream"),
         };
-        let message = Outgoing {
-            topic: topic.clone(),
-            payload,
-            content_type: Some(content_type.into()),
-            message_id: None,
-            headers: Headers::default(),
-        };
-        Ok(Command::Publish { id: None, message, mandatory: false })
+        let message = Outgoing { content_type: Some(content_type.into()), ..Outgoing::new(topic.clone(), payload) };
+        Ok(Command::Publish { id: None, message, mandatory: false, echo: true })
     }
 
     fn encode(&self, _: &Event) -> Option<Outbound> {
@@ -98,7 +91,7 @@ mod tests {
     fn published(text: &str) -> (Bytes, String) {
         let mut codec = Raw::new(Some(Topic::parse("chat").unwrap()));
         match codec.decode(Incoming::Text(text)) {
-            Ok(Command::Publish { id: None, message, mandatory: false }) => {
+            Ok(Command::Publish { id: None, message, mandatory: false, echo: true }) => {
                 (message.payload, message.content_type.unwrap())
             }
             other => panic!("{other:?}"),

@@ -79,7 +79,7 @@ fn any_publication() -> impl Strategy<Value = Arc<Publication>> {
     (frames, "[^\0]{0,20}", any_payload(), properties, any::<u64>()).prop_map(
         |(frames, topic, payload, (content_type, message_id, headers, redelivered, time), offset)| {
             let published_at = PublishedAt::Millis(time);
-            let attributes = Attributes { content_type, message_id, headers, published_at, redelivered };
+            let attributes = Attributes { content_type, message_id, headers, published_at, redelivered, origin: None };
             let draft = Draft { topic: Topic::parse(&topic).unwrap(), payload, attributes, received_at: 7 };
             Arc::new(Publication { source: source(frames), offset, draft })
         },

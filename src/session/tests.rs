@@ -54,11 +54,11 @@ fn subscribe(text: &str) -> Command {
 
 fn message() -> Outgoing {
     let topic = Topic::parse("up").unwrap();
-    Outgoing { topic, payload: Bytes::new(), content_type: None, message_id: None, headers: Headers::default() }
+    Outgoing::new(topic, Bytes::new())
 }
 
 fn publish() -> Command {
-    Command::Publish { id: None, message: message(), mandatory: false }
+    Command::Publish { id: None, message: message(), mandatory: false, echo: true }
 }
 
 fn subscribed(key: u32) -> Completion {

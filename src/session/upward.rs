@@ -87,8 +87,10 @@ impl Session {
     /// Publishes or calls.
     pub(super) fn send_up(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
         match command {
-            Command::Publish { id, message, mandatory } => {
+            Command::Publish { id, mut message, mandatory, echo } => {
                 if let Some(id) = self.checked(id, identity, &message, actions) {
+                    message.user.clone_from(&identity.user);
+                    message.origin = (!echo).then(|| self.connection.clone());
                     let job = self.jobs.start(id, Kind::Publish { mandatory });
                     actions.push(Action::Publish { job, message });
                 }

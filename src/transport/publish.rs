@@ -9,7 +9,6 @@ use percent_encoding::percent_decode_str;
 
 use crate::model::outgoing::{Outgoing, PublishOutcome};
 use crate::model::topic::Topic;
-use crate::model::value::Headers;
 use crate::transport::gate::Visitor;
 use crate::transport::http::{Answer, json, refuse};
 use crate::transport::shard::Site;
@@ -38,9 +37,9 @@ async fn publish(request: Request<Incoming>, visitor: &Visitor, site: &Rc<Site>)
     let (content_type, message_id) =
         (field(request.headers(), "content-type")?, field(request.headers(), "x-message-id")?);
     let payload = body(request.into_body(), site).await?;
-    let message = Outgoing { topic, payload, content_type, message_id, headers: Headers::default() };
+    let user = identity.user.clone();
+    let message = Outgoing { content_type, message_id, user, ..Outgoing::new(topic, payload) };
     let outcome = site.shared.upstream.publish(message).await;
-    site.shared.metrics.publish(&outcome);
     Ok(match outcome {
         PublishOutcome::Confirmed { routed } => json(StatusCode::OK, &serde_json::json!({ "routed": routed })),
         PublishOutcome::Refused(sentence) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &sentence),

@@ -135,8 +135,9 @@ impl<'a> Request<'a> {
 
     fn publish(self) -> Result<Command, Fault> {
         let message = self.message()?;
-        let mandatory = self.truth("mandatory", self.fields.mandatory)?;
-        Ok(Command::Publish { id: self.id, message, mandatory })
+        let mandatory = self.truth("mandatory", self.fields.mandatory)?.unwrap_or(false);
+        let echo = self.truth("echo", self.fields.echo)?.unwrap_or(true);
+        Ok(Command::Publish { id: self.id, message, mandatory, echo })
     }
 
     fn call(self) -> Result<Command, Fault> {
@@ -154,7 +155,7 @@ impl<'a> Request<'a> {
         let content_type = self.text("content_type", self.fields.content_type, SHORT_TEXT_BYTES_MAX)?;
         let message_id = self.text("message_id", self.fields.message_id, SHORT_TEXT_BYTES_MAX)?;
         let (payload, content_type) = self.payload(content_type)?;
-        Ok(Outgoing { topic, payload, content_type, message_id, headers: self.headers()? })
+        Ok(Outgoing { content_type, message_id, headers: self.headers()?, ..Outgoing::new(topic, payload) })
     }
 
     /// The body, and its content type: that of the message, or JSON for a `data` without one.
@@ -245,9 +246,9 @@ impl<'a> Request<'a> {
             .map_err(|_| self.fault(&format!("needs a whole number in \"{name}\"")))
     }
 
-    fn truth(&self, name: &str, raw: Option<&RawValue>) -> Result<bool, Fault> {
+    fn truth(&self, name: &str, raw: Option<&RawValue>) -> Result<Option<bool>, Fault> {
         let truth = raw.map(|raw| serde_json::from_str(raw.get())).transpose();
-        Ok(truth.map_err(|_| self.fault(&format!("needs true or false in \"{name}\"")))?.unwrap_or(false))
+        truth.map_err(|_| self.fault(&format!("needs true or false in \"{name}\"")))
     }
 
     fn fault(&self, complaint: &str) -> Fault {

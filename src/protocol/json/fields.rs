@@ -44,6 +44,7 @@ pub(super) struct Fields<'a> {
     pub(super) content_type: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) mandatory: Option<&'a RawValue>,
+    pub(super) echo: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) timeout_ms: Option<&'a RawValue>,
 }
@@ -70,7 +71,7 @@ pub(super) const OPS: &[Op] = &[
     Op { name: "unsubscribe", fields: &["pattern"], instead: "" },
     Op {
         name: "publish",
-        fields: &["topic", "data", "data_base64", "headers", "message_id", "content_type", "mandatory"],
+        fields: &["topic", "data", "data_base64", "headers", "message_id", "content_type", "mandatory", "echo"],
         instead: "",
     },
     Op {

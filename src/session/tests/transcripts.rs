@@ -253,6 +253,7 @@ fn described(message: &Outgoing) -> String {
     let mut line = format!("{} {:?}", message.topic, String::from_utf8_lossy(&message.payload));
     line += &message.content_type.as_ref().map(|name| format!(" type={name}")).unwrap_or_default();
     line += &message.message_id.as_ref().map(|id| format!(" id={id}")).unwrap_or_default();
+    line += if message.origin.is_some() { " not-back" } else { "" };
     if message.headers.is_empty() { line } else { line + &format!(" headers={}", message.headers.0.len()) }
 }
 

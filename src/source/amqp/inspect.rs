@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The header field that holds our id of a publish, so that a returned message can be told from the others.
 pub(crate) const ID_HEADER: &str = "x-passerelle-id";
 
+/// The header field that names the connection which published a message and does not want it back.
+pub(crate) const ORIGIN_HEADER: &str = "x-passerelle-origin";
+
 /// How deep tables and lists may be nested; what lies deeper is shown as bytes.
 pub(crate) const NESTING_MAX: usize = 16;
 

@@ -4,6 +4,7 @@
 //! [`Rejection`]; what is merely odd is shown as well as it can be.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lapin::message::Delivery;
@@ -16,7 +17,7 @@ use crate::model::publication::{Attributes, Draft, PublishedAt, UnixMillis};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::ID_HEADER;
+use super::inspect::{ID_HEADER, ORIGIN_HEADER};
 
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
 const TIMESTAMP_HEADER: &str = "timestamp_in_ms";
@@ -119,8 +120,17 @@ fn attributes(properties: &AMQPProperties, redelivered: bool) -> Attributes {
         content_type: property(properties.content_type()),
         message_id: property(properties.message_id()),
         published_at: published_at(&headers, *properties.timestamp()),
+        origin: origin(properties),
         headers,
         redelivered,
+    }
+}
+
+/// The connection that published it and does not want it back.
+fn origin(properties: &AMQPProperties) -> Option<Arc<str>> {
+    match properties.headers().as_ref()?.inner().get(ORIGIN_HEADER)? {
+        AMQPValue::LongString(name) => Some(String::from_utf8_lossy(name.as_bytes()).as_ref().into()),
+        _ => None,
     }
 }
 
@@ -142,9 +152,9 @@ fn published_at(headers: &Headers, seconds: Option<u64>) -> PublishedAt {
     }
 }
 
-/// A table's fields, without the one that is ours.
+/// A table's fields, without those that are ours.
 pub(crate) fn headers(table: &FieldTable) -> Headers {
-    let ours = |name: &ShortString| name.as_str() == ID_HEADER;
+    let ours = |name: &ShortString| [ID_HEADER, ORIGIN_HEADER].contains(&name.as_str());
     let fields = table.inner().iter().filter(|(name, _)| !ours(name));
     Headers(fields.map(|(name, field)| (readable(name.as_str()), value(field))).collect())
 }

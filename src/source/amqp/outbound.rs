@@ -12,7 +12,7 @@ use crate::model::outgoing::{Outgoing, PublishOutcome};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::ID_HEADER;
+use super::inspect::{ID_HEADER, ORIGIN_HEADER};
 
 /// Bytes of all header fields of one publish, as they stand on the wire; they must fit one frame with the properties.
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;
@@ -106,7 +106,8 @@ pub(crate) fn checked(
         Ok(checked) => checked,
         Err(sentence) => return Err((answer, sentence)),
     };
-    let Outgoing { topic, payload, .. } = message;
+    let Outgoing { topic, payload, origin, .. } = message;
+    let headers = with_origin(headers, origin.as_deref());
     let Destination { exchange, key } = destination;
     Ok(Outbound { exchange: exchange.to_owned(), key, topic, payload, properties, headers, answer })
 }
@@ -149,6 +150,16 @@ fn headers(headers: &Headers) -> Result<FieldTable, String> {
     }
     let mut budget = Budget { bytes_left: HEADERS_BYTES_MAX };
     budget.table(headers, 1)
+}
+
+/// The same with the connection that does not want the message back.
+fn with_origin(mut headers: FieldTable, origin: Option<&str>) -> FieldTable {
+    if let Some(origin) = origin
+        && let Ok(name) = ShortString::try_new(ORIGIN_HEADER)
+    {
+        headers.insert(name, AMQPValue::LongString(LongString::from(origin)));
+    }
+    headers
 }
 
 /// The same with our id added.

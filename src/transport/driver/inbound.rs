@@ -206,6 +206,9 @@ impl Driver {
             Action::Subscribe(action) => self.subscribe(subscriber, connection, action),
             Action::Unsubscribe { subscription } => self.shard.unsubscribe(subscriber, SubscriptionId(subscription.0)),
             Action::Publish { job, message } => {
+                if let Some(origin) = &message.origin {
+                    self.shard.keep_own_from(subscriber, origin);
+                }
                 let upstream = self.shared.upstream.clone();
                 self.spawn(subscriber, async move {
                     Completion::Published { job, outcome: upstream.publish(message).await }

@@ -17,7 +17,6 @@ use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::Outgoing;
 use passerelle::model::publication::{Publication, SourceId, SourceInfo};
 use passerelle::model::topic::{Pattern, Topic};
-use passerelle::model::value::Headers;
 use passerelle::source::amqp::{self, Handle, Readiness};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +50,7 @@ impl Bridge {
         let hub = Hub::new(states.collect());
         let names: Vec<&str> = settings.sources.iter().map(|source| source.name.as_str()).collect();
         let metrics = Arc::new(Metrics::new(&names).unwrap());
-        let (upstream, jobs) = Upstream::new(8192);
+        let (upstream, jobs) = Upstream::new(8192, &settings.publish);
         let stop = CancellationToken::new();
         let handle = amqp::start(settings, &hub, jobs, metrics.clone(), stop.clone());
         Self { readiness: handle.readiness(), hub, upstream, metrics, stop, handle }
@@ -205,13 +204,7 @@ pub(crate) fn queue_source(name: &str, queue: &str) -> Source {
 }
 
 pub(crate) fn outgoing(topic: &str, payload: &str) -> Outgoing {
-    Outgoing {
-        topic: Topic::parse(topic).unwrap(),
-        payload: payload.to_owned().into(),
-        content_type: None,
-        message_id: None,
-        headers: Headers::default(),
-    }
+    Outgoing::new(Topic::parse(topic).unwrap(), payload.to_owned().into())
 }
 
 /// Waits for a condition.

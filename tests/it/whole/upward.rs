@@ -29,6 +29,68 @@ async fn a_publish_is_confirmed_and_seen_at_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_is_repeated_is_answered_again_and_sent_once() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let topic = word();
+        let service = Service::connect(&program.amqp).await;
+        let mut seen = service.listen(&format!("q{topic}"), Some(&topic)).await;
+        let publish =
+            |number: u32, id: &str| json!({ "op": "publish", "topic": topic, "data": number, "message_id": id });
+        let mut client = Client::json(&program).await;
+        assert_eq!(client.ask(publish(1, "m1")).await["routed"], true);
+        assert_eq!(client.ask(publish(1, "m1")).await["routed"], true);
+        // Its line was lost before the answer, so it comes back and tries again.
+        drop(client);
+        let mut client = Client::json(&program).await;
+        assert_eq!(client.ask(publish(1, "m1")).await["routed"], true);
+        let post = format!(
+            "POST /publish/{topic} HTTP/1.1\r\nHost: {}\r\nX-Message-Id: m1\r\n\
+             Content-Length: 1\r\nConnection: close\r\n\r\n1",
+            program.public
+        );
+        assert!(request(&program.public, &post).await.contains("\"routed\":true"));
+        assert_eq!(client.ask(publish(2, "m2")).await["routed"], true);
+        assert_eq!(Service::next(&mut seen).await.data, b"1");
+        assert_eq!(Service::next(&mut seen).await.data, b"2", "{broker:?}: nothing in between");
+        let counted = program.metric("passerelle_publishes_total{result=\"routed\"}").await;
+        assert_eq!(counted, Some(2.0), "what was answered again was not published");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_no_echo_gets_none_live_or_late() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let topic = word();
+        let (mut own, mut other) = (Client::json(&program).await, Client::json(&program).await);
+        let start = own.subscribe(&topic).await["cursors"].clone();
+        other.subscribe(&topic).await;
+        for (number, echo) in [(1, false), (2, true), (3, false)] {
+            let publish = json!({ "op": "publish", "topic": topic, "data": number, "echo": echo });
+            own.send(Message::text(publish.to_string())).await;
+        }
+        for number in 1..=3 {
+            let message = other.news().await;
+            assert_eq!((&message["data"], message.get("headers")), (&json!(number), None), "{broker:?}");
+        }
+        let mut news = Vec::new();
+        while news.len() < 4 {
+            news.push(own.news().await);
+        }
+        let data = |news: &[serde_json::Value]| -> Vec<_> {
+            news.iter().filter(|one| one["op"] == "message").map(|one| one["data"].clone()).collect()
+        };
+        assert_eq!(data(&news), [json!(2)], "{broker:?}: three answers and one message");
+        let again = json!({ "op": "subscribe", "pattern": topic, "after": start });
+        assert_eq!(own.ask(again).await["resumed"], true);
+        let replayed = [own.news().await, own.news().await];
+        assert_eq!(data(&replayed), [json!(2)]);
+        assert_eq!(replayed[1]["op"], "caught_up");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_queue_takes_is_told() {
     for broker in Broker::BOTH {
         let program = broker.serve(&[]).await;

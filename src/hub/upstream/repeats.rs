@@ -1,0 +1,152 @@
+//! Publishes whose answer is remembered for a while, so that one that is repeated under the same message id is answered as
+//! the first was and reaches the broker once. Pure: time comes in as an argument.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::model::outgoing::{Outgoing, PublishOutcome};
+use crate::model::topic::Topic;
+
+/// What makes two publishes the same: who publishes, where to, and the id that they chose.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    user: Option<Arc<str>>,
+    topic: Topic,
+    message_id: String,
+}
+
+impl Key {
+    /// Of a publish that has a message id.
+    pub(super) fn of(message: &Outgoing) -> Option<Self> {
+        let message_id = message.message_id.clone()?;
+        Some(Self { user: message.user.clone(), topic: message.topic.clone(), message_id })
+    }
+}
+
+/// What to do with a publish.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// It is the first: publish it, and [`Repeats::settle`] it.
+    First,
+    /// The first is under way: its answer comes here, or nothing when it was given up.
+    Second(oneshot::Receiver<PublishOutcome>),
+    /// This was the answer.
+    Answered(PublishOutcome),
+}
+
+#[derive(Debug)]
+enum Entry {
+    UnderWay(Vec<oneshot::Sender<PublishOutcome>>),
+    Answered(PublishOutcome),
+}
+
+/// The answers of the last while, bounded in number.
+#[derive(Debug)]
+pub(super) struct Repeats {
+    window: Duration,
+    count_max: usize,
+    entries: HashMap<Key, Entry>,
+    /// Answered ones, oldest first.
+    ages: VecDeque<(Instant, Key)>,
+}
+
+impl Repeats {
+    pub(super) fn new(window: Duration, count_max: usize) -> Self {
+        Self { window, count_max, entries: HashMap::new(), ages: VecDeque::new() }
+    }
+
+    /// A publish with this key comes.
+    pub(super) fn claim(&mut self, key: &Key, now: Instant) -> Claim {
+        self.expire(now);
+        match self.entries.get_mut(key) {
+            None => {
+                self.entries.insert(key.clone(), Entry::UnderWay(Vec::new()));
+                Claim::First
+            }
+            Some(Entry::UnderWay(waiting)) => {
+                let (sender, receiver) = oneshot::channel();
+                waiting.push(sender);
+                Claim::Second(receiver)
+            }
+            Some(Entry::Answered(outcome)) => Claim::Answered(outcome.clone()),
+        }
+    }
+
+    /// The first one was answered, or given up. Only what the broker confirmed is remembered: what failed may be tried again.
+    pub(super) fn settle(&mut self, key: Key, outcome: Option<&PublishOutcome>, now: Instant) {
+        if let Some(Entry::UnderWay(waiting)) = self.entries.remove(&key)
+            && let Some(outcome) = outcome
+        {
+            for sender in waiting {
+                // Whoever repeated it may have gone.
+                let _ = sender.send(outcome.clone());
+            }
+        }
+        if let Some(outcome @ PublishOutcome::Confirmed { .. }) = outcome {
+            self.entries.insert(key.clone(), Entry::Answered(outcome.clone()));
+            self.ages.push_back((now, key));
+        }
+        self.expire(now);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((at, key)) = self.ages.front() {
+            if now.duration_since(*at) < self.window && self.ages.len() <= self.count_max {
+                return;
+            }
+            self.entries.remove(key);
+            self.ages.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
+    const DONE: PublishOutcome = PublishOutcome::Confirmed { routed: true };
+
+    fn key(message_id: &str) -> Key {
+        Key { user: None, topic: Topic::parse("a").unwrap(), message_id: message_id.into() }
+    }
+
+    #[test]
+    fn a_repeated_publish_is_answered_as_the_first_was() {
+        let (mut repeats, now) = (Repeats::new(WINDOW, 9), Instant::now());
+        assert!(matches!(repeats.claim(&key("m"), now), Claim::First));
+        let Claim::Second(mut second) = repeats.claim(&key("m"), now) else { panic!() };
+        repeats.settle(key("m"), Some(&DONE), now);
+        assert_eq!(second.try_recv(), Ok(DONE));
+        assert!(matches!(repeats.claim(&key("m"), now), Claim::Answered(DONE)));
+        assert!(matches!(repeats.claim(&key("n"), now), Claim::First));
+        assert!(matches!(repeats.claim(&key("m"), now + WINDOW), Claim::First), "after the window it is a new one");
+    }
+
+    #[test]
+    fn what_failed_may_be_tried_again() {
+        let (mut repeats, now) = (Repeats::new(WINDOW, 9), Instant::now());
+        for outcome in
+            [None, Some(PublishOutcome::Unavailable("gone".into())), Some(PublishOutcome::Refused("no".into()))]
+        {
+            assert!(matches!(repeats.claim(&key("m"), now), Claim::First), "{outcome:?}");
+            let Claim::Second(mut second) = repeats.claim(&key("m"), now) else { panic!() };
+            repeats.settle(key("m"), outcome.as_ref(), now);
+            assert_eq!(second.try_recv().ok(), outcome);
+        }
+    }
+
+    #[test]
+    fn only_so_many_are_remembered() {
+        let (mut repeats, now) = (Repeats::new(WINDOW, 2), Instant::now());
+        for message_id in ["a", "b", "c"] {
+            repeats.claim(&key(message_id), now);
+            repeats.settle(key(message_id), Some(&DONE), now);
+        }
+        assert!(matches!(repeats.claim(&key("a"), now), Claim::First));
+        assert!(matches!(repeats.claim(&key("c"), now), Claim::Answered(DONE)));
+    }
+}
