@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -45,6 +45,12 @@ impl Client {
         }
         let (socket, _) = connect_async(request).await.map_err(Box::new)?;
         Ok(Self { socket, next_id: 0 })
+    }
+
+    /// Over a socket whose handshake is over.
+    pub(crate) async fn over(stream: TcpStream) -> Self {
+        let stream = MaybeTlsStream::Plain(stream);
+        Self { socket: WebSocketStream::from_raw_socket(stream, Role::Client, None).await, next_id: 0 }
     }
 
     /// Sends a frame.
@@ -94,8 +100,10 @@ impl Client {
 
     /// The next frame that is not a ping, which is answered on the way.
     pub(crate) async fn message(&mut self) -> Message {
+        // One deadline for all: pings must not prolong the wait for ever.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
+            let next = tokio::time::timeout_at(deadline, self.socket.next()).await.expect("a frame in time");
             match next.expect("an open connection").expect("a frame") {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,

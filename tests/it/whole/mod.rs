@@ -4,6 +4,7 @@
 mod client;
 mod endings;
 mod flow;
+mod handshakes;
 mod outages;
 mod upward;
 
