@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::program::{PATIENCE, Program};
 
 /// A WebSocket client.
 pub(crate) struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<TcpStream>,
     next_id: u64,
 }
 
@@ -39,17 +39,26 @@ impl Client {
         path: &str,
         fields: &[(&'static str, &str)],
     ) -> Result<Self, Box<Error>> {
-        let mut request = format!("ws://{}{path}", program.public).into_client_request().expect("a request");
+        let stream = TcpStream::connect(&program.public).await.expect("a connection");
+        Self::shake_hands(stream, (&program.public, path), fields).await
+    }
+
+    /// Likewise, over a connection that was made elsewhere.
+    pub(crate) async fn shake_hands(
+        stream: TcpStream,
+        (host, path): (&str, &str),
+        fields: &[(&'static str, &str)],
+    ) -> Result<Self, Box<Error>> {
+        let mut request = format!("ws://{host}{path}").into_client_request().expect("a request");
         for (name, value) in fields {
             request.headers_mut().insert(*name, value.parse().expect("a header"));
         }
-        let (socket, _) = connect_async(request).await.map_err(Box::new)?;
+        let (socket, _) = client_async(request, stream).await.map_err(Box::new)?;
         Ok(Self { socket, next_id: 0 })
     }
 
     /// Over a socket whose handshake is over.
     pub(crate) async fn over(stream: TcpStream) -> Self {
-        let stream = MaybeTlsStream::Plain(stream);
         Self { socket: WebSocketStream::from_raw_socket(stream, Role::Client, None).await, next_id: 0 }
     }
 
@@ -111,6 +120,11 @@ impl Client {
         }
     }
 
+    /// Reads whatever comes, pings too, which are answered by the next read; false at the end.
+    pub(crate) async fn heard_something(&mut self) -> bool {
+        matches!(self.socket.next().await, Some(Ok(_)))
+    }
+
     /// The code and reason with which the server closes; what comes before is passed over.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
@@ -143,9 +157,14 @@ pub(crate) struct Block {
 impl EventStream {
     /// Opens `/sse?…`.
     pub(crate) async fn open(program: &Program, query: &str, last_event_id: Option<&str>) -> Self {
-        let mut stream = TcpStream::connect(&program.public).await.expect("a connection");
+        let stream = TcpStream::connect(&program.public).await.expect("a connection");
+        Self::ask(stream, (&program.public, query), last_event_id).await
+    }
+
+    /// Likewise, over a connection that was made elsewhere.
+    pub(crate) async fn ask(mut stream: TcpStream, (host, query): (&str, &str), last_event_id: Option<&str>) -> Self {
         let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: {}\r\n{last}\r\n", program.public);
+        let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: {host}\r\n{last}\r\n");
         stream.write_all(request.as_bytes()).await.expect("the request is sent");
         let mut lines = BufReader::new(stream).lines();
         let status = lines.next_line().await.expect("an answer").expect("an answer");
@@ -168,6 +187,11 @@ impl EventStream {
                 _ => {}
             }
         }
+    }
+
+    /// Reads whatever comes; false at the end.
+    pub(crate) async fn heard_something(&mut self) -> bool {
+        matches!(self.lines.next_line().await, Ok(Some(_)))
     }
 
     /// The next message.

@@ -2,6 +2,7 @@
 //! one and on RabbitMQ.
 
 mod client;
+mod cut;
 mod endings;
 mod flow;
 mod handshakes;
