@@ -1,7 +1,7 @@
 //! The whole of it: the program between a broker and its clients. What is not about one broker's ways runs on the embedded
 //! one and on RabbitMQ.
 
-mod client;
+pub(crate) mod client;
 mod cut;
 mod endings;
 mod flow;
