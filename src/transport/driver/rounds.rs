@@ -104,19 +104,23 @@ impl Driver {
     /// Does what was asked from outside.
     pub(super) fn control(&mut self, control: Control) {
         match control {
-            Control::Drain(period) => {
-                self.draining = true;
-                for number in 0..self.slots.len() {
-                    let subscriber = SubscriberId(number as u32);
-                    self.with(subscriber, |driver, connection| driver.say_goodbye(subscriber, connection, period));
-                }
-            }
+            Control::Drain(period) => self.dismissal = Some(period),
             Control::Connections(most, answer) => {
                 let rows =
                     self.slots.iter().filter_map(|slot| slot.connection.as_deref()).take(most).map(row).collect();
                 // Whoever asked may have given up.
                 let _ = answer.send(Listing { rows, total: self.open });
             }
+        }
+    }
+
+    /// Says goodbye to everybody, if that is asked for.
+    pub(super) fn dismiss(&mut self) {
+        let Some(period) = self.dismissal.take() else { return };
+        self.draining = true;
+        for number in 0..self.slots.len() {
+            let subscriber = SubscriberId(number as u32);
+            self.with(subscriber, |driver, connection| driver.say_goodbye(subscriber, connection, period));
         }
     }
 

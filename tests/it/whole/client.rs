@@ -175,12 +175,17 @@ impl EventStream {
 
     /// The next event that carries data.
     pub(crate) async fn event(&mut self) -> Block {
+        self.next().await.expect("an open stream")
+    }
+
+    /// Likewise; none when the stream ends.
+    pub(crate) async fn next(&mut self) -> Option<Block> {
         let mut block = Block::default();
         loop {
             let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time");
-            let line = line.expect("a line").expect("an open stream");
+            let line = line.expect("a line")?;
             match line.split_once(": ") {
-                _ if line.is_empty() && !block.data.is_empty() => return block,
+                _ if line.is_empty() && !block.data.is_empty() => return Some(block),
                 Some(("event", name)) => block.event = Some(name.to_owned()),
                 Some(("id", id)) => block.id = Some(id.to_owned()),
                 Some(("data", data)) => block.data += data,

@@ -7,6 +7,7 @@ mod endings;
 mod flow;
 mod handshakes;
 mod outages;
+mod stops;
 mod upward;
 
 use crate::program::Program;
