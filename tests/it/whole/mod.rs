@@ -10,7 +10,7 @@ mod outages;
 mod stops;
 mod upward;
 
-use crate::program::Program;
+use crate::program::{Program, until};
 use crate::rabbit::Rabbit;
 
 /// The brokers that a test runs on.
@@ -33,6 +33,9 @@ impl Broker {
             Self::Rabbit => Program::start(Some(&Rabbit::shared().url()), &all),
         };
         program.ready().await;
+        // Readiness is about sources; who publishes at once needs the other connection too.
+        let publishing = "passerelle_amqp_link_up{link=\"publish\"}";
+        until("clients can publish", async || program.metric(publishing).await == Some(1.0)).await;
         program
     }
 }
