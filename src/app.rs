@@ -36,6 +36,9 @@ const JOBS_MAX: usize = 8_192;
 /// How long the broker side may take to settle what it holds when the server stops.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long sources may take to stop before clients are sent away all the same.
+const SOURCES_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How often logs forget what is too old, where no new message makes them.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(5);
 
@@ -69,7 +72,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let listeners = bind(&settings)?;
     let admin = bind_admin(&settings).await?;
     let settling = CancellationToken::new();
-    let (view, broker) = assemble(settings, &settling)?;
+    let (view, mut broker) = assemble(settings, &settling)?;
     background.spawn(expire(view.shared.clone(), stop.child_token()));
     let accepting = CancellationToken::new();
     announce(&listeners, admin.as_ref());
@@ -86,7 +89,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     };
     accepting.cancel();
     if failed.is_none() {
-        view.drain().await;
+        view.drain(&mut broker).await;
     }
     settling.cancel();
     if tokio::time::timeout(SETTLE_TIMEOUT, broker.join()).await.is_err() {
@@ -208,21 +211,29 @@ fn raise_open_files(settings: &Settings) {
 }
 
 impl View {
-    /// Sends everybody away and waits until they are gone, for as long as the configuration allows.
-    async fn drain(&self) {
+    /// Sends everybody away and waits until they are gone, for as long as the configuration allows. The sources stop before:
+    /// what they acknowledged once nobody is left to get it would be lost.
+    async fn drain(&self, broker: &mut amqp::Handle) {
         self.draining.store(true, Ordering::Release);
         let period = self.shared.settings.server.drain;
+        let gone = async {
+            if tokio::time::timeout(SOURCES_STOP_TIMEOUT.min(period / 2), broker.stop_sources()).await.is_err() {
+                tracing::warn!("the broker does not answer: the sources could not be stopped properly");
+            }
+            self.send_away(period).await;
+        };
+        if tokio::time::timeout(period, gone).await.is_err() {
+            tracing::warn!("some clients did not leave in time");
+        }
+    }
+
+    async fn send_away(&self, period: Duration) {
         for shard in &self.shards {
             // A shard that is gone has nobody left to tell.
             let _ = shard.controls.send(Control::Drain(period)).await;
         }
-        let gone = async {
-            while self.shards.iter().any(|shard| !shard.thread.is_finished()) {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        };
-        if tokio::time::timeout(period, gone).await.is_err() {
-            tracing::warn!("some clients did not leave in time");
+        while self.shards.iter().any(|shard| !shard.thread.is_finished()) {
+            tokio::time::sleep(DRAIN_LOOK).await;
         }
     }
 }

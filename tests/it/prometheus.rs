@@ -89,7 +89,10 @@ impl Drop for Prometheus {
 }
 
 /// Tries until it succeeds.
-fn wait_until(what: &str, attempt: impl Fn() -> Result<(), String>) {
+///
+/// # Panics
+/// With the last failure, when it does not within [`PATIENCE`].
+pub(crate) fn wait_until(what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
     let deadline = Instant::now() + PATIENCE;
     while let Err(state) = attempt() {
         assert!(Instant::now() < deadline, "waited in vain for {what}: {state}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The node's name: its own epmd knows no other.
 const NODE: &str = "passerelle@localhost";
+
+/// The plugin that shows metrics to Prometheus.
+pub(crate) const EXPORTER: &str = "rabbitmq_prometheus";
 
 /// Ends the node and its epmd when the pipe closes, which it does with the test's process, and takes the data away.
 const UNDERTAKER: &str = r#"
@@ -31,6 +34,7 @@ pub(crate) struct Rabbit {
     directory: PathBuf,
     port: u16,
     tls_port: u16,
+    exporter_port: u16,
     epmd_port: u16,
     dist_port: u16,
     server: Mutex<Option<Child>>,
@@ -55,11 +59,15 @@ impl Rabbit {
         for part in ["home", "mnesia", "log"] {
             fs::create_dir(directory.join(part)).expect("a directory");
         }
-        let [port, tls_port, epmd_port, dist_port] = free_ports();
+        let [port, tls_port, exporter_port, epmd_port, dist_port] = free_ports();
         let mut configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n\
              disk_free_limit.absolute = 50MB\n"
         );
+        // Without the plugin its keys are unknown, and the node does not start.
+        if plugins.contains(&EXPORTER) {
+            configuration += &format!("prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {exporter_port}\n");
+        }
         if write_certificates(&directory) {
             let path = |name: &str| directory.join(name).display().to_string();
             configuration += &format!(
@@ -84,7 +92,16 @@ impl Rabbit {
             .process_group(0)
             .spawn()
             .expect("sh");
-        let rabbit = Self { directory, port, tls_port, epmd_port, dist_port, server: Mutex::new(None), undertaker };
+        let rabbit = Self {
+            directory,
+            port,
+            tls_port,
+            exporter_port,
+            epmd_port,
+            dist_port,
+            server: Mutex::new(None),
+            undertaker,
+        };
         rabbit.run();
         rabbit
     }
@@ -159,6 +176,11 @@ impl Rabbit {
     /// Host and port, for clients that speak bytes.
     pub(crate) fn address(&self) -> (Ipv4Addr, u16) {
         (Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// Where Prometheus scrapes it, given the plugin.
+    pub(crate) fn exporter(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.exporter_port).into()
     }
 
     /// Asks `rabbitmqctl`, and answers what it wrote.

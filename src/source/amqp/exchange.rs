@@ -139,7 +139,7 @@ impl Source for ExchangeSource {
             comes_again: false,
         };
         tokio::select! {
-            ended = receiver.run(&context.stop) => ended,
+            ended = receiver.run(&context.sources_stop) => ended,
             ended = binder.run() => ended,
         }
     }

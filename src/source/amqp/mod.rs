@@ -63,12 +63,15 @@ pub(crate) struct Context {
     board: Board,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// Ends the sources alone; cancelled with `stop` at the latest.
+    sources_stop: CancellationToken,
 }
 
 /// The running AMQP side.
 #[derive(Debug)]
 pub struct Handle {
     context: Arc<Context>,
+    sources: JoinSet<()>,
     users: JoinSet<()>,
     links: JoinSet<()>,
     links_stop: CancellationToken,
@@ -102,9 +105,17 @@ impl Handle {
         }
     }
 
+    /// Stops the sources and waits until they have taken, and acknowledged, their last message. What they did not take
+    /// stays with the broker; publishes and calls go on.
+    pub async fn stop_sources(&mut self) {
+        self.context.sources_stop.cancel();
+        while self.sources.join_next().await.is_some() {}
+    }
+
     /// Waits until everything has ended, which begins with the `shutdown` given to [`start`]: consumers are cancelled,
     /// publishes in flight are given a last chance, then the connections are closed.
     pub async fn join(mut self) {
+        while self.sources.join_next().await.is_some() {}
         while self.users.join_next().await.is_some() {}
         self.links_stop.cancel();
         while self.links.join_next().await.is_some() {}
@@ -121,8 +132,10 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> Handle {
     let board = Board::new(settings.sources.iter().map(|source| source.name.as_str()));
-    let context = Arc::new(Context { settings: settings.clone(), board, metrics, stop: shutdown });
-    let (mut users, mut links, links_stop) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
+    let sources_stop = shutdown.child_token();
+    let context = Arc::new(Context { settings: settings.clone(), board, metrics, stop: shutdown, sources_stop });
+    let (mut sources, mut users) = (JoinSet::new(), JoinSet::new());
+    let (mut links, links_stop) = (JoinSet::new(), CancellationToken::new());
     let (consume_state, consume) = Link::new();
     let (publish_state, publish) = Link::new();
     links.spawn(link::keep(BrokerLink::Consume, context.clone(), consume_state, links_stop.clone()));
@@ -133,52 +146,50 @@ pub fn start(
         match &source.input {
             Input::Exchange(input) => {
                 let source = ExchangeSource::new(context.clone(), feed, source, input);
-                users.spawn(supervise(source, consume.clone(), context.clone()));
+                sources.spawn(supervise(source, consume.clone(), context.clone()));
             }
             Input::Queue(input) => {
                 let source = QueueSource::new(context.clone(), feed, source, input);
-                users.spawn(supervise(source, consume.clone(), context.clone()));
+                sources.spawn(supervise(source, consume.clone(), context.clone()));
             }
         }
     }
     let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.max(1));
     users.spawn(Caller::new(context.clone(), consume, jobs.calls, requests).run());
     users.spawn(Publisher::new(context.clone(), publish, jobs.publishes, requests_end).run());
-    Handle { context, users, links, links_stop }
+    Handle { context, sources, users, links, links_stop }
 }
 
-/// Runs a source on every connection that there is, until the program stops.
+/// Runs a source on every connection that there is, until the sources stop.
 async fn supervise<S: Source<Link = Arc<Live>>>(mut source: S, mut link: Link, context: Arc<Context>) {
     let mut backoff = Backoff::new(context.settings.amqp.backoff_max);
     loop {
         let live = tokio::select! {
             live = link.up() => live,
-            () = context.stop.cancelled() => return,
+            () = context.sources_stop.cancelled() => return,
         };
         let since = Instant::now();
         let ended = tokio::select! {
             ended = source.run(&live, &context.board) => ended,
             () = outlived(&live) => Err(words::of_lost(None, &live.peer)),
         };
+        // A source that stopped has lost nothing, and sessions that are still there shall hear of no outage.
+        let Err(trouble) = ended else { return };
         source.lost();
         backoff.stood_for(since.elapsed());
         let subject = Subject::Source(source.name().to_owned());
-        match ended {
-            Ok(()) => return,
-            Err(_) if !live.is_alive() => {
-                let trouble = tokio::select! {
-                    trouble = link.lost(&live) => trouble,
-                    () = context.stop.cancelled() => return,
-                };
-                context.board.down(subject, &trouble);
+        if live.is_alive() {
+            context.board.down(subject, &Trouble(format!("source '{}': {trouble}", source.name())));
+            tokio::select! {
+                () = tokio::time::sleep(backoff.pause()) => {}
+                () = context.sources_stop.cancelled() => return,
             }
-            Err(trouble) => {
-                context.board.down(subject, &Trouble(format!("source '{}': {trouble}", source.name())));
-                tokio::select! {
-                    () = tokio::time::sleep(backoff.pause()) => {}
-                    () = context.stop.cancelled() => return,
-                }
-            }
+        } else {
+            let trouble = tokio::select! {
+                trouble = link.lost(&live) => trouble,
+                () = context.sources_stop.cancelled() => return,
+            };
+            context.board.down(subject, &trouble);
         }
     }
 }

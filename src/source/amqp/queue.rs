@@ -120,7 +120,7 @@ impl Source for QueueSource {
             complaints: &mut self.complaints,
             comes_again: true,
         };
-        receiver.run(&self.context.stop).await
+        receiver.run(&self.context.sources_stop).await
     }
 
     fn lost(&mut self) {

@@ -8,6 +8,7 @@ use crate::hub::outbox::Overflow;
 use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Replay, Shard, SubscriptionId};
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
+use crate::model::gap::GapReason;
 use crate::protocol::{Gap, Stage};
 use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
 use crate::transport::driver::Driver;
@@ -91,8 +92,7 @@ impl Driver {
     }
 
     /// Ends a session whose peer takes not even what cannot be read again.
-    pub(super) fn end_slow(&mut self, subscriber: SubscriberId, connection: &mut Connection, dropped: u64) {
-        self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, dropped);
+    pub(super) fn end_slow(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         self.end(
             subscriber,
             connection,
@@ -115,6 +115,9 @@ impl Driver {
         match notice {
             Notice::Gap(missed) => {
                 self.shared.metrics.gaps(missed.reason, 1);
+                if missed.reason == GapReason::Slow {
+                    self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, missed.missed.unwrap_or(0));
+                }
                 connection.session.gap(gap(missed), &mut actions);
             }
             Notice::Outage(source) => connection.session.outage(source, &mut actions),

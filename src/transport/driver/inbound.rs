@@ -157,7 +157,7 @@ impl Driver {
 
     fn pong(&mut self, subscriber: SubscriberId, connection: &mut Connection, payload: &[u8]) {
         if connection.is_open() && connection.push(writer::pong(payload), self.outbox_bounds).is_err() {
-            self.end_slow(subscriber, connection, 0);
+            self.end_slow(subscriber, connection);
         }
     }
 
@@ -229,7 +229,7 @@ impl Driver {
         let frame: Bytes = self.wire.frame(connection.framing, &outbound);
         connection.sent = true;
         if connection.push(frame, self.outbox_bounds).is_err() {
-            self.end_slow(subscriber, connection, 0);
+            self.end_slow(subscriber, connection);
         }
     }
 

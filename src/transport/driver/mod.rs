@@ -88,7 +88,8 @@ pub(crate) struct Admission {
 /// What a shard is told from outside its thread.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// Say goodbye to everybody, who are to come back within this time, and end when they are gone.
+    /// Give everybody what the logs hold, say goodbye to them, who are to come back within this time, and end when they
+    /// are gone. By now nothing more should arrive.
     Drain(Duration),
     /// Describe so many connections.
     Connections(usize, oneshot::Sender<Listing<ConnectionRow>>),
@@ -142,6 +143,8 @@ pub(crate) struct Driver {
     gauged: rounds::Gauged,
     /// When they are told next.
     gauge_at: Instant,
+    /// Everybody is to be sent away, to come back within this time, once they have what the logs hold.
+    dismissal: Option<Duration>,
     draining: bool,
     open: usize,
 }
@@ -193,6 +196,7 @@ impl Driver {
             behind_bytes: settings.limits.behind_bytes,
             gauged: rounds::Gauged::default(),
             gauge_at: Instant::now(),
+            dismissal: None,
             draining: false,
             open: 0,
             shared,
@@ -210,8 +214,11 @@ impl Driver {
         let mut poll = AsyncFd::new(poll)?;
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut driver = Self::new(shared, registry);
-        while !(driver.draining && driver.open == 0) {
+        loop {
             let more = driver.work();
+            if driver.draining && driver.open == 0 {
+                break;
+            }
             if more {
                 look(poll.get_mut(), &mut events)?;
                 driver.sockets(&events);
@@ -228,6 +235,9 @@ impl Driver {
     /// Everything that can be done without waiting, a fair share of it. True when there is more.
     fn work(&mut self) -> bool {
         let mut more = self.turn();
+        if !more {
+            self.dismiss();
+        }
         self.check_openings();
         more |= self.replay_some();
         more |= self.read_some();

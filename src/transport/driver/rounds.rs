@@ -93,7 +93,7 @@ impl Driver {
         }
         let sign = if connection.framing == Framing::EventStream { event_stream::HEARTBEAT } else { PING };
         if connection.is_open() && connection.push(sign, self.outbox_bounds).is_err() {
-            self.end_slow(subscriber, connection, 0);
+            self.end_slow(subscriber, connection);
         }
         connection.flush();
         self.heartbeats.set(now, ticket);
@@ -117,7 +117,7 @@ impl Driver {
         connection.silent = 0;
         connection.stalled = if std::mem::take(&mut connection.drained) { 1 } else { connection.stalled + 1 };
         if self.shared.settings.server.heartbeat * connection.stalled > limits.stall_timeout {
-            return self.end_slow(ticket.subscriber, connection, 0);
+            return self.end_slow(ticket.subscriber, connection);
         }
         self.heartbeats.set(now, ticket);
     }
@@ -135,19 +135,23 @@ impl Driver {
     /// Does what was asked from outside.
     pub(super) fn control(&mut self, control: Control) {
         match control {
-            Control::Drain(period) => {
-                self.draining = true;
-                for number in 0..self.slots.len() {
-                    let subscriber = SubscriberId(number as u32);
-                    self.with(subscriber, |driver, connection| driver.say_goodbye(subscriber, connection, period));
-                }
-            }
+            Control::Drain(period) => self.dismissal = Some(period),
             Control::Connections(most, answer) => {
                 let rows =
                     self.slots.iter().filter_map(|slot| slot.connection.as_deref()).take(most).map(row).collect();
                 // Whoever asked may have given up.
                 let _ = answer.send(Listing { rows, total: self.open });
             }
+        }
+    }
+
+    /// Says goodbye to everybody, if that is asked for.
+    pub(super) fn dismiss(&mut self) {
+        let Some(period) = self.dismissal.take() else { return };
+        self.draining = true;
+        for number in 0..self.slots.len() {
+            let subscriber = SubscriberId(number as u32);
+            self.with(subscriber, |driver, connection| driver.say_goodbye(subscriber, connection, period));
         }
     }
 

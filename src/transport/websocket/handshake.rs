@@ -82,7 +82,8 @@ pub fn examine(request: &Parts) -> Result<Upgrade, Refusal> {
         return Err(Refusal::bad_request("the field Host is missing"));
     }
     if only(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
-        let headers = &[(SEC_WEBSOCKET_VERSION, "13")];
+        // A 426 must name what to upgrade to (RFC 9110, section 15.5.22), also to somebody who asked for just that.
+        let headers = &[(SEC_WEBSOCKET_VERSION, "13"), (CONNECTION, "Upgrade"), (UPGRADE, "websocket")];
         let message = "only version 13 of the WebSocket protocol (RFC 6455) is spoken here";
         return Err(Refusal { status: StatusCode::UPGRADE_REQUIRED, headers, message });
     }
@@ -256,7 +257,8 @@ mod tests {
         for version in ["", "8", "12", "14", "13, 8", "13a"] {
             let refusal = refusal(&[("sec-websocket-version", version)]);
             assert_eq!(refusal.status, StatusCode::UPGRADE_REQUIRED, "{version}");
-            assert_eq!(refusal.headers, [(SEC_WEBSOCKET_VERSION, "13")]);
+            assert!(refusal.headers.contains(&(SEC_WEBSOCKET_VERSION, "13")), "{version}");
+            assert!(refusal.headers.contains(&(UPGRADE, "websocket")), "{version}");
         }
     }
 

@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::program::{PATIENCE, Program};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<TcpStream>;
 
 /// A WebSocket client.
 pub(crate) struct Client {
@@ -42,17 +42,32 @@ impl Client {
         path: &str,
         fields: &[(&'static str, &str)],
     ) -> Result<Self, Box<Error>> {
-        let mut request = format!("ws://{}{path}", program.public).into_client_request().expect("a request");
+        let stream = TcpStream::connect(&program.public).await.expect("a connection");
+        Self::shake_hands(stream, (&program.public, path), fields).await
+    }
+
+    /// Likewise, over a connection that was made elsewhere.
+    pub(crate) async fn shake_hands(
+        stream: TcpStream,
+        (host, path): (&str, &str),
+        fields: &[(&'static str, &str)],
+    ) -> Result<Self, Box<Error>> {
+        let mut request = format!("ws://{host}{path}").into_client_request().expect("a request");
         for (name, value) in fields {
             request.headers_mut().insert(*name, value.parse().expect("a header"));
         }
-        let (socket, _) = connect_async(request).await.map_err(Box::new)?;
+        let (socket, _) = client_async(request, stream).await.map_err(Box::new)?;
         Ok(Self { socket, next_id: 0 })
     }
 
     /// Both directions, for who asks and does not listen.
     pub(crate) fn split(self) -> (SplitSink<Socket, Message>, SplitStream<Socket>) {
         self.socket.split()
+    }
+
+    /// Over a socket whose handshake is over.
+    pub(crate) async fn over(stream: TcpStream) -> Self {
+        Self { socket: WebSocketStream::from_raw_socket(stream, Role::Client, None).await, next_id: 0 }
     }
 
     /// Sends a frame.
@@ -105,13 +120,20 @@ impl Client {
 
     /// The next frame that is not a ping, which is answered on the way.
     pub(crate) async fn message(&mut self) -> Message {
+        // One deadline for all: pings must not prolong the wait for ever.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
+            let next = tokio::time::timeout_at(deadline, self.socket.next()).await.expect("a frame in time");
             match next.expect("an open connection").expect("a frame") {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,
             }
         }
+    }
+
+    /// Reads whatever comes, pings too, which are answered by the next read; false at the end.
+    pub(crate) async fn heard_something(&mut self) -> bool {
+        matches!(self.socket.next().await, Some(Ok(_)))
     }
 
     /// The code and reason with which the server closes; what comes before is passed over.
@@ -146,9 +168,14 @@ pub(crate) struct Block {
 impl EventStream {
     /// Opens `/sse?…`.
     pub(crate) async fn open(program: &Program, query: &str, last_event_id: Option<&str>) -> Self {
-        let mut stream = TcpStream::connect(&program.public).await.expect("a connection");
+        let stream = TcpStream::connect(&program.public).await.expect("a connection");
+        Self::ask(stream, (&program.public, query), last_event_id).await
+    }
+
+    /// Likewise, over a connection that was made elsewhere.
+    pub(crate) async fn ask(mut stream: TcpStream, (host, query): (&str, &str), last_event_id: Option<&str>) -> Self {
         let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: {}\r\n{last}\r\n", program.public);
+        let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: {host}\r\n{last}\r\n");
         stream.write_all(request.as_bytes()).await.expect("the request is sent");
         let mut lines = BufReader::new(stream).lines();
         let status = lines.next_line().await.expect("an answer").expect("an answer");
@@ -159,18 +186,28 @@ impl EventStream {
 
     /// The next event that carries data.
     pub(crate) async fn event(&mut self) -> Block {
+        self.next().await.expect("an open stream")
+    }
+
+    /// Likewise; none when the stream ends.
+    pub(crate) async fn next(&mut self) -> Option<Block> {
         let mut block = Block::default();
         loop {
             let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time");
-            let line = line.expect("a line").expect("an open stream");
+            let line = line.expect("a line")?;
             match line.split_once(": ") {
-                _ if line.is_empty() && !block.data.is_empty() => return block,
+                _ if line.is_empty() && !block.data.is_empty() => return Some(block),
                 Some(("event", name)) => block.event = Some(name.to_owned()),
                 Some(("id", id)) => block.id = Some(id.to_owned()),
                 Some(("data", data)) => block.data += data,
                 _ => {}
             }
         }
+    }
+
+    /// Reads whatever comes; false at the end.
+    pub(crate) async fn heard_something(&mut self) -> bool {
+        matches!(self.lines.next_line().await, Ok(Some(_)))
     }
 
     /// The next message.

@@ -2,13 +2,16 @@
 //! one and on RabbitMQ.
 
 pub(crate) mod client;
+mod cut;
 mod endings;
 mod flow;
+mod handshakes;
 mod outages;
 mod slow;
+mod stops;
 mod upward;
 
-use crate::program::Program;
+use crate::program::{Program, until};
 use crate::rabbit::Rabbit;
 
 /// The brokers that a test runs on.
@@ -25,6 +28,9 @@ impl Broker {
     pub(crate) async fn serve(self, environment: &[(&str, &str)]) -> Program {
         let program = self.start(environment);
         program.ready().await;
+        // Readiness is about sources; who publishes at once needs the other connection too.
+        let publishing = "passerelle_amqp_link_up{link=\"publish\"}";
+        until("clients can publish", async || program.metric(publishing).await == Some(1.0)).await;
         program
     }
 
