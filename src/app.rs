@@ -3,6 +3,7 @@
 //! shards, the broker side, and last those who accept. Stopping goes backwards.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -83,14 +84,26 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     if let Some(admin) = admin {
         background.spawn(admin.serve(view.clone(), stop.child_token()));
     }
-    let failed = tokio::select! {
-        told = told_to_stop() => told.err().map(anyhow::Error::from),
-        trouble = broker.failed() => Some(anyhow::Error::new(trouble)),
+    let mut told = pin!(told_to_stop());
+    let end = tokio::select! {
+        told = &mut told => told.map_or_else(|error| End::Failed(error.into()), |()| End::Stop),
+        () = view.drain_asked.cancelled() => End::Drain,
+        trouble = broker.failed() => End::Failed(trouble.into()),
     };
     accepting.cancel();
-    if failed.is_none() {
-        view.drain(&mut broker).await;
-    }
+    let failed = match end {
+        End::Failed(error) => Some(error),
+        End::Stop => {
+            view.send_everybody_away(&mut broker).await;
+            None
+        }
+        End::Drain => {
+            tracing::info!("asked to drain: draining");
+            view.send_everybody_away(&mut broker).await;
+            tracing::info!("drained: waiting to be stopped");
+            told.await.err().map(anyhow::Error::from)
+        }
+    };
     settling.cancel();
     if tokio::time::timeout(SETTLE_TIMEOUT, broker.join()).await.is_err() {
         tracing::warn!("the broker did not answer in time: it will return what was not acknowledged");
@@ -102,12 +115,23 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
+/// What ends the serving.
+enum End {
+    /// A signal: drain, then stop.
+    Stop,
+    /// A call: drain, and wait for the signal.
+    Drain,
+    Failed(anyhow::Error),
+}
+
 /// What the admin listener sees.
 struct View {
     shared: Arc<Shared>,
     shards: Vec<ShardHandle>,
     broker: amqp::Readiness,
     draining: AtomicBool,
+    /// Cancelled when somebody asks for it.
+    drain_asked: CancellationToken,
 }
 
 /// Everything but the listeners.
@@ -122,7 +146,13 @@ fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc
     let shards: io::Result<Vec<_>> = (0..count).map(|number| shard::start(number, &shared, &seats)).collect();
     let shards = shards.context("cannot start a shard")?;
     let broker = amqp::start(&shared.settings, &shared.hub, jobs, shared.metrics.clone(), stop.clone());
-    let view = View { shared, shards, broker: broker.readiness(), draining: AtomicBool::new(false) };
+    let view = View {
+        shared,
+        shards,
+        broker: broker.readiness(),
+        draining: AtomicBool::new(false),
+        drain_asked: CancellationToken::new(),
+    };
     Ok((Arc::new(view), broker))
 }
 
@@ -213,7 +243,7 @@ fn raise_open_files(settings: &Settings) {
 impl View {
     /// Sends everybody away and waits until they are gone, for as long as the configuration allows. The sources stop before:
     /// what they acknowledged once nobody is left to get it would be lost.
-    async fn drain(&self, broker: &mut amqp::Handle) {
+    async fn send_everybody_away(&self, broker: &mut amqp::Handle) {
         self.draining.store(true, Ordering::Release);
         let period = self.shared.settings.server.drain;
         let gone = async {
@@ -254,6 +284,11 @@ impl AdminView for View {
             SourceReadiness { name, up: state.link().up, ever_up: state.ever_up(), obstacle }
         });
         Readiness::of(phase, on_outage, sources)
+    }
+
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.drain_asked.cancel();
     }
 
     async fn connections(&self, limit: usize) -> Listing<ConnectionRow> {

@@ -14,6 +14,7 @@ const API_ELSEWHERE: &str = "the API is open to this machine only, because it as
     set admin.listen to a loopback address such as 127.0.0.1:8081 and come by a tunnel";
 const API_BY_PROXY: &str = "the API is open to this machine only, and this request came through a proxy: \
     ask it directly at the admin listener";
+const API_FROM_PAGE: &str = "this cannot be asked for by a page: use a command such as curl";
 const HOST_MISSING: &str = "exactly one Host header field is needed";
 
 /// A refusal: its status and a sentence that says what to do.
@@ -43,6 +44,14 @@ pub(super) fn check_api(headers: &HeaderMap, listen: SocketAddr) -> Result<(), R
     }
     if PROXY_FIELDS.iter().any(|field| headers.contains_key(*field)) {
         return Err(Refusal(StatusCode::FORBIDDEN, API_BY_PROXY.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether something may be done, not only shown: a page of any origin can send a POST, and browsers say that it did.
+pub(super) fn check_caller(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Err(Refusal(StatusCode::FORBIDDEN, API_FROM_PAGE.to_owned()));
     }
     Ok(())
 }
@@ -121,6 +130,16 @@ mod tests {
         assert_eq!(check_host(&old, LOOPBACK.parse().unwrap()), Ok(()));
         let two = Request::get("/").header("host", "localhost").header("host", "localhost").body(()).unwrap();
         assert!(check_host(&two.into_parts().0, LOOPBACK.parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_page_may_do_nothing() {
+        assert_eq!(check_caller(&HeaderMap::new()), Ok(()));
+        for field in ["origin", "sec-fetch-site"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(field, "null".parse().unwrap());
+            assert!(check_caller(&headers).is_err(), "{field}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::Patience;
-use super::access::{Refusal, check_api, check_host};
+use super::access::{Refusal, check_api, check_caller, check_host};
 use super::view::{AdminView, Listing};
 
 /// Rows of a list unless `limit=` says otherwise.
@@ -22,8 +22,9 @@ pub(super) const ROWS_MAX: usize = 10_000;
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 const NOT_HERE: &str =
-    "there is no such path: here are /metrics, /livez, /readyz, /api/v1/connections and /api/v1/topics";
+    "there is no such path: here are /metrics, /livez, /readyz, /api/v1/connections, /api/v1/topics and /api/v1/drain";
 const READ_ONLY: &str = "this can only be read: use GET";
+const DONE_ONLY: &str = "this does something: use POST";
 const TOO_BUSY: &str = "the node is too busy to say: ask again";
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -36,6 +37,7 @@ enum Resource {
     Ready,
     Connections,
     Topics,
+    Drain,
 }
 
 /// What went wrong: a short code for programs and a sentence for people.
@@ -58,6 +60,7 @@ impl Resource {
             "/readyz" => Some(Self::Ready),
             "/api/v1/connections" => Some(Self::Connections),
             "/api/v1/topics" => Some(Self::Topics),
+            "/api/v1/drain" => Some(Self::Drain),
             _ => None,
         }
     }
@@ -93,8 +96,10 @@ impl<V: AdminView> Desk<V> {
             check_api(&parts.headers, self.listen)?;
         }
         let resource = Resource::at(path).ok_or_else(|| Refusal(StatusCode::NOT_FOUND, NOT_HERE.to_owned()))?;
-        match parts.method {
-            Method::GET | Method::HEAD => Ok(resource),
+        match (resource, &parts.method) {
+            (Resource::Drain, &Method::POST) => check_caller(&parts.headers).map(|()| resource),
+            (Resource::Drain, _) => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, DONE_ONLY.to_owned())),
+            (_, &Method::GET | &Method::HEAD) => Ok(resource),
             _ => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, READ_ONLY.to_owned())),
         }
     }
@@ -116,6 +121,10 @@ impl<V: AdminView> Desk<V> {
                 Ok(limit) => self.listing("topics", self.view.topics(limit)).await,
                 Err(refusal) => refused(&refusal),
             },
+            Resource::Drain => {
+                self.view.drain();
+                json(StatusCode::ACCEPTED, &serde_json::json!({ "draining": true }))
+            }
         }
     }
 
@@ -155,7 +164,8 @@ fn refused(Refusal(status, sentence): &Refusal) -> Answer {
     };
     let mut answer = json(*status, &Problem { error, message: sentence });
     if *status == StatusCode::METHOD_NOT_ALLOWED {
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let allowed = if sentence == DONE_ONLY { "POST" } else { "GET, HEAD" };
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
     answer
 }

@@ -21,6 +21,8 @@ impl AdminView for Constant {
         Readiness::of(self.phase, OnOutage::StayReady, [])
     }
 
+    fn drain(&self) {}
+
     async fn connections(&self, limit: usize) -> Listing<ConnectionRow> {
         let row = |number: usize| ConnectionRow {
             connection: format!("c{number}"),

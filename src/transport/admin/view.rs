@@ -15,6 +15,9 @@ pub trait AdminView: Send + Sync + 'static {
     /// Whether this node should be sent clients.
     fn readiness(&self) -> Readiness;
 
+    /// Begins to send everybody away, and takes nobody in any more. Asking again changes nothing.
+    fn drain(&self);
+
     /// Sessions of this node, at most `limit` of them.
     fn connections(&self, limit: usize) -> impl Future<Output = Listing<ConnectionRow>> + Send;
 

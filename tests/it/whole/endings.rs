@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Broker;
 use super::client::{Client, Service};
-use crate::program::{PATIENCE, Program, until};
+use crate::program::{PATIENCE, Program, request, until};
 
 const JSON: (&str, &str) = ("sec-websocket-protocol", "passerelle.v1.json");
 
@@ -32,6 +32,29 @@ async fn who_comes_through_a_proxy_is_no_neighbour() {
     let mut stranger = Client::open(&program, "/ws", &[("host", "rebound.example"), JSON]).await.unwrap();
     let reply = stranger.ask(json!({ "op": "subscribe", "pattern": "a" })).await;
     assert_eq!((&reply["op"], &reply["code"]), (&json!("error"), &json!("unauthenticated")), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_told_to_drain_sends_everybody_away_and_waits_for_its_stop() {
+    let mut program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__DRAIN", "5s")]).await;
+    let mut client = Client::json(&program).await;
+    client.subscribe("a").await;
+    let ask = |fields: &str| {
+        format!("POST /api/v1/drain HTTP/1.1\r\nHost: {}\r\n{fields}Connection: close\r\n\r\n", program.admin)
+    };
+    let of_a_page = request(&program.admin, &ask("Origin: http://localhost\r\n")).await;
+    assert!(of_a_page.contains("403"), "{of_a_page}");
+    assert!(request(&program.admin, &ask("")).await.contains("202"));
+    let goodbye = client.news().await;
+    assert_eq!(goodbye["op"], "goodbye");
+    assert!(goodbye["reconnect_in_ms"].as_u64().is_some_and(|pause| pause <= 5_000), "{goodbye}");
+    assert_eq!(client.closed().await.0, 1001);
+    drop(client);
+    assert!(program.get("/readyz").await.contains("draining"));
+    assert!(tokio::net::TcpStream::connect(&program.public).await.is_err(), "nobody is taken in");
+    assert!(request(&program.admin, &ask("")).await.contains("202"), "asking again changes nothing");
+    program.terminate();
+    assert!(program.ended().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
