@@ -23,32 +23,42 @@ pub(crate) enum Peer {
     Other,
 }
 
-/// The way to ask; opened with the first question.
-#[derive(Debug, Default)]
+/// The way to ask, where there is one.
+#[derive(Debug)]
 pub(crate) struct Liveness {
     #[cfg(target_os = "linux")]
     kernel: Option<OwnedFd>,
 }
 
 impl Liveness {
+    /// Opens the way.
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            kernel: socket_with(
+                AddressFamily::NETLINK,
+                SocketType::RAW,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                Some(netlink::SOCK_DIAG),
+            )
+            .ok(),
+        }
+    }
+
     /// How it stands with the peer of a TCP connection. Where the system cannot be asked: [`Peer::Other`].
     #[cfg(target_os = "linux")]
-    pub(crate) fn of(&mut self, local: SocketAddr, remote: SocketAddr) -> Peer {
+    pub(crate) fn of(&self, local: SocketAddr, remote: SocketAddr) -> Peer {
         self.ask(local, remote).unwrap_or(Peer::Other)
     }
 
     /// How it stands with the peer of a TCP connection: nobody can be asked here.
     #[cfg(not(target_os = "linux"))]
-    pub(crate) fn of(&mut self, _: SocketAddr, _: SocketAddr) -> Peer {
+    pub(crate) fn of(&self, _: SocketAddr, _: SocketAddr) -> Peer {
         Peer::Other
     }
 
     #[cfg(target_os = "linux")]
-    fn ask(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<Peer> {
-        if self.kernel.is_none() {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            self.kernel = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG)).ok();
-        }
+    fn ask(&self, local: SocketAddr, remote: SocketAddr) -> Option<Peer> {
         let kernel = self.kernel.as_ref()?;
         send(kernel, &question(local, remote), SendFlags::empty()).ok()?;
         // The kernel answers within the call that asks.
@@ -114,7 +124,7 @@ mod tests {
         (listener.accept().unwrap().0, client)
     }
 
-    fn state(liveness: &mut Liveness, server: &TcpStream) -> Peer {
+    fn state(liveness: &Liveness, server: &TcpStream) -> Peer {
         liveness.of(server.local_addr().unwrap(), server.peer_addr().unwrap())
     }
 
@@ -122,18 +132,18 @@ mod tests {
     fn a_peer_that_does_not_read_is_full_until_it_reads() {
         for host in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let (mut server, mut client) = pair(host);
-            let mut liveness = Liveness::default();
-            assert_eq!(state(&mut liveness, &server), Peer::Other);
+            let liveness = Liveness::new();
+            assert_eq!(state(&liveness, &server), Peer::Other);
             server.set_nonblocking(true).unwrap();
             while server.write(&[0; 65_536]).is_ok() {}
             let end = Instant::now() + Duration::from_secs(20);
-            while state(&mut liveness, &server) != Peer::Full {
+            while state(&liveness, &server) != Peer::Full {
                 assert!(Instant::now() < end, "the window does not close");
                 std::thread::yield_now();
             }
             client.set_nonblocking(true).unwrap();
             let mut buffer = vec![0; 1 << 20];
-            while state(&mut liveness, &server) != Peer::Other {
+            while state(&liveness, &server) != Peer::Other {
                 assert!(Instant::now() < end, "the window does not open");
                 while client.read(&mut buffer).is_ok_and(|count| count > 0) {}
             }
@@ -143,6 +153,6 @@ mod tests {
     #[test]
     fn what_is_no_connection_is_not_full() {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        assert_eq!(Liveness::default().of(nowhere, nowhere), Peer::Other);
+        assert_eq!(Liveness::new().of(nowhere, nowhere), Peer::Other);
     }
 }

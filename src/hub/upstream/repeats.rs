@@ -75,7 +75,7 @@ impl Repeats {
         }
     }
 
-    /// The first one was answered, or given up. Only what the broker confirmed is remembered: what failed may be tried again.
+    /// The first one was answered, or given up. Only what reached a queue is remembered: anything else may be tried again.
     pub(super) fn settle(&mut self, key: Key, outcome: Option<&PublishOutcome>, now: Instant) {
         if let Some(Entry::UnderWay(waiting)) = self.entries.remove(&key)
             && let Some(outcome) = outcome
@@ -85,7 +85,7 @@ impl Repeats {
                 let _ = sender.send(outcome.clone());
             }
         }
-        if let Some(outcome @ PublishOutcome::Confirmed { .. }) = outcome {
+        if let Some(outcome @ PublishOutcome::Confirmed { routed: true }) = outcome {
             self.entries.insert(key.clone(), Entry::Answered(outcome.clone()));
             self.ages.push_back((now, key));
         }
@@ -127,11 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_may_be_tried_again() {
+    fn what_reached_nobody_may_be_tried_again() {
         let (mut repeats, now) = (Repeats::new(WINDOW, 9), Instant::now());
-        for outcome in
-            [None, Some(PublishOutcome::Unavailable("gone".into())), Some(PublishOutcome::Refused("no".into()))]
-        {
+        let reached_nobody = [
+            None,
+            Some(PublishOutcome::Unavailable("gone".into())),
+            Some(PublishOutcome::Refused("no".into())),
+            Some(PublishOutcome::Confirmed { routed: false }),
+        ];
+        for outcome in reached_nobody {
             assert!(matches!(repeats.claim(&key("m"), now), Claim::First), "{outcome:?}");
             let Claim::Second(mut second) = repeats.claim(&key("m"), now) else { panic!() };
             repeats.settle(key("m"), outcome.as_ref(), now);

@@ -188,7 +188,7 @@ impl Driver {
             answers,
             answered,
             latencies: shared.metrics.latencies(),
-            liveness: Liveness::default(),
+            liveness: Liveness::new(),
             outbox_bounds: OutboxBounds {
                 frames_max: settings.limits.outbox_frames_max,
                 bytes_max: settings.limits.outbox_bytes_max,
