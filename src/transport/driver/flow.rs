@@ -88,6 +88,7 @@ impl Driver {
         let Some((source, read)) = self.shard.turn().0.origin() else { return };
         self.shard.fall_behind(subscriber, source, read);
         connection.replays_when_drained = true;
+        self.be_patient(connection);
         self.shared.metrics.fell_behind();
     }
 

@@ -61,8 +61,9 @@ impl Driver {
 
     /// When something will be due.
     pub(super) fn next_round(&self) -> Option<Instant> {
-        // An empty shard has nothing to gauge and sleeps for good.
-        let gauge = (self.open > 0).then_some(self.gauge_at);
+        // An empty shard whose gauges say so has nothing to gauge and sleeps for good.
+        let idle = self.open == 0 && self.gauged.bytes == 0 && self.gauged.slow == 0;
+        let gauge = (!idle).then_some(self.gauge_at);
         [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), gauge].into_iter().flatten().min()
     }
 
@@ -100,7 +101,7 @@ impl Driver {
     }
 
     /// Whether the peer is there and takes nothing. It cannot have read our pings, so its silence says nothing.
-    fn is_full(&mut self, connection: &Connection) -> bool {
+    fn is_full(&self, connection: &Connection) -> bool {
         if connection.outbox.is_empty() && connection.heard {
             return false;
         }
@@ -108,12 +109,18 @@ impl Driver {
         addresses.is_some_and(|(local, remote)| self.liveness.of(local, remote) == Peer::Full)
     }
 
+    /// Keeps the kernel from giving up a peer that is only slow, as soon as it is known to be.
+    pub(super) fn be_patient(&mut self, connection: &mut Connection) {
+        if connection.stalled == 0 && self.is_full(connection) {
+            connection.socket.limit_unacknowledged(self.shared.settings.limits.stall_timeout);
+            connection.stalled = 1;
+        }
+    }
+
     /// Gives a peer that is only slow the time that is configured for it.
     fn wait_for(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        self.be_patient(connection);
         let limits = &self.shared.settings.limits;
-        if connection.stalled == 0 {
-            connection.socket.limit_unacknowledged(limits.stall_timeout);
-        }
         connection.silent = 0;
         connection.stalled = if std::mem::take(&mut connection.drained) { 1 } else { connection.stalled + 1 };
         if self.shared.settings.server.heartbeat * connection.stalled > limits.stall_timeout {
