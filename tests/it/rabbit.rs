@@ -185,11 +185,19 @@ impl Rabbit {
 
     /// Asks `rabbitmqctl`, and answers what it wrote.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output =
-            self.command("rabbitmqctl").args(["-q", "-n", NODE]).args(arguments).output().expect("rabbitmqctl");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        text
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let output =
+                self.command("rabbitmqctl").args(["-q", "-n", NODE]).args(arguments).output().expect("rabbitmqctl");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            // It listens a moment before it says of itself that it runs.
+            let starts = complaint.contains("requires the 'rabbit' app to be running") && Instant::now() < end;
+            if !starts {
+                assert!(output.status.success(), "{arguments:?}: {text}{complaint}");
+                return text;
+            }
+        }
     }
 
     fn command(&self, program: &str) -> Command {
