@@ -48,7 +48,7 @@ impl Player {
         let name = setting("protocol").unwrap_or("passerelle.v1.json");
         let row = REGISTRY.iter().find(|row| row.name == name).unwrap();
         let opening = Opening { publish: setting("publish").map(|text| Topic::parse(text).unwrap()) };
-        let grants = |publish| Identity { grants: Grants { subscribe: true, publish }, ..(*anybody()).clone() };
+        let grants = |publish| Identity { grants: Grants { subscribe: true, publish, consume: publish }, ..(*anybody()).clone() };
         let admission = match setting("identity").unwrap_or("anyone").split_once(' ') {
             Some(("stranger", sentence)) => Err(sentence.into()),
             _ => Ok(Arc::new(grants(setting("identity") != Some("listener")))),
