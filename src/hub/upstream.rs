@@ -1,7 +1,9 @@
-//! The way up: bounded queues through which sessions hand publishes and calls to whoever holds the broker connection.
+//! The way up: bounded queues through which sessions hand publishes, calls and queues to be consumed to whoever holds the
+//! broker connection. Deliveries of such a queue are its client's alone, so they come down here too and pass no log.
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest};
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Request};
 
 /// A publish and the place for its outcome. Dropping the place abandons the answer, not the message.
@@ -22,11 +24,32 @@ pub struct CallJob {
     pub outcome: oneshot::Sender<CallOutcome>,
 }
 
+/// A queue to be consumed, until the sender of its orders is dropped: then whatever is held goes back at once.
+#[derive(Debug)]
+pub struct ConsumeJob {
+    /// Which, and how.
+    pub request: ConsumeRequest,
+    /// What its session wants of it.
+    pub orders: mpsc::Receiver<ConsumeOrder>,
+    /// Where its session is told. Whoever sends waits for room.
+    pub news: mpsc::Sender<ConsumeNews>,
+}
+
+/// A session's end of a queue that it consumes.
+#[derive(Debug)]
+pub struct Consumption {
+    /// Has room for all that a session which orders each thing once can order.
+    pub orders: mpsc::Sender<ConsumeOrder>,
+    /// Ends after [`ConsumeNews::Ended`], or when all is settled after [`ConsumeNews::Stopped`].
+    pub news: mpsc::Receiver<ConsumeNews>,
+}
+
 /// What sessions hold: cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     publishes: mpsc::Sender<PublishJob>,
     calls: mpsc::Sender<CallJob>,
+    consumes: mpsc::Sender<ConsumeJob>,
 }
 
 /// What the publisher holds.
@@ -36,6 +59,8 @@ pub struct UpstreamJobs {
     pub publishes: mpsc::Receiver<PublishJob>,
     /// Calls likewise.
     pub calls: mpsc::Receiver<CallJob>,
+    /// Queues to be consumed.
+    pub consumes: mpsc::Receiver<ConsumeJob>,
 }
 
 impl Upstream {
@@ -43,7 +68,9 @@ impl Upstream {
     pub fn new(jobs_max: usize) -> (Self, UpstreamJobs) {
         let (publishes, publishes_end) = mpsc::channel(jobs_max);
         let (calls, calls_end) = mpsc::channel(jobs_max);
-        (Self { publishes, calls }, UpstreamJobs { publishes: publishes_end, calls: calls_end })
+        let (consumes, consumes_end) = mpsc::channel(jobs_max);
+        let jobs = UpstreamJobs { publishes: publishes_end, calls: calls_end, consumes: consumes_end };
+        (Self { publishes, calls, consumes }, jobs)
     }
 
     /// Publishes and waits for the broker's word.
@@ -65,7 +92,28 @@ impl Upstream {
             Err(mpsc::error::TrySendError::Closed(_)) => CallOutcome::Unavailable(STOPPING.into()),
         }
     }
+
+    /// Consumes a queue, and goes on after every lost link.
+    pub fn consume(&self, request: ConsumeRequest) -> Consumption {
+        // Beside one settlement for each delivery there is the one order to stop.
+        let (orders, orders_end) = mpsc::channel(usize::from(request.prefetch) + 1);
+        let (news_end, news) = mpsc::channel(NEWS_MAX);
+        let told = news_end.clone();
+        let refuse = |sentence: &str| {
+            // The channel is new and has room.
+            let _ = told.try_send(ConsumeNews::Ended(ConsumeRefusal::Unavailable(sentence.into())));
+        };
+        match self.consumes.try_send(ConsumeJob { request, orders: orders_end, news: news_end }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => refuse(FULL),
+            Err(mpsc::error::TrySendError::Closed(_)) => refuse(STOPPING),
+        }
+        Consumption { orders, news }
+    }
 }
+
+/// News of one queue that may wait for its session.
+const NEWS_MAX: usize = 64;
 
 const FULL: &str = "too many messages wait for the broker: try again later";
 const STOPPING: &str = "the server is stopping: connect again";
