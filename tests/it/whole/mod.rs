@@ -2,6 +2,7 @@
 //! one and on RabbitMQ.
 
 mod client;
+mod consume;
 mod endings;
 mod flow;
 mod outages;
