@@ -29,6 +29,11 @@ const PROBE_MS = 5_000;
  *   ongap?: (gap: Gap) => void}} SubscribeOptions
  * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean,
  *   echo?: boolean}} PublishOptions
+ * @typedef {Message & {delivery_tag: string, readonly held: boolean, ack: () => Promise<void>,
+ *   nack: (options?: {requeue?: boolean}) => Promise<void>}} Delivery
+ *   A message of a queue. `held` is true until it is settled, or revoked: then somebody else gets it.
+ * @typedef {{prefetch?: number, onmessage?: (delivery: Delivery) => void,
+ *   onrevoked?: (delivery: Delivery) => void}} ConsumeOptions
  * @typedef {"connecting" | "open" | "waiting" | "closed"} State
  * @typedef {{now: () => number, after: (ms: number, run: () => void) => () => void, random: () => number}} Clock
  * @typedef {{token?: string | ((last: {rejected: boolean}) => string | undefined | Promise<string | undefined>),
@@ -293,6 +298,32 @@ export class Subscription {
   }
 }
 
+/** One queue that is consumed: its messages are this client's alone until they are settled. */
+export class Consumption {
+  /** Not on the wire, asked for, answered by `ok`. @type {"idle" | "asked" | "standing"} */ _stage = "idle";
+  /** The id of the consume on the wire. @type {number | null} */ _id = null;
+
+  /** @param {Client} client @param {string} queue @param {ConsumeOptions} options */
+  constructor(client, queue, options) {
+    this.client = client;
+    this.queue = queue;
+    this.options = options;
+    this._resolve = () => {};
+    this._reject = (/** @type {Error} */ _) => {};
+    /** Resolves once the queue is consumed. Rejects when the server refuses. @type {Promise<void>} */
+    this.ready = new Promise((resolve, reject) => {
+      this._resolve = resolve;
+      this._reject = reject;
+    });
+    this.ready.catch(() => {}); // The refusal is an event of the client too; nobody has to await this.
+  }
+
+  /** Takes no more. What is held can still be settled. */
+  cancel() {
+    this.client.cancel(this.queue);
+  }
+}
+
 /** Runs what the page gave us; its faults are the page's and must not break the line. */
 function guarded(/** @type {(argument: any) => void} */ run, /** @type {any} */ argument) {
   try {
@@ -338,6 +369,9 @@ export class Client {
   /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */ #requests = new Map();
   /** @type {Set<() => void>} */ #waiting = new Set();
   /** @type {Map<string, Subscription>} */ #subscriptions = new Map();
+  /** @type {Map<string, Consumption>} */ #consumptions = new Map();
+  /** What this session holds, by tag. @type {Map<string, {delivery: Delivery, consumption: Consumption}>} */ #held =
+    new Map();
   /** @type {Map<string, Set<(detail: any) => void>>} */ #listeners = new Map();
   #wake = () => this.#woken();
 
@@ -354,8 +388,9 @@ export class Client {
 
   /**
    * Listens to `open` (the welcome), `close` ({code, reason, reconnect_in_ms}; null is for good), `state` ({state}),
-   * `gap`, `outage` and `restored` ({source}), `position` ({cursors}), `error`. Returns what ends the listening.
-   * @param {"open" | "close" | "state" | "gap" | "outage" | "restored" | "position" | "error"} event
+   * `gap`, `outage` and `restored` ({source}), `position` ({cursors}), `revoked` (the delivery), `error`. Returns what
+   * ends the listening.
+   * @param {"open" | "close" | "state" | "gap" | "outage" | "restored" | "position" | "revoked" | "error"} event
    * @param {(detail: any) => void} listener
    */
   on(event, listener) {
@@ -392,6 +427,38 @@ export class Client {
     }
     subscription._end(null);
     this.#pump();
+  }
+
+  /**
+   * Takes messages of a queue, each to be settled with its `ack()` or `nack()`: at most `prefetch` at a time, one unless
+   * it says otherwise. After a lost line it goes on by itself; what was held is revoked and comes again to somebody.
+   * @param {string} queue
+   * @param {ConsumeOptions} [options]
+   * @param {(delivery: Delivery) => void} [onmessage]
+   * @returns {Consumption}
+   */
+  consume(queue, options = {}, onmessage = options.onmessage) {
+    if (typeof queue !== "string") throw new TypeError(`consume needs a queue (you gave ${queue})`);
+    if (!onmessage) throw new TypeError("consume needs a function that takes the messages");
+    if (this.state === "closed") throw new PasserelleError("closed", "this client is closed: connect() again");
+    if (this.#consumptions.has(queue)) {
+      throw new PasserelleError("duplicate", `already consuming '${queue}': cancel it first`);
+    }
+    const consumption = new Consumption(this, queue, { ...options, onmessage });
+    this.#consumptions.set(queue, consumption);
+    this.#pump();
+    return consumption;
+  }
+
+  /** Takes no more of this queue, if any was taken. What is held can still be settled. @param {string} queue */
+  cancel(queue) {
+    const consumption = this.#consumptions.get(queue);
+    if (!consumption) return;
+    this.#consumptions.delete(queue);
+    if (this.state === "open" && consumption._stage !== "idle") {
+      this.#request({ op: "cancel", queue }).catch(() => {});
+    }
+    consumption._reject(new PasserelleError("closed", `'${queue}' was cancelled`));
   }
 
   /**
@@ -589,6 +656,7 @@ export class Client {
       subscription._stage = "idle";
       subscription._progress.begin(subscription._replayKey() !== "");
     }
+    for (const consumption of this.#consumptions.values()) consumption._stage = "idle";
     const requests = [...this.#requests.values()];
     this.#requests.clear();
     const error = new PasserelleError(
@@ -596,6 +664,7 @@ export class Client {
       "the line was lost before the answer: it may or may not have been done",
     );
     for (const request of requests) request.reject(error);
+    this.#revoked([...this.#held.keys()]);
   }
 
   /** @param {PasserelleError | null} error @param {{code: number, reason: string}} close */
@@ -611,6 +680,9 @@ export class Client {
     for (const send of [...this.#waiting]) send();
     for (const subscription of this.#subscriptions.values()) subscription._end(error);
     this.#subscriptions.clear();
+    const closed = error ?? new PasserelleError("closed", "this client is closed");
+    for (const consumption of this.#consumptions.values()) consumption._reject(closed);
+    this.#consumptions.clear();
   }
 
   /** @param {number} ms @param {() => void} run */
@@ -661,12 +733,15 @@ export class Client {
   // Subscriptions.
 
   /**
-   * Asks for every subscription that is not yet on the wire. Those that want to be sent old messages take turns,
+   * Asks for every queue and every subscription that is not yet on the wire. Of the latter, those that want to be sent old messages take turns,
    * except where they stand at the same cursors: a replayed message does not say for whom it is, so nobody who may
    * already have it replays at the same time.
    */
   #pump() {
     if (this.state !== "open") return;
+    for (const consumption of this.#consumptions.values()) {
+      if (consumption._stage === "idle") this.#take(consumption);
+    }
     let turn = [...this.#subscriptions.values()].find((one) => one._stage !== "idle" && one._progress.replaying)?._turn;
     for (const subscription of this.#subscriptions.values()) {
       if (subscription._stage !== "idle") continue;
@@ -701,19 +776,83 @@ export class Client {
     const fault = new PasserelleError(error.code, error.message);
     subscription._stage = "idle";
     this.#emit("error", fault);
-    if (error.code === "unavailable" || error.code === "timeout") {
-      this.#cancelPump();
-      this.#cancelPump = this.#clock.after(this.#backoff(), () => this.#pump());
-      return;
-    }
+    if (error.code === "unavailable" || error.code === "timeout") return this.#pumpLater();
     this.#subscriptions.delete(subscription.pattern);
     subscription._end(fault);
     this.#pump();
   }
 
+  #pumpLater() {
+    this.#cancelPump();
+    this.#cancelPump = this.#clock.after(this.#backoff(), () => this.#pump());
+  }
+
   /** @param {any} id */
   #byId(id) {
     return [...this.#subscriptions.values()].find((one) => one._id === id && one._stage !== "idle");
+  }
+
+  // Queues.
+
+  /** @param {Consumption} consumption */
+  #take(consumption) {
+    consumption._stage = "asked";
+    consumption._id = this.#nextId++;
+    const { prefetch } = consumption.options;
+    this.#send({ op: "consume", id: consumption._id, queue: consumption.queue, prefetch });
+  }
+
+  /** @param {Consumption} consumption @param {{code: string, message: string}} error */
+  #consumeFailed(consumption, error) {
+    const fault = new PasserelleError(error.code, error.message);
+    consumption._stage = "idle";
+    this.#emit("error", fault);
+    if (error.code === "unavailable") return this.#pumpLater();
+    this.#consumptions.delete(consumption.queue);
+    consumption._reject(fault);
+  }
+
+  /** @param {any} id */
+  #consumptionById(id) {
+    return [...this.#consumptions.values()].find((one) => one._id === id && one._stage !== "idle");
+  }
+
+  /** @param {any} frame */
+  #handedOut({ op: _, ...bare }) {
+    const tag = bare.delivery_tag;
+    const consumption = this.#consumptions.get(bare.source);
+    // It was on its way when the queue was cancelled: nobody here is to have it.
+    if (!consumption) return void this.#request({ op: "nack", delivery_tag: tag }).catch(() => {});
+    const held = this.#held;
+    const delivery = /** @type {Delivery} */ ({
+      ...decoded(bare),
+      get held() {
+        return held.get(tag)?.delivery === delivery;
+      },
+      ack: () => this.#settle(tag, { op: "ack" }),
+      nack: (options) => this.#settle(tag, { op: "nack", requeue: options?.requeue }),
+    });
+    held.set(tag, { delivery, consumption });
+    guarded(/** @type {(delivery: Delivery) => void} */ (consumption.options.onmessage), delivery);
+  }
+
+  /** A tag is good once. @param {string} tag @param {Record<string, any>} frame */
+  async #settle(tag, frame) {
+    if (!this.#held.delete(tag)) {
+      throw new PasserelleError("stale_tag", "this message is not held any more: it was settled or revoked");
+    }
+    await this.#request({ ...frame, delivery_tag: tag });
+  }
+
+  /** Somebody else gets these. @param {string[]} tags */
+  #revoked(tags) {
+    for (const tag of tags) {
+      const held = this.#held.get(tag);
+      this.#held.delete(tag);
+      if (!held) continue;
+      if (held.consumption.options.onrevoked) guarded(held.consumption.options.onrevoked, held.delivery);
+      this.#emit("revoked", held.delivery);
+    }
   }
 
   // What the server says.
@@ -727,7 +866,8 @@ export class Client {
     } catch {
       return this.#emit("error", new PasserelleError("bad_message", "the server sent something that is not JSON"));
     }
-    if (frame.op === "message") this.#message(frame);
+    if (frame.op === "message" && frame.delivery_tag !== undefined) this.#handedOut(frame);
+    else if (frame.op === "message") this.#message(frame);
     else if (this.#requests.has(frame.id)) this.#answer(frame);
     else this.#told(frame);
   }
@@ -740,6 +880,10 @@ export class Client {
         return this.#welcomed(frame);
       case "subscribed":
         return this.#subscribed(frame);
+      case "ok":
+        return this.#consumed(id);
+      case "revoked":
+        return this.#revoked(rest.delivery_tags ?? []);
       case "caught_up":
         this.#byId(id)?._progress.caughtUp(rest.cursors ?? {});
         return this.#pump();
@@ -773,8 +917,18 @@ export class Client {
     }
     const subscription = this.#byId(frame.id);
     if (subscription) return this.#subscribeFailed(subscription, frame);
+    const consumption = this.#consumptionById(frame.id);
+    if (consumption) return this.#consumeFailed(consumption, frame);
     // With an id of ours it is about something that was let go meanwhile, such as a subscribe that was taken back.
     if (typeof frame.id !== "number") this.#emit("error", new PasserelleError(frame.code, frame.message));
+  }
+
+  /** @param {any} id */
+  #consumed(id) {
+    const consumption = this.#consumptionById(id);
+    if (!consumption) return;
+    consumption._stage = "standing";
+    consumption._resolve();
   }
 
   /** @param {any} frame */

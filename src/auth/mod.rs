@@ -1,6 +1,7 @@
 //! Who a client is and what it may do. For now everybody is anonymous; tokens come with issue 5.
 
 pub mod origin;
+pub mod queues;
 
 use std::sync::Arc;
 
@@ -24,4 +25,6 @@ pub struct Grants {
     pub subscribe: bool,
     /// Publish and call on any topic.
     pub publish: bool,
+    /// Consume the queues that are open to them; see [`queues::Queues`].
+    pub consume: bool,
 }

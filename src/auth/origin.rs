@@ -196,7 +196,7 @@ impl AnonymousRule {
     /// The rule of a configuration.
     pub fn new(settings: &Settings) -> Self {
         let publish = settings.auth.anonymous_publish.unwrap_or(settings.embedded.is_some());
-        let grants = Grants { subscribe: true, publish };
+        let grants = Grants { subscribe: true, publish, consume: publish };
         let identity = Arc::new(Identity { user: None, expires_at: None, grants });
         Self { listen: settings.auth.anonymous, loopback: everything_on_loopback(settings), identity }
     }

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 
 use crate::model::flow::Flow;
 pub use crate::model::publication::RawFrames;
+use crate::model::queue::QueueTemplate;
 use crate::model::topic::Pattern;
 
 pub use load::Inputs;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub call: Call,
     /// Exceptions, the narrower pattern first.
     pub routes: Vec<Route>,
+    /// Queues that clients may consume, in the order of their names.
+    pub consume: Vec<Consume>,
     /// Who may come in.
     pub auth: Auth,
     /// The embedded AMQP listener; `None` when a broker is configured.
@@ -152,6 +155,8 @@ pub struct Limits {
     pub publishes_in_flight_max: usize,
     /// Calls without their answer; beyond it the socket is not read.
     pub calls_in_flight_max: usize,
+    /// Queues that one session may consume at a time.
+    pub queues_max: usize,
     /// Bytes of answers and notices that may wait for a socket to drain before the session is ended as too slow.
     pub outbox_bytes_max: usize,
     /// Frames likewise.
@@ -193,6 +198,8 @@ pub struct Amqp {
     pub node: String,
     /// Unacknowledged deliveries a consumer.
     pub prefetch: u16,
+    /// Queues that all clients together may consume, each on a channel of its own.
+    pub client_queues_max: usize,
     /// AMQP heartbeat; the broker may ask for a shorter one.
     pub heartbeat: Duration,
     /// For one attempt to connect.
@@ -375,13 +382,30 @@ pub struct Route {
     pub exchange: String,
 }
 
+/// `[consume.NAME]`: a queue that clients may consume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consume {
+    /// Its name: ASCII letters, digits, `_` and `-`.
+    pub name: String,
+    /// The queue.
+    pub queue: QueueTemplate,
+    /// Whether to declare it (durable) rather than expect it.
+    pub declare: bool,
+    /// With `declare`: the queue goes when nobody has consumed it for so long.
+    pub expires: Option<Duration>,
+    /// Deliveries that one client may hold.
+    pub prefetch_max: u16,
+    /// How long one delivery may be held before it goes back to the queue.
+    pub hold_max: Duration,
+}
+
 /// `[auth]`.
 #[derive(Debug, Clone, Default)]
 pub struct Auth {
     /// Who comes without a token may listen: from anywhere (`true`), not at all (`false`), or, when not configured,
     /// from this machine only.
     pub anonymous: Option<bool>,
-    /// Who comes without a token may publish and call; when not configured, with the embedded listener only.
+    /// Who comes without a token may publish, call and consume; when not configured, with the embedded listener only.
     pub anonymous_publish: Option<bool>,
 }
 
@@ -499,6 +523,7 @@ impl Default for Limits {
             subscriptions_max: 10_000,
             publishes_in_flight_max: 64,
             calls_in_flight_max: 32,
+            queues_max: 16,
             outbox_bytes_max: 1 << 20,
             outbox_frames_max: 65_536,
             behind_bytes: 64 << 10,
@@ -524,6 +549,7 @@ impl Default for Amqp {
             queue_prefix: "passerelle.".into(),
             node: String::new(),
             prefetch: 1_000,
+            client_queues_max: 1_000,
             heartbeat: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(10),
             backoff_max: Duration::from_secs(15),

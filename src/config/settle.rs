@@ -5,6 +5,7 @@
 //! settings. This module reads no environment; of files it only asks whether they are there.
 
 pub(super) mod broker;
+mod consume;
 pub(super) mod listen;
 mod route;
 mod source;
@@ -48,12 +49,14 @@ pub fn settle(raw: &Raw) -> Settled {
         publish: settler.publish(),
         call: settler.call(),
         routes: settler.routes(),
+        consume: settler.consume(),
         auth: settler.auth(),
         embedded,
         aliases: settler.aliases(),
         logging: settler.logging(),
     };
     settler.listeners_apart(&settings);
+    settler.consumed_apart(&settings);
     settler.anonymous_beyond_loopback(&settings);
     let Settler { mistakes, warnings, .. } = settler;
     Settled { settings, mistakes, warnings }
@@ -163,6 +166,7 @@ impl<'a> Settler<'a> {
             subscriptions_max: self.number("limits.subscriptions_max"),
             publishes_in_flight_max: self.number("limits.publishes_in_flight_max"),
             calls_in_flight_max: self.number("limits.calls_in_flight_max"),
+            queues_max: self.number("limits.queues_max"),
             outbox_bytes_max: self.number("limits.outbox_bytes_max"),
             outbox_frames_max: self.number("limits.outbox_frames_max"),
             behind_bytes: self.number("limits.behind_bytes"),

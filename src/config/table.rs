@@ -99,6 +99,16 @@ pub static SECTIONS: &[Section] = &[
         also: &[],
     },
     Section {
+        path: "consume.*",
+        example: "consume.inbox",
+        title: "Queues for clients to consume",
+        about: "Queues whose messages clients take and settle themselves: a table each, with a name of your choosing. Any \
+                other queue is forbidden to them. Who else gets the message: nobody; a queue gives each message to one \
+                consumer, and again to another if that one does not settle it.",
+        keys: CONSUME,
+        also: &[],
+    },
+    Section {
         path: "auth",
         example: "auth",
         title: "Who may come in",
@@ -293,6 +303,13 @@ const AMQP: &[Key] = &[
         "Deliveries that a consumer may hold before it acknowledges.",
     ),
     Key::new(
+        "amqp.client_queues_max",
+        SOME,
+        "1000",
+        "Queues that all clients together may consume at a time (see consume.NAME). Each takes a channel of one connection, \
+         of which RabbitMQ allows 2047 unless its channel_max says otherwise.",
+    ),
+    Key::new(
         "amqp.heartbeat",
         Kind::Time { least_ms: 1000 },
         "\"20s\"",
@@ -464,6 +481,42 @@ const ROUTE: &[Key] = &[
     Key::optional("route.*.exchange", Kind::Name, "\"services\"", "The exchange that they go to. Required."),
 ];
 
+const CONSUME: &[Key] = &[
+    Key::optional(
+        "consume.*.queue",
+        Kind::Name,
+        "\"inbox.{user}\"",
+        "The queue. {user}, a whole word between dots, stands for the client's own name, in which everything but ASCII \
+         letters, digits, - and _ becomes % and two hexadecimal digits; who is anonymous has no such queue. Required.",
+    ),
+    Key::new(
+        "consume.*.declare",
+        Kind::Flag,
+        "false",
+        "Whether to declare the queue (durable) when a client consumes it, rather than refuse when there is none.",
+    ),
+    Key::optional(
+        "consume.*.expires",
+        Kind::Time { least_ms: 1000 },
+        "\"7d\"",
+        "With declare: RabbitMQ deletes the queue, messages included, when nobody has consumed it for so long. At most \
+         49 days. Without it the queue stays for good.",
+    ),
+    Key::new(
+        "consume.*.prefetch_max",
+        Kind::Count { least: 1, most: 65_535 },
+        "100",
+        "Messages that one client may hold unsettled. Who asks for more gets so many, who does not ask gets one.",
+    ),
+    Key::new(
+        "consume.*.hold_max",
+        Kind::Time { least_ms: 1000 },
+        "\"25m\"",
+        "How long a client may hold a message before it goes back to the queue and the client is told. Keep it below \
+         RabbitMQ's consumer_timeout, 30 minutes by default, which takes everything back that the client holds.",
+    ),
+];
+
 const AUTH: &[Key] = &[
     Key::optional(
         "auth.anonymous",
@@ -476,7 +529,8 @@ const AUTH: &[Key] = &[
         "auth.anonymous_publish",
         Kind::Flag,
         "false",
-        "Whether clients without a token may publish and call too. Without it they may with the embedded broker only.",
+        "Whether clients without a token may publish, call and consume too. Without it they may with the embedded broker \
+         only.",
     ),
 ];
 
@@ -495,6 +549,7 @@ const LIMITS: &[Key] = &[
         "32",
         "Calls of one session without their answer; beyond it its socket is not read.",
     ),
+    Key::new("limits.queues_max", SOME, "16", "Queues that one session may consume at a time."),
     Key::new(
         "limits.outbox_bytes_max",
         BYTES,

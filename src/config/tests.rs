@@ -238,6 +238,23 @@ fn mistakes_of_everything_else() {
             "[route.a]\npattern = \"x.#\"\nexchange = \"e\"\n[route.b]\npattern = \"x.#.#\"\nexchange = \"e\"\n",
             "7: route.b.pattern is the pattern of route.a too: keep one of them",
         ),
+        ("[consume.x]\ndeclare = true\n", "3: consume.x: needs consume.x.queue: the queue that clients may consume"),
+        (
+            "[consume.x]\nqueue = \"inbox{user}\"\n",
+            "4: consume.x.queue: may hold braces only as {user}, a whole word between dots, as in \"inbox.{user}\"",
+        ),
+        (
+            "[consume.x]\nqueue = \"x.{user}\"\n[consume.y]\nqueue = \"x.admin\"\n",
+            "6: consume.y.queue: could name the queue of consume.x too: change one of them",
+        ),
+        (
+            "[consume.x]\nqueue = \"x\"\nexpires = \"1d\"\n",
+            "5: consume.x.expires is for queues that passerelle declares: set consume.x.declare = true too",
+        ),
+        (
+            "[consume.x]\nqueue = \"x\"\ndeclare = true\nexpires = \"50d\"\n",
+            "6: consume.x.expires is longer than the 49 days that RabbitMQ can count: lower it, or remove it",
+        ),
         (
             "[auth]\nanonymous = false\nanonymous_publish = true\n",
             "5: auth.anonymous_publish: lets clients publish whom auth.anonymous = false does not let in: set both to true, \
@@ -296,6 +313,15 @@ fn what_works_but_may_not_be_meant_is_a_warning() {
         [
             "passerelle.toml:7: route.b.pattern: #.x overlaps long.# of route.a: topics that match both go by route.a, whose \
           pattern says more"
+        ]
+    );
+    assert_eq!(
+        warnings("[source.a]\nqueue = \"q\"\n[consume.b]\nqueue = \"q\"\nhold_max = \"30m\"\n"),
+        [
+            "passerelle.toml:6: consume.b.queue is the queue of source.a too, which takes part of its messages: give each a \
+             queue of its own",
+            "passerelle.toml:7: consume.b.hold_max is not below 30 minutes, after which RabbitMQ takes back all that a \
+             client holds, unless its consumer_timeout says otherwise"
         ]
     );
     assert!(warnings("[server]\nlisten = \"0.0.0.0:80\"\n")[0].contains("set auth.anonymous = true"));

@@ -1,4 +1,5 @@
-//! The way up: bounded queues through which sessions hand publishes and calls to whoever holds the broker connection.
+//! The way up: bounded queues through which sessions hand publishes, calls and queues to be consumed to whoever holds the
+//! broker connection. Deliveries of such a queue are its client's alone, so they come down here too and pass no log.
 
 mod repeats;
 
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use repeats::{Claim, Key, Repeats};
 
 use crate::config::Publish;
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest};
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Request};
 
 /// A publish and the place for its outcome. Dropping the place abandons the answer, not the message.
@@ -30,12 +32,33 @@ pub struct CallJob {
     pub outcome: oneshot::Sender<CallOutcome>,
 }
 
+/// A queue to be consumed, until the sender of its orders is dropped: then whatever is held goes back at once.
+#[derive(Debug)]
+pub struct ConsumeJob {
+    /// Which, and how.
+    pub request: ConsumeRequest,
+    /// What its session wants of it.
+    pub orders: mpsc::Receiver<ConsumeOrder>,
+    /// Where its session is told. Whoever sends waits for room.
+    pub news: mpsc::Sender<ConsumeNews>,
+}
+
+/// A session's end of a queue that it consumes.
+#[derive(Debug)]
+pub struct Consumption {
+    /// Has room for all that a session which orders each thing once can order.
+    pub orders: mpsc::Sender<ConsumeOrder>,
+    /// Ends after [`ConsumeNews::Ended`], or when all is settled after [`ConsumeNews::Stopped`].
+    pub news: mpsc::Receiver<ConsumeNews>,
+}
+
 /// What sessions hold: cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     publishes: mpsc::Sender<PublishJob>,
     calls: mpsc::Sender<CallJob>,
     repeats: Arc<Mutex<Repeats>>,
+    consumes: mpsc::Sender<ConsumeJob>,
 }
 
 /// What the publisher holds.
@@ -45,6 +68,8 @@ pub struct UpstreamJobs {
     pub publishes: mpsc::Receiver<PublishJob>,
     /// Calls likewise.
     pub calls: mpsc::Receiver<CallJob>,
+    /// Queues to be consumed.
+    pub consumes: mpsc::Receiver<ConsumeJob>,
 }
 
 impl Upstream {
@@ -52,9 +77,11 @@ impl Upstream {
     pub fn new(jobs_max: usize, settings: &Publish) -> (Self, UpstreamJobs) {
         let (publishes, publishes_end) = mpsc::channel(jobs_max);
         let (calls, calls_end) = mpsc::channel(jobs_max);
+        let (consumes, consumes_end) = mpsc::channel(jobs_max);
         let repeats = Repeats::new(settings.repeat_window, settings.repeats_max);
         let repeats = Arc::new(Mutex::new(repeats));
-        (Self { publishes, calls, repeats }, UpstreamJobs { publishes: publishes_end, calls: calls_end })
+        let jobs = UpstreamJobs { publishes: publishes_end, calls: calls_end, consumes: consumes_end };
+        (Self { publishes, calls, consumes, repeats }, jobs)
     }
 
     /// Publishes and waits for the broker's word. What was confirmed a short while ago under the same message id is not
@@ -96,6 +123,24 @@ impl Upstream {
             Err(mpsc::error::TrySendError::Closed(_)) => CallOutcome::Unavailable(STOPPING.into()),
         }
     }
+
+    /// Consumes a queue, and goes on after every lost link.
+    pub fn consume(&self, request: ConsumeRequest) -> Consumption {
+        // Beside one settlement for each delivery there is the one order to stop.
+        let (orders, orders_end) = mpsc::channel(usize::from(request.prefetch) + 1);
+        let (news_end, news) = mpsc::channel(NEWS_MAX);
+        let told = news_end.clone();
+        let refuse = |sentence: &str| {
+            // The channel is new and has room.
+            let _ = told.try_send(ConsumeNews::Ended(ConsumeRefusal::Unavailable(sentence.into())));
+        };
+        match self.consumes.try_send(ConsumeJob { request, orders: orders_end, news: news_end }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => refuse(FULL),
+            Err(mpsc::error::TrySendError::Closed(_)) => refuse(STOPPING),
+        }
+        Consumption { orders, news }
+    }
 }
 
 /// The first of several publishes under one message id; given up when it is dropped.
@@ -119,5 +164,8 @@ impl Drop for First<'_> {
 }
 
 const GIVEN_UP: &str = "the first publish under this message_id was given up: it may or may not have been sent";
+/// News of one queue that may wait for its session.
+const NEWS_MAX: usize = 64;
+
 const FULL: &str = "too many messages wait for the broker: try again later";
 const STOPPING: &str = "the server is stopping: connect again";

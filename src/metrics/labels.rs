@@ -1,6 +1,7 @@
 //! The values of every label that is not a source or a subprotocol: small enums with a name each, so that no label is
 //! ever made of something that a stranger sent.
 
+use crate::model::delivery::Settlement;
 use crate::model::gap::GapReason;
 use crate::model::outgoing::{CallOutcome, PublishOutcome};
 
@@ -140,6 +141,32 @@ labels! {
         /// The broker was away, blocked or silent.
         Unavailable = "unavailable",
     }
+
+    /// What became of a delivery that a client consumed.
+    Settling {
+        /// The client acknowledged it.
+        Acknowledged = "acknowledged",
+        /// The client gave it back.
+        Requeued = "requeued",
+        /// The client refused it for good.
+        Discarded = "discarded",
+        /// The client held it for too long, so it went back.
+        Expired = "expired",
+        /// The client left, so it went back.
+        Returned = "returned",
+        /// The link to the broker was lost, so the broker took it back.
+        Lost = "lost",
+    }
+}
+
+impl From<Settlement> for Settling {
+    fn from(settlement: Settlement) -> Self {
+        match settlement {
+            Settlement::Acknowledge => Self::Acknowledged,
+            Settlement::Requeue => Self::Requeued,
+            Settlement::Discard => Self::Discarded,
+        }
+    }
 }
 
 impl From<&PublishOutcome> for PublishResult {
@@ -209,6 +236,7 @@ mod tests {
         every_value_stands_at_its_index::<DropReason>();
         every_value_stands_at_its_index::<PublishResult>();
         every_value_stands_at_its_index::<CallResult>();
+        every_value_stands_at_its_index::<Settling>();
         every_value_stands_at_its_index::<GapReason>();
         every_value_stands_at_its_index::<CloseReason>();
     }

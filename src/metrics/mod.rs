@@ -17,7 +17,7 @@ use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, PublishedAt, SourceId, UnixMillis};
 use crate::protocol::{ProtocolId, REGISTRY};
 
-pub use labels::{BrokerLink, CallResult, DropReason, Handshake, PublishResult, Rejection, Transport};
+pub use labels::{BrokerLink, CallResult, DropReason, Handshake, PublishResult, Rejection, Settling, Transport};
 
 use labels::Label;
 
@@ -37,6 +37,9 @@ pub struct Metrics {
     closes: Vec<IntCounter>,
     publishes: Vec<IntCounter>,
     calls: Vec<IntCounter>,
+    settled: Vec<IntCounter>,
+    consumers: IntGauge,
+    held: IntGauge,
     subscriptions: IntGauge,
     outbox_bytes: IntGauge,
     slow_sessions: IntGauge,
@@ -98,6 +101,13 @@ impl Metrics {
                 "result",
             )?,
             calls: maker.counters::<CallResult>("calls_total", "Calls of clients, by result.", "result")?,
+            settled: maker.counters::<Settling>(
+                "settled_total",
+                "Deliveries that clients consumed, by their end.",
+                "result",
+            )?,
+            consumers: maker.gauge("consumers", "Queues that clients consume, over all sessions.")?,
+            held: maker.gauge("held_deliveries", "Deliveries that clients hold and have not settled.")?,
             subscriptions: maker.gauge("subscriptions", "Patterns subscribed, over all sessions.")?,
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
@@ -210,6 +220,21 @@ impl Metrics {
     /// A client's call was answered.
     pub fn call(&self, result: impl Into<CallResult>) {
         self.calls[result.into().index()].inc();
+    }
+
+    /// Deliveries that clients consumed came to an end.
+    pub fn settled(&self, how: impl Into<Settling>, deliveries: usize) {
+        self.settled[how.into().index()].inc_by(deliveries as u64);
+    }
+
+    /// Clients began to consume a queue (1), or no longer do (-1).
+    pub fn consumers_changed(&self, by: i64) {
+        self.consumers.add(by);
+    }
+
+    /// Clients hold this many deliveries more (or, negative, less).
+    pub fn held_changed(&self, by: i64) {
+        self.held.add(by);
     }
 
     /// Subscriptions came (positive) or went (negative).

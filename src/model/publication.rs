@@ -102,6 +102,16 @@ pub struct Draft {
     pub received_at: UnixMillis,
 }
 
+impl Draft {
+    /// The best known time of publishing: the publisher's, else when it was received.
+    pub fn timestamp_ms(&self) -> UnixMillis {
+        match self.attributes.published_at {
+            PublishedAt::Millis(time) | PublishedAt::Seconds(time) => time,
+            PublishedAt::Unknown => self.received_at,
+        }
+    }
+}
+
 /// A draft with its position; immutable and shared by all shards.
 #[derive(Debug)]
 pub struct Publication {
@@ -120,11 +130,8 @@ impl Publication {
         Cursor { epoch: self.source.epoch, offset: self.offset }
     }
 
-    /// The best known time of publishing: the publisher's, else when it was received.
+    /// The best known time of publishing.
     pub fn timestamp_ms(&self) -> UnixMillis {
-        match self.draft.attributes.published_at {
-            PublishedAt::Millis(time) | PublishedAt::Seconds(time) => time,
-            PublishedAt::Unknown => self.draft.received_at,
-        }
+        self.draft.timestamp_ms()
     }
 }

@@ -45,6 +45,8 @@ impl Codec for EventStream {
             // Replies to commands, of which a stream has none. An event named `error` would fire `onerror` besides.
             Event::Welcome { .. }
             | Event::Done { .. }
+            | Event::Delivered(_)
+            | Event::Revoked { .. }
             | Event::Result { .. }
             | Event::Error { .. }
             | Event::Pong { .. } => return None,

@@ -18,7 +18,7 @@ use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Message,
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     name: "passerelle.v1.json",
-    summary: "JSON objects: subscribe, publish, call, resume; what the JavaScript client speaks",
+    summary: "JSON objects: subscribe, resume, publish, call, consume; what the JavaScript client speaks",
     negotiable: true,
     index: ProtocolId(0),
     failures: Failures::Told,

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::delivery::{Delivery, DeliveryTag, Settlement};
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
@@ -85,6 +86,31 @@ pub enum Command {
         /// How long the client would wait.
         timeout: Option<Duration>,
     },
+    /// Bring a queue's messages, each to be settled.
+    Consume {
+        /// Its id.
+        id: CommandId,
+        /// The queue.
+        queue: String,
+        /// How many it would hold at a time.
+        prefetch: Option<u16>,
+    },
+    /// Bring no more of them.
+    Cancel {
+        /// Its id.
+        id: CommandId,
+        /// The queue, as it was called when it was consumed.
+        queue: String,
+    },
+    /// Settle one of them.
+    Settle {
+        /// Its id.
+        id: CommandId,
+        /// Which; `None` is one that this server never gave out.
+        tag: Option<DeliveryTag>,
+        /// How.
+        settlement: Settlement,
+    },
     /// Answer at once.
     Ping {
         /// Its id.
@@ -141,6 +167,13 @@ pub enum Event {
         /// Whether it is certain that nothing between `after` and now was or will be missed.
         resumed: bool,
     },
+    /// A message of a queue that is consumed, held by this client alone.
+    Delivered(Box<Delivery>),
+    /// Deliveries that this client no longer holds.
+    Revoked {
+        /// Their tags, the oldest first.
+        tags: Vec<DeliveryTag>,
+    },
     /// Everything after `after` was sent.
     CaughtUp {
         /// The id of the subscribe.
@@ -157,7 +190,7 @@ pub enum Event {
     },
     /// Something was or may have been missed.
     Gap(Gap),
-    /// A source's link to the broker went away.
+    /// A source, or a queue that is consumed, has no link to the broker any more.
     Outage {
         /// Its name.
         source: Arc<str>,
@@ -244,6 +277,8 @@ pub enum ErrorCode {
     Unavailable,
     /// Nobody answered in time.
     Timeout,
+    /// This client does not hold such a delivery.
+    StaleTag,
 }
 
 /// What a codec makes of something that it cannot read.
@@ -356,6 +391,7 @@ impl ErrorCode {
         Self::Refused,
         Self::Unavailable,
         Self::Timeout,
+        Self::StaleTag,
     ];
 
     /// As it is written on the wire.
@@ -373,6 +409,7 @@ impl ErrorCode {
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
+            Self::StaleTag => "stale_tag",
         }
     }
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::cursor::Epoch;
+use crate::model::delivery::{Delivery, DeliveryTag};
 use crate::model::publication::{Attributes, Draft, PublishedAt, RawFrames, SourceId};
 use crate::model::value::{Headers, Value};
 
@@ -106,6 +107,7 @@ fn all_events() -> impl Strategy<Value = Vec<Event>> {
             let cursors = JointCursor(vec![cursor_of(&publication.source, number)]);
             let gap = Gap { pattern: pattern.clone(), source: shared.clone(), missed: maybe, reason: GapReason::Slow };
             let pause = Duration::from_millis(number);
+            let tag = DeliveryTag { link: number, number: 7 };
             vec![
                 Event::Welcome {
                     id: id.clone(),
@@ -122,6 +124,8 @@ fn all_events() -> impl Strategy<Value = Vec<Event>> {
                     cursors: cursors.clone(),
                     resumed: truth,
                 },
+                Event::Delivered(Box::new(Delivery { tag, queue: shared.clone(), draft: publication.draft.clone() })),
+                Event::Revoked { tags: vec![tag; usize::from(truth) + 1] },
                 Event::CaughtUp { id: id.clone(), pattern, cursors: cursors.clone() },
                 Event::Position { cursors },
                 Event::Gap(gap),

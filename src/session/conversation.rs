@@ -1,5 +1,5 @@
 //! The state machine of one client: who it is, what it listens to, and what it still has to be told. What goes up to the
-//! broker lies in [`super::upward`].
+//! broker lies in [`super::upward`], what it consumes in [`super::consuming`].
 //!
 //! It never does anything itself: every method appends what has to be done to a list of actions, in order. After
 //! [`Action::Close`] there is nothing more.
@@ -12,6 +12,7 @@ use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
 use crate::model::topic::Pattern;
 use crate::protocol::{Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Subprotocol, Subscribe};
+use crate::session::consuming::Consuming;
 use crate::session::limits::{Terms, close_detail};
 use crate::session::subscriptions::{Stage, Subscription, Subscriptions};
 use crate::session::upward::Jobs;
@@ -46,6 +47,7 @@ pub struct Session {
     pub(super) client: Option<Box<str>>,
     pub(super) subscriptions: Subscriptions,
     pub(super) jobs: Jobs,
+    pub(super) consumed: Option<Box<Consuming>>,
     pub(super) last_gap: Option<Box<Gap>>,
     next_subscription: u32,
     ended: bool,
@@ -85,6 +87,7 @@ impl Session {
             client: None,
             subscriptions: Subscriptions::default(),
             jobs: Jobs::default(),
+            consumed: None,
             last_gap: None,
             next_subscription: 0,
             ended: false,
@@ -115,6 +118,9 @@ impl Session {
                 match command {
                     Command::Subscribe(subscribe) => self.subscribe(&identity, subscribe, actions),
                     Command::Unsubscribe { id, pattern } => self.unsubscribe(id, &pattern, actions),
+                    other @ (Command::Consume { .. } | Command::Cancel { .. } | Command::Settle { .. }) => {
+                        self.consuming(&identity, other, actions);
+                    }
                     other => self.send_up(&identity, other, actions),
                 }
             }
@@ -147,6 +153,7 @@ impl Session {
             Completion::Authenticated { job, result } => self.authenticated(job, result, actions),
             Completion::Published { job, outcome } => self.published(job, outcome, actions),
             Completion::Called { job, outcome } => self.called(job, outcome, actions),
+            Completion::Consumed { consumption, news } => self.consume_news(consumption, news, actions),
         }
     }
 
@@ -374,6 +381,9 @@ impl Command {
             | Self::Unsubscribe { id, .. }
             | Self::Publish { id, .. }
             | Self::Call { id, .. }
+            | Self::Consume { id, .. }
+            | Self::Cancel { id, .. }
+            | Self::Settle { id, .. }
             | Self::Ping { id } => id,
         }
     }
@@ -392,6 +402,7 @@ fn ending(code: ErrorCode) -> CloseReason {
         | ErrorCode::Limit
         | ErrorCode::NotFound
         | ErrorCode::Unroutable
-        | ErrorCode::Refused => CloseReason::Policy,
+        | ErrorCode::Refused
+        | ErrorCode::StaleTag => CloseReason::Policy,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::auth::queues::Queues;
 use crate::config::Settings;
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
@@ -47,6 +48,10 @@ pub struct Terms {
     pub publishes_in_flight_max: usize,
     /// Calls without their answer; beyond it the socket is not read.
     pub calls_in_flight_max: usize,
+    /// Queues that one session may consume at a time.
+    pub queues_max: usize,
+    /// Those that it may consume at all.
+    pub queues: Queues,
     /// Messages that `last` may bring in all.
     pub last_max: usize,
     /// What a subscription that falls behind does when it did not say.
@@ -70,6 +75,8 @@ impl Terms {
             subscriptions_max: settings.limits.subscriptions_max,
             publishes_in_flight_max: settings.limits.publishes_in_flight_max,
             calls_in_flight_max: settings.limits.calls_in_flight_max,
+            queues_max: settings.limits.queues_max,
+            queues: Queues::new(settings),
             last_max: settings.limits.last_max,
             on_slow: settings.limits.on_slow,
             message_bytes_max: settings.limits.message_bytes_max,

@@ -3,6 +3,7 @@
 //! A session knows no socket, no protocol's bytes, no hub and no clock. The driver feeds it and does what it asks.
 //! The words stand here; the state machine is [`Session`].
 
+mod consuming;
 mod conversation;
 mod description;
 pub mod limits;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use crate::auth::Identity;
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest};
 use crate::model::flow::Flow;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
 use crate::model::topic::Pattern;
@@ -30,6 +32,10 @@ pub struct SubscriptionKey(pub u32);
 /// Names a publish, call or authentication in flight within its session; never reused there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey(pub u32);
+
+/// Names a queue that is consumed within its session; never reused there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumeKey(pub u32);
 
 /// What the session needs done by someone with I/O.
 #[derive(Debug)]
@@ -66,6 +72,20 @@ pub enum Action {
         message: Outgoing,
         /// For how long.
         timeout: Duration,
+    },
+    /// Consume a queue until the session lets it go or ends; answered with [`Completion::Consumed`], again and again.
+    Consume {
+        /// Its name from now on.
+        consumption: ConsumeKey,
+        /// Which, and how.
+        request: ConsumeRequest,
+    },
+    /// Settle a delivery, or stop; answered likewise.
+    Order {
+        /// Of which queue.
+        consumption: ConsumeKey,
+        /// What.
+        order: ConsumeOrder,
     },
     /// End the session; nothing follows.
     Close {
@@ -136,6 +156,13 @@ pub enum Completion {
         job: JobKey,
         /// How it ended.
         outcome: PublishOutcome,
+    },
+    /// Of [`Action::Consume`] and [`Action::Order`].
+    Consumed {
+        /// Which queue.
+        consumption: ConsumeKey,
+        /// What happened.
+        news: ConsumeNews,
     },
     /// Of [`Action::Call`].
     Called {

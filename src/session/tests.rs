@@ -21,7 +21,7 @@ use crate::model::value::Headers;
 use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, json, raw};
 
 fn anybody() -> Arc<Identity> {
-    let grants = Grants { subscribe: true, publish: true };
+    let grants = Grants { subscribe: true, publish: true, consume: true };
     Arc::new(Identity { user: None, expires_at: None, grants })
 }
 

@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { openBroker, openBrowser, ownPasserelle, until } from "./stage.js";
 
 const MESSAGES = 600;
+const QUEUE = `jobs-${process.pid}`;
 const PATTERNS = ["broken.#", "broken.a", "broken.*", "broken.*.c"];
 const TOPICS = ["broken.a", "broken.b", "broken.b.c"];
 
@@ -14,7 +15,8 @@ let broker;
 let passerelle;
 
 before(async () => {
-  [browser, broker, passerelle] = [await openBrowser(), await openBroker(), await ownPasserelle()];
+  const settings = { PASSERELLE_CONSUME__JOBS__QUEUE: QUEUE };
+  [browser, broker, passerelle] = [await openBrowser(), await openBroker(), await ownPasserelle(settings)];
 });
 
 after(async () => {
@@ -88,4 +90,41 @@ test("a page that only publishes keeps its line", async () => {
     return { routed, far: far >= 0, refused };
   });
   assert.deepEqual(answer, { routed: true, far: true, refused: "unroutable" });
+});
+
+/** In the page: consumes the queue, and keeps what comes. */
+async function consume(page) {
+  await page.evaluate(async (queue) => {
+    const { connect } = await import("./client.js");
+    window.taken = [];
+    await connect().consume(queue, { prefetch: 1 }, (message) => window.taken.push(message)).ready;
+  }, QUEUE);
+}
+
+/** Numbers that came to a page, and whether each was handed out before. */
+const taken = (page) =>
+  page.evaluate(() => window.taken.map(({ data, redelivered }) => [data, redelivered === true]));
+
+test("what a browser did not acknowledge before it went comes to the next one", async () => {
+  await broker.put(QUEUE, 1);
+  await broker.put(QUEUE, 2);
+  const doomed = await openBrowser();
+  const first = await doomed.page(passerelle.address);
+  await consume(first);
+  await until("the first has a message", async () => (await taken(first)).length > 0);
+  assert.deepEqual(await taken(first), [[1, false]], "and no more than one");
+  await doomed.close();
+  const second = await browser.page(passerelle.address);
+  await consume(second);
+  await until("the second has it", async () => (await taken(second)).length > 0);
+  assert.deepEqual(await taken(second), [[1, true]]);
+  await second.evaluate(() => window.taken[0].ack());
+  await until("the next follows", async () => (await taken(second)).length > 1);
+  assert.deepEqual(await taken(second), [
+    [1, true],
+    [2, false],
+  ]);
+  const again = await second.evaluate(() => window.taken[0].ack().catch(({ code }) => code));
+  assert.equal(again, "stale_tag");
+  await second.evaluate(() => window.taken[1].ack());
 });

@@ -68,6 +68,12 @@ export async function openBroker() {
       channel.publish("amq.topic", topic, Buffer.from(body), options);
       await channel.waitForConfirms();
     },
+    /** Puts something into a queue, which it makes. */
+    async put(queue, content) {
+      await channel.assertQueue(queue, { durable: true });
+      channel.sendToQueue(queue, Buffer.from(JSON.stringify(content)));
+      await channel.waitForConfirms();
+    },
     /** Collects what comes on a pattern from now on. */
     async listen(pattern) {
       const got = [];
@@ -137,13 +143,13 @@ async function ports() {
 }
 
 /** A passerelle that a test may stop and start again at the same address. */
-export async function ownPasserelle() {
+export async function ownPasserelle(settings = {}) {
   const { env, address } = await ports();
   let running;
   const self = {
     address,
     async start() {
-      running = start(program, ["--amqp", amqpUrl], { ...env, ...NOT_SETTINGS });
+      running = start(program, ["--amqp", amqpUrl], { ...env, ...settings, ...NOT_SETTINGS });
       await answers(running, address);
     },
     end: (signal) => running.end(signal),

@@ -75,6 +75,7 @@ impl Settler<'_> {
             queue_prefix: self.queue_name_part("amqp.queue_prefix"),
             node: self.queue_name_part("amqp.node"),
             prefetch: u16::try_from(self.number("amqp.prefetch")).unwrap_or(u16::MAX),
+            client_queues_max: self.number("amqp.client_queues_max"),
             heartbeat,
             connect_timeout: self.time("amqp.connect_timeout"),
             backoff_max: self.time("amqp.backoff_max"),

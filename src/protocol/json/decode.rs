@@ -13,8 +13,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::model::cursor::{Cursor, JOINT_CURSOR_BYTES_MAX, JointCursor};
+use crate::model::delivery::Settlement;
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
+use crate::model::queue::QUEUE_BYTES_MAX;
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
 use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shortened};
@@ -57,6 +59,10 @@ pub(super) fn command(message: Incoming<'_>) -> Result<Command, Fault> {
         "unsubscribe" => request.unsubscribe(),
         "publish" => request.publish(),
         "call" => request.call(),
+        "consume" => request.consume(),
+        "cancel" => request.cancel(),
+        "ack" => request.settle(Settlement::Acknowledge),
+        "nack" => request.nack(),
         "ping" => Ok(Command::Ping { id: request.id }),
         name => Err(unsupported(&request.id, format!("this server does not offer {name:?} yet: {}", op.instead))),
     }
@@ -148,6 +154,36 @@ impl<'a> Request<'a> {
             None => None,
         };
         Ok(Command::Call { id: self.id, message, timeout })
+    }
+
+    fn consume(self) -> Result<Command, Fault> {
+        let queue = self.queue()?;
+        let prefetch = match self.whole_number("prefetch", self.fields.prefetch)? {
+            Some(0) => return Err(bad_field(&self.id, "\"prefetch\" must be at least 1".into())),
+            wanted => wanted.map(|wanted| u16::try_from(wanted).unwrap_or(u16::MAX)),
+        };
+        Ok(Command::Consume { id: self.id, queue, prefetch })
+    }
+
+    fn cancel(self) -> Result<Command, Fault> {
+        let queue = self.queue()?;
+        Ok(Command::Cancel { id: self.id, queue })
+    }
+
+    fn nack(self) -> Result<Command, Fault> {
+        let requeue = self.truth("requeue", self.fields.requeue)?.unwrap_or(true);
+        self.settle(if requeue { Settlement::Requeue } else { Settlement::Discard })
+    }
+
+    fn settle(self, settlement: Settlement) -> Result<Command, Fault> {
+        let raw = self.fields.delivery_tag.ok_or_else(|| self.missing("\"delivery_tag\""))?;
+        let tag = self.string("delivery_tag", raw)?.parse().ok();
+        Ok(Command::Settle { id: self.id, tag, settlement })
+    }
+
+    fn queue(&self) -> Result<String, Fault> {
+        let queue = self.text("queue", self.fields.queue, QUEUE_BYTES_MAX)?;
+        queue.ok_or_else(|| self.missing("\"queue\""))
     }
 
     fn message(&self) -> Result<Outgoing, Fault> {

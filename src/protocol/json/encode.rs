@@ -1,9 +1,10 @@
 //! Events as JSON objects. `message` is the hot path: it is written once for everybody, straight into one buffer.
-//! Nothing here depends on who receives it.
+//! Nothing here depends on who receives it, but for what a client consumes.
 
 use std::time::Duration;
 
-use crate::model::publication::Publication;
+use crate::model::delivery::Delivery;
+use crate::model::publication::{Draft, Publication};
 use crate::protocol::json::write::{Object, push_display};
 use crate::protocol::json::{headers, payload};
 use crate::protocol::{CommandId, Event, Stage};
@@ -16,26 +17,32 @@ const EVENT_BYTES: usize = 160;
 
 /// One message.
 pub(crate) fn message(publication: &Publication, stage: Stage) -> Vec<u8> {
-    let draft = &publication.draft;
-    let attributes = &draft.attributes;
+    let head = message_head(&publication.source.name, &publication.draft).cursor(publication);
+    let object = message_body(head, &publication.draft);
+    let object = if stage == Stage::Replay { object.verbatim("replay", "true") } else { object };
+    object.finish()
+}
+
+/// One message that is its client's alone. Its source is the queue, and there is no log to have a cursor in.
+fn delivered(delivery: &Delivery) -> Vec<u8> {
+    let Delivery { tag, queue, draft } = delivery;
+    message_body(message_head(queue, draft).text("delivery_tag", &tag.to_string()), draft).finish()
+}
+
+fn message_head(source: &str, draft: &Draft) -> Object {
     let capacity = MESSAGE_OVERHEAD_BYTES + draft.payload.len() + draft.topic.as_str().len();
-    let mut object = Object::new("message", capacity)
-        .text("source", &publication.source.name)
-        .text("topic", draft.topic.as_str())
-        .cursor(publication);
-    object = payload::push(object, &draft.payload, attributes.content_type.as_deref());
-    object = object.number("timestamp_ms", publication.timestamp_ms());
+    Object::new("message", capacity).text("source", source).text("topic", draft.topic.as_str())
+}
+
+fn message_body(object: Object, draft: &Draft) -> Object {
+    let attributes = &draft.attributes;
+    let mut object = payload::push(object, &draft.payload, attributes.content_type.as_deref());
+    object = object.number("timestamp_ms", draft.timestamp_ms());
     if !attributes.headers.is_empty() {
         headers::push(object.key("headers"), &attributes.headers);
     }
     object = object.text_if_any("message_id", attributes.message_id.as_deref());
-    if attributes.redelivered {
-        object = object.verbatim("redelivered", "true");
-    }
-    if stage == Stage::Replay {
-        object = object.verbatim("replay", "true");
-    }
-    object.finish()
+    if attributes.redelivered { object.verbatim("redelivered", "true") } else { object }
 }
 
 /// Any event.
@@ -54,6 +61,8 @@ pub(crate) fn event(event: &Event) -> Vec<u8> {
             .text("pattern", pattern.as_str())
             .cursors("cursors", cursors)
             .verbatim("resumed", truth(*resumed)),
+        Event::Delivered(delivery) => return delivered(delivery),
+        Event::Revoked { tags } => notice("revoked").texts("delivery_tags", tags),
         Event::CaughtUp { id, pattern, cursors } => {
             reply("caught_up", id).text("pattern", pattern.as_str()).cursors("cursors", cursors)
         }

@@ -47,6 +47,14 @@ pub(super) struct Fields<'a> {
     pub(super) echo: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) queue: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) prefetch: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) delivery_tag: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) requeue: Option<&'a RawValue>,
 }
 
 /// Reads a field so that null is a value and not absence.
@@ -79,10 +87,11 @@ pub(super) const OPS: &[Op] = &[
         fields: &["topic", "data", "data_base64", "headers", "message_id", "content_type", "timeout_ms"],
         instead: "",
     },
+    Op { name: "consume", fields: &["queue", "prefetch"], instead: "" },
+    Op { name: "cancel", fields: &["queue"], instead: "" },
+    Op { name: "ack", fields: &["delivery_tag"], instead: "" },
+    Op { name: "nack", fields: &["delivery_tag", "requeue"], instead: "" },
     Op { name: "ping", fields: &[], instead: "" },
-    Op { name: "consume", fields: &[], instead: "configure the queue as a source and subscribe to it" },
-    Op { name: "ack", fields: &[], instead: "messages of a subscription need no acknowledgement" },
-    Op { name: "nack", fields: &[], instead: "messages of a subscription need no acknowledgement" },
     Op { name: "presence", fields: &[], instead: "let clients publish that they are there" },
     Op { name: "refresh", fields: &[], instead: "open a new connection with the new token" },
 ];

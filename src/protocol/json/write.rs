@@ -69,6 +69,18 @@ impl Object {
         self
     }
 
+    /// A list of strings that write themselves in characters which need no escape.
+    pub(crate) fn texts(mut self, key: &str, values: &[impl std::fmt::Display]) -> Self {
+        let bytes = self.key(key);
+        for (position, value) in values.iter().enumerate() {
+            bytes.extend_from_slice(if position > 0 { b",\"" } else { b"[\"" });
+            push_display(bytes, value);
+            bytes.push(b'"');
+        }
+        bytes.extend_from_slice(if values.is_empty() { b"[]" } else { b"]" });
+        self
+    }
+
     /// Cursors by source.
     pub(crate) fn cursors(mut self, key: &str, cursors: &JointCursor) -> Self {
         let bytes = self.key(key);

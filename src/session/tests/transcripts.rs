@@ -3,7 +3,7 @@
 //! | line | means |
 //! |---|---|
 //! | `# …` | a comment |
-//! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `stranger SENTENCE`), `publish` |
+//! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `user NAME`, `stranger SENTENCE`), `publish`, `consume` (queues that are open, by their names or templates) |
 //! | `> …` | the client sends this text |
 //! | `! …` | something happens on the server's side; see `happen` and `completion` |
 //! | `< …` | the client gets this text, a line each |
@@ -14,8 +14,11 @@
 use std::path::Path;
 
 use super::*;
+use crate::config::Consume;
 use crate::model::cursor::Epoch;
+use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
+use crate::model::queue::QueueTemplate;
 use crate::protocol::{Codec, Incoming, Message, Opening, Outbound, REGISTRY, Stage};
 
 const EPOCH: Epoch = Epoch(1_234_567);
@@ -40,6 +43,9 @@ struct Player {
     /// Subscriptions and jobs that the session waits for, the oldest first.
     subscriptions: Vec<SubscriptionKey>,
     jobs: Vec<JobKey>,
+    /// The queue that was consumed last, how it was called, and how many deliveries came from queues.
+    consumption: Option<(ConsumeKey, Arc<str>)>,
+    delivered: u64,
 }
 
 impl Player {
@@ -48,19 +54,25 @@ impl Player {
         let name = setting("protocol").unwrap_or("passerelle.v1.json");
         let row = REGISTRY.iter().find(|row| row.name == name).unwrap();
         let opening = Opening { publish: setting("publish").map(|text| Topic::parse(text).unwrap()) };
-        let grants = |publish| Identity { grants: Grants { subscribe: true, publish }, ..(*anybody()).clone() };
+        let grants = |publish| Identity {
+            grants: Grants { subscribe: true, publish, consume: publish },
+            ..(*anybody()).clone()
+        };
         let admission = match setting("identity").unwrap_or("anyone").split_once(' ') {
             Some(("stranger", sentence)) => Err(sentence.into()),
+            Some(("user", name)) => Ok(Arc::new(Identity { user: Some(name.into()), ..grants(true) })),
             _ => Ok(Arc::new(grants(setting("identity") != Some("listener")))),
         };
         let start = Start { connection: "5f2c".into(), protocol: row, admission, at: Instant::now() };
-        let mut session = Session::new(Arc::new(Terms::new(&Settings::default())), start);
+        let consume = setting("consume").unwrap_or_default().split_whitespace().map(consumable).collect();
+        let mut session = Session::new(Arc::new(Terms::new(&Settings { consume, ..Settings::default() })), start);
         let (id, raw_frames) = (SourceId(0), RawFrames::Auto);
         let source = Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames });
         let codec = (row.codec)(opening);
         let begun = after(&mut session, Session::begin);
         let (subscriptions, jobs) = (Vec::new(), Vec::new());
-        let mut player = Self { row, codec, session, source, next_offset: FIRST_OFFSET, subscriptions, jobs };
+        let (next_offset, consumption, delivered) = (FIRST_OFFSET, None, 0);
+        let mut player = Self { row, codec, session, source, next_offset, subscriptions, jobs, consumption, delivered };
         let lines = player.lines(begun);
         (player, lines)
     }
@@ -118,6 +130,7 @@ impl Player {
                 self.called(word, rest)
             }
             "accept" | "reject" => self.authenticated(word, rest),
+            "consumed" => self.consumed(rest),
             _ => return None,
         })
     }
@@ -177,6 +190,36 @@ impl Player {
         let user = Identity { user: Some(rest.into()), expires_at: Some(TIME), ..(*anybody()).clone() };
         let result = if word == "accept" { Ok(Arc::new(user)) } else { Err(rest.to_owned()) };
         Completion::Authenticated { job: self.jobs.remove(0), result }
+    }
+
+    /// News of the queue that was consumed last: `stands`, `away`, `brings [again] PAYLOAD`, `settled NUMBER`,
+    /// `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused SENTENCE`.
+    fn consumed(&mut self, text: &str) -> Completion {
+        let (consumption, queue) = self.consumption.clone().unwrap();
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let tag = |number: &str| tag(number.parse().unwrap());
+        let news = match word {
+            "stands" => ConsumeNews::Stands,
+            "away" => ConsumeNews::Away,
+            "brings" => {
+                let payload = rest.trim_start_matches("again ");
+                let attributes = Attributes { redelivered: rest != payload, ..Attributes::default() };
+                let payload = Bytes::copy_from_slice(payload.as_bytes());
+                let draft = Draft { topic: Topic::parse("orders.eu").unwrap(), payload, attributes, received_at: TIME };
+                self.delivered += 1;
+                ConsumeNews::Delivered(Box::new(Delivery { tag: self::tag(self.delivered), queue, draft }))
+            }
+            "settled" => ConsumeNews::Settled(tag(rest), Settled::Told),
+            "stale" => ConsumeNews::Settled(tag(rest), Settled::Stale),
+            "expired" => ConsumeNews::Expired(tag(rest)),
+            "stopped" => ConsumeNews::Stopped,
+            "is" => match rest.split_once(' ').unwrap() {
+                ("missing", sentence) => ConsumeNews::Ended(ConsumeRefusal::NotFound(sentence.into())),
+                (_, sentence) => ConsumeNews::Ended(ConsumeRefusal::Refused(sentence.into())),
+            },
+            other => panic!("what is {other:?}?"),
+        };
+        Completion::Consumed { consumption, news }
     }
 
     /// A message on its way down: `TOPIC [type=TYPE] [id=ID] [again] PAYLOAD`, live or in a replay.
@@ -243,10 +286,30 @@ impl Player {
                 self.jobs.push(job);
                 format!("call within {} ms {}", timeout.as_millis(), described(&message))
             }
+            Action::Consume { consumption, request } => {
+                self.consumption = Some((consumption, request.asked.clone()));
+                format!("consume {} {}, {} at a time", consumption.0, request.queue, request.prefetch)
+            }
+            Action::Order { consumption, order: ConsumeOrder::Settle(tag, settlement) } => {
+                format!("settle {} {tag} {settlement:?}", consumption.0)
+            }
+            Action::Order { consumption, order: ConsumeOrder::Stop } => format!("stop {}", consumption.0),
             Action::Close { reason, detail } => format!("close {} {detail}", reason.code()),
         };
         vec![format!("= {asked}")]
     }
+}
+
+/// A queue that is open to everybody here.
+fn consumable(queue: &str) -> Consume {
+    let name = queue.replace(['.', '{', '}'], "-");
+    let queue = QueueTemplate::parse(queue).unwrap();
+    let hold_max = Duration::from_secs(1_500);
+    Consume { name, queue, declare: false, expires: None, prefetch_max: 10, hold_max }
+}
+
+fn tag(number: u64) -> DeliveryTag {
+    DeliveryTag { link: 0x9f3c_2a71_d05b_e846, number }
 }
 
 fn described(message: &Outgoing) -> String {

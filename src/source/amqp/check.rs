@@ -7,7 +7,7 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use crate::config::{ExchangeInput, Input, QueueInput, Settings};
+use crate::config::{Consume, ExchangeInput, Input, QueueInput, Settings};
 use crate::metrics::BrokerLink;
 use crate::source::Trouble;
 
@@ -42,6 +42,11 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
             Input::Queue(input) => queue_source(&live, input, &key).await,
         };
         findings.extend(looked.err().map(|trouble| finding(&key, trouble)));
+    }
+    for consume in &settings.consume {
+        let key = format!("consume.{}", consume.name);
+        let looked = consumed_queue(&live, consume, &key).await;
+        findings.extend(looked.err().map(|message| Finding { key, message }));
     }
     for (exchange, key) in outbound::exchanges(settings) {
         if is_declared_by_a_source(settings, &exchange) {
@@ -132,4 +137,18 @@ async fn queue_source(live: &Live, input: &QueueInput, key: &str) -> Result<(), 
         Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
         Err(error) => Err(words::of_queue(&error, &input.queue, (&live.peer, key))),
     }
+}
+
+/// The queue is there, where it is one for all and not made on demand.
+async fn consumed_queue(live: &Live, consume: &Consume, section: &str) -> Result<(), String> {
+    let Ok(queue) = consume.queue.render(None) else { return Ok(()) };
+    if consume.declare {
+        return Ok(());
+    }
+    let asked = within(async {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let channel = live.channel().await.map_err(other)?;
+        channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await
+    });
+    asked.await.map(|_| ()).map_err(|error| words::of_consumed(&error, queue.as_str(), (&live.peer, section)))
 }

@@ -98,6 +98,15 @@ impl Mapper {
     }
 }
 
+/// The draft of a delivery that a client consumes. Whatever it is, the client is to settle it, so none is refused: a routing
+/// key that is empty or no topic gives way to the queue's name.
+pub(crate) fn consumed(delivery: &mut Delivery, queue: &Topic, now: UnixMillis) -> Draft {
+    let key = Some(delivery.routing_key.as_str()).filter(|key| !key.is_empty());
+    let topic = key.and_then(|key| Topic::parse(key).ok()).unwrap_or_else(|| queue.clone());
+    let attributes = attributes(&delivery.properties, delivery.redelivered);
+    Draft { topic, payload: std::mem::take(&mut delivery.data).into(), attributes, received_at: now }
+}
+
 /// Appends a header field that is text or a number.
 fn push_field(text: &mut String, properties: &AMQPProperties, name: &str) -> Result<(), Rejection> {
     let field = properties.headers().as_ref().and_then(|headers| headers.inner().get(name));

@@ -10,6 +10,7 @@
 //! | [`binder`] | what sessions want becomes bindings |
 //! | [`publisher`], [`outbound`] | publishes and what may be in them |
 //! | [`rpc`] | calls and their answers |
+//! | [`consume`], [`desk`] | queues that clients consume, each on a channel of its own |
 //! | [`mod@check`] | `passerelle check --connect` |
 //! | [`words`] | errors as sentences |
 
@@ -29,6 +30,8 @@ use crate::source::{Backoff, Board, Reason, Source, Subject, Trouble};
 mod binder;
 mod check;
 mod connection;
+mod consume;
+mod desk;
 mod exchange;
 mod inspect;
 mod link;
@@ -47,6 +50,7 @@ pub use exchange::binding_mode;
 pub use outbound::{HEADERS_BYTES_MAX, HEADERS_DEPTH_MAX};
 
 use connection::Live;
+use consume::Consumers;
 use exchange::ExchangeSource;
 use link::Link;
 use publisher::Publisher;
@@ -155,6 +159,7 @@ pub fn start(
         }
     }
     let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.max(1));
+    users.spawn(Consumers::new(context.clone(), consume.clone(), jobs.consumes).run());
     users.spawn(Caller::new(context.clone(), consume, jobs.calls, requests).run());
     users.spawn(Publisher::new(context.clone(), publish, jobs.publishes, requests_end).run());
     Handle { context, sources, users, links, links_stop }

@@ -164,6 +164,33 @@ pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -
     })
 }
 
+/// Why a client cannot consume a queue, which `section` of the configuration opens to it.
+pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &str)) -> String {
+    let Peer { vhost, user, .. } = peer;
+    match refusal(error) {
+        Some(Refusal::NotFound) => {
+            format!("queue '{queue}' does not exist on vhost '{vhost}': create it or set {section}.declare = true")
+        }
+        Some(Refusal::AccessRefused) if quoted(error).contains("exclusive") => format!(
+            "queue '{queue}' on vhost '{vhost}' is consumed exclusively by somebody else: try again when they are gone"
+        ),
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not use queue '{queue}' on vhost '{vhost}': grant it with rabbitmqctl \
+             set_permissions ({})",
+            quoted(error)
+        ),
+        Some(Refusal::Locked) => format!(
+            "queue '{queue}' on vhost '{vhost}' belongs to another connection alone: name another in {section}.queue"
+        ),
+        Some(Refusal::Precondition) => format!(
+            "queue '{queue}' exists on vhost '{vhost}' with other settings: remove {section}.declare and \
+             {section}.expires, or set them as they are ({})",
+            quoted(error)
+        ),
+        _ => format!("queue '{queue}' on vhost '{vhost}': {}", quoted(error)),
+    }
+}
+
 /// Why one of our own queues could not be declared or consumed.
 pub(crate) fn of_own_queue(error: &Error, queue: &str, peer: &Peer) -> Trouble {
     let Peer { vhost, user, .. } = peer;

@@ -7,13 +7,15 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
 use crate::hub::turn::{Delivery, Encoding};
 use crate::model::close::CloseReason;
+use crate::model::delivery::ConsumeOrder;
 use crate::protocol::{Codec, ProtocolId};
-use crate::session::Session;
+use crate::session::{ConsumeKey, Session};
 use crate::transport::driver::Admission;
 use crate::transport::seats::Seat;
 use crate::transport::socket::{Socket, Written};
@@ -60,6 +62,11 @@ pub(super) struct Connection {
     pub(super) delivered: u64,
     pub(super) peer: Option<IpAddr>,
     pub(super) since: SystemTime,
+    /// The queues that it consumes. What it holds of them goes back as soon as these are dropped.
+    pub(super) consumptions: Vec<(ConsumeKey, mpsc::Sender<ConsumeOrder>)>,
+    /// Bytes of deliveries that came into the outbox since it was empty. They are bounded by how many the client may hold,
+    /// and leave the room for answers as it is.
+    pub(super) handed_out_bytes: usize,
     /// Cancels its calls when it goes; made with the first of them.
     pub(super) gone: Option<CancellationToken>,
     /// Its place among all connections, given back when it goes.
@@ -109,6 +116,8 @@ impl Connection {
             delivered: 0,
             peer: admission.peer,
             since: SystemTime::now(),
+            consumptions: Vec::new(),
+            handed_out_bytes: 0,
             gone: None,
             _seat: admission.seat,
         }
@@ -172,7 +181,21 @@ impl Connection {
 
     /// Adds a frame of its own, to be sent with the next flush.
     pub(super) fn push(&mut self, frame: Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
+        let bounds = OutboxBounds { bytes_max: bounds.bytes_max + self.handed_out_bytes, ..bounds };
         self.outbox.push_bounded(frame, bounds)
+    }
+
+    /// Adds a delivery that this client alone holds, likewise.
+    pub(super) fn hand_out(&mut self, frame: Bytes) {
+        self.handed_out_bytes += frame.len();
+        self.sent = true;
+        self.delivered += 1;
+        self.outbox.push(frame);
+    }
+
+    /// Gives back what it holds of the queues that it consumes.
+    pub(super) fn let_go(&mut self) {
+        self.consumptions = Vec::new();
     }
 
     /// Writes what waits until the socket takes no more.
@@ -192,6 +215,7 @@ impl Connection {
         }
         if self.outbox.is_empty() {
             self.started = Started::No;
+            self.handed_out_bytes = 0;
             match self.stage {
                 Stage::Flushing(reason) => {
                     self.socket.finish();
@@ -209,6 +233,7 @@ impl Connection {
         if !self.is_open() {
             return;
         }
+        self.let_go();
         if keep == Keep::Nothing {
             self.outbox.drop_unstarted(self.started);
         }
@@ -231,6 +256,7 @@ impl Connection {
 
     /// The peer closed: its frame is answered, unless it is itself the answer to ours.
     pub(super) fn answer_close(&mut self, code: Option<u16>) {
+        self.let_go();
         match self.stage {
             Stage::Open => {
                 self.outbox.push(code.map_or_else(writer::close_without_code, |code| writer::close(code, "")));
@@ -244,6 +270,7 @@ impl Connection {
 
     /// Gives the socket up. The first reason stands.
     pub(super) fn die(&mut self, reason: CloseReason) {
+        self.let_go();
         self.stage = match self.stage {
             Stage::Closing(earlier) | Stage::Shutting(earlier) | Stage::Flushing(earlier) | Stage::Dead(earlier) => {
                 Stage::Dead(earlier)

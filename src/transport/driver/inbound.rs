@@ -198,6 +198,7 @@ impl Driver {
 
     fn act(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: Action) {
         match action {
+            Action::Send(Event::Delivered(delivery)) => self.hand_out(connection, &Event::Delivered(delivery)),
             Action::Send(event) => self.send(subscriber, connection, &event),
             Action::Authenticate { job, .. } => {
                 let completion = Completion::Authenticated { job, result: Err(NO_TOKENS.to_owned()) };
@@ -217,6 +218,8 @@ impl Driver {
             Action::Call { job, message, timeout } => {
                 self.call(subscriber, connection, job, Request { message, timeout })
             }
+            Action::Consume { consumption, request } => self.consume(subscriber, connection, (consumption, request)),
+            Action::Order { consumption, order } => self.order(subscriber, connection, (consumption, order)),
             Action::Close { reason, detail } => {
                 self.end(subscriber, connection, Ending { reason, detail: &detail, keep: Keep::Waiting })
             }

@@ -4,9 +4,11 @@
 //! Its connections stand in a `mio` poll whose descriptor is watched by the thread's tokio runtime as one more thing to
 //! wait for; so handshakes and timers live in tokio, while an established connection costs neither task nor waker.
 //!
-//! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up, [`rounds`] what comes with time.
+//! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
+//! [`consuming`] queues that clients consume, [`rounds`] what comes with time.
 
 mod connection;
+mod consuming;
 mod flow;
 mod inbound;
 mod rota;

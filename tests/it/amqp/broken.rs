@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use lapin::ExchangeKind;
-use passerelle::config::Secret;
+use passerelle::config::{self, Secret};
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
+use passerelle::model::queue::QueueTemplate;
 use passerelle::model::topic::Pattern;
 use passerelle::source::amqp;
 
@@ -216,12 +217,25 @@ async fn check_names_what_is_missing_or_dangerous() {
     ];
     let mut settings = settings(rabbit, sources);
     settings.publish.exchange = missing.clone();
+    let consume = |name: &str, queue: &str, declare| config::Consume {
+        name: name.into(),
+        queue: QueueTemplate::parse(queue).unwrap(),
+        declare,
+        expires: None,
+        prefetch_max: 1,
+        hold_max: Duration::from_secs(60),
+    };
+    // One that is there, one that is not, one that is made on demand, and one for each user, whom nobody can ask for.
+    let opened =
+        [("a", queue.as_str(), false), ("b", &missing, false), ("c", &missing, true), ("d", "x.{user}", false)];
+    settings.consume = opened.map(|(name, queue, declare)| consume(name, queue, declare)).into();
     let found = amqp::check(&settings).await;
     let found: Vec<(&str, &str)> = found.iter().map(|found| (found.key.as_str(), found.message.as_str())).collect();
     for (place, (key, words)) in [
         ("source.c", "create it or set source.c.declare = true"),
         ("source.d", "already has 1 consumer"),
         ("source.e", "create it or set source.e.declare = true"),
+        ("consume.b", "create it or set consume.b.declare = true"),
         ("publish.exchange", "create it or correct publish.exchange"),
     ]
     .into_iter()
@@ -230,5 +244,5 @@ async fn check_names_what_is_missing_or_dangerous() {
         assert_eq!(found[place].0, key);
         assert!(found[place].1.contains(words), "{found:?}");
     }
-    assert_eq!(found.len(), 4);
+    assert_eq!(found.len(), 5);
 }

@@ -2,6 +2,7 @@
 //! one and on RabbitMQ.
 
 pub(crate) mod client;
+mod consume;
 mod cut;
 mod endings;
 mod flow;

@@ -1,0 +1,281 @@
+//! The queues that a session consumes and what it holds of each: who may settle what, and who is told what when a link
+//! goes. A tag is good for one settlement, by the session that holds it; any other never goes up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::auth::Identity;
+use crate::model::delivery::{
+    ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, DeliveryTag, QueueDeclaration, Settled, Settlement,
+};
+use crate::model::topic::Topic;
+use crate::protocol::{Command, CommandId, ErrorCode, Event};
+use crate::session::{Action, ConsumeKey, Session};
+
+/// Said of a tag that this session does not hold.
+const STALE: &str = "this session holds no such delivery: it was settled or revoked, or is from before a lost link";
+
+/// Deliveries that a client may hold when it does not say how many.
+const PREFETCH: u16 = 1;
+
+/// What a session consumes: as many as the limit allows, so a list is enough.
+#[derive(Debug, Default)]
+pub(super) struct Consuming {
+    open: Vec<Consumption>,
+    /// Wraps around after four thousand million, when none of the old ones is open any more.
+    next: u32,
+}
+
+/// One queue.
+#[derive(Debug)]
+struct Consumption {
+    key: ConsumeKey,
+    /// At the broker.
+    queue: Topic,
+    /// As the client called it.
+    asked: Arc<str>,
+    /// Of its `consume`; whatever ends it carries this.
+    id: CommandId,
+    standing: Standing,
+    end: End,
+    held: BTreeMap<DeliveryTag, Holding>,
+}
+
+/// Whether it is consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Never yet.
+    Asked,
+    /// Never yet, and the client was told that the broker is away.
+    AskedInVain,
+    /// It is.
+    Stands,
+    /// It was, until the link was lost.
+    Away,
+}
+
+/// Whether the client wants no more of it.
+#[derive(Debug)]
+enum End {
+    /// It does.
+    Open,
+    /// It said so, in a `cancel` that is not answered yet.
+    Cancelled(CommandId),
+    /// That was answered, and what is held can still be settled.
+    Stopped,
+}
+
+/// How one delivery is held.
+#[derive(Debug)]
+enum Holding {
+    /// The client has it.
+    Unsettled,
+    /// The client has settled it and waits for the answer.
+    Settling(CommandId),
+}
+
+impl Consuming {
+    fn entry(&mut self, key: ConsumeKey) -> Option<&mut Consumption> {
+        self.open.iter_mut().find(|one| one.key == key)
+    }
+
+    /// The one on a queue that brings messages.
+    fn on(&mut self, queue: &str) -> Option<&mut Consumption> {
+        let named = |one: &&mut Consumption| &*one.asked == queue || one.queue.as_str() == queue;
+        self.open.iter_mut().filter(|one| matches!(one.end, End::Open)).find(named)
+    }
+
+    fn remove(&mut self, key: ConsumeKey) -> Option<Consumption> {
+        let position = self.open.iter().position(|one| one.key == key)?;
+        Some(self.open.remove(position))
+    }
+
+    /// Forgets one that brings nothing more and of which nothing is held.
+    fn tidy(&mut self, key: ConsumeKey) {
+        if self.entry(key).is_some_and(|one| matches!(one.end, End::Stopped) && one.held.is_empty()) {
+            self.remove(key);
+        }
+    }
+}
+
+impl Session {
+    fn consumption(&mut self, key: ConsumeKey) -> Option<&mut Consumption> {
+        self.consumed.as_mut()?.entry(key)
+    }
+
+    /// Consumes, cancels or settles.
+    pub(super) fn consuming(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
+        match command {
+            Command::Consume { id, queue, prefetch } => self.consume(identity, id, (&queue, prefetch), actions),
+            Command::Cancel { id, queue } => self.cancel(id, &queue, actions),
+            Command::Settle { id, tag, settlement } => self.settle(id, tag, settlement, actions),
+            // The others never come here; see `Session::command`.
+            _ => {}
+        }
+    }
+
+    fn consume(
+        &mut self,
+        identity: &Identity,
+        id: CommandId,
+        (asked, prefetch): (&str, Option<u16>),
+        actions: &mut Vec<Action>,
+    ) {
+        let terms = self.terms.clone();
+        let open = match terms.queues.open(identity, asked) {
+            Ok(open) => open,
+            Err(sentence) => return self.fail(id, ErrorCode::Forbidden, sentence, actions),
+        };
+        let consumed = self.consumed.get_or_insert_default();
+        if consumed.on(open.queue.as_str()).is_some() {
+            let message = format!("this session consumes queue {asked:?} already: cancel it first");
+            return self.fail(id, ErrorCode::Limit, message, actions);
+        }
+        let max = terms.queues_max;
+        if consumed.open.len() >= max {
+            let message = format!("a session may consume {max} queues (limits.queues_max): cancel one first");
+            return self.fail(id, ErrorCode::Limit, message, actions);
+        }
+        let key = ConsumeKey(consumed.next);
+        consumed.next = consumed.next.wrapping_add(1);
+        let rules = open.rules;
+        let request = ConsumeRequest {
+            queue: open.queue,
+            asked: asked.into(),
+            prefetch: prefetch.unwrap_or(PREFETCH).min(rules.prefetch_max),
+            section: open.section,
+            declaration: rules.declare.then_some(QueueDeclaration { expires: rules.expires }),
+            hold_max: rules.hold_max,
+        };
+        let (queue, asked) = (request.queue.clone(), request.asked.clone());
+        let (standing, end, held) = (Standing::Asked, End::Open, BTreeMap::new());
+        consumed.open.push(Consumption { key, queue, asked, id, standing, end, held });
+        actions.push(Action::Consume { consumption: key, request });
+    }
+
+    fn cancel(&mut self, id: CommandId, queue: &str, actions: &mut Vec<Action>) {
+        let Some(one) = self.consumed.as_mut().and_then(|consumed| consumed.on(queue)) else {
+            let message = "this session does not consume that queue".to_owned();
+            return self.fail(id, ErrorCode::NotFound, message, actions);
+        };
+        one.end = End::Cancelled(id);
+        actions.push(Action::Order { consumption: one.key, order: ConsumeOrder::Stop });
+    }
+
+    fn settle(&mut self, id: CommandId, tag: Option<DeliveryTag>, settlement: Settlement, actions: &mut Vec<Action>) {
+        let mut open = self.consumed.iter_mut().flat_map(|consumed| consumed.open.iter_mut());
+        let held = open.find_map(|one| Some((one.key, one.held.get_mut(&tag?)?)));
+        match (tag, held) {
+            (Some(tag), Some((consumption, holding @ Holding::Unsettled))) => {
+                *holding = Holding::Settling(id);
+                actions.push(Action::Order { consumption, order: ConsumeOrder::Settle(tag, settlement) });
+            }
+            _ => self.stale(id, actions),
+        }
+    }
+
+    fn stale(&mut self, id: CommandId, actions: &mut Vec<Action>) {
+        self.fail(id, ErrorCode::StaleTag, STALE.into(), actions);
+    }
+
+    /// Something happened to a queue that is consumed, or that was.
+    pub(super) fn consume_news(&mut self, key: ConsumeKey, news: ConsumeNews, actions: &mut Vec<Action>) {
+        let Some(one) = self.consumption(key) else { return };
+        match news {
+            ConsumeNews::Stands => self.consume_stands(key, actions),
+            ConsumeNews::Away => self.consume_away(key, actions),
+            ConsumeNews::Delivered(delivery) => {
+                one.held.insert(delivery.tag, Holding::Unsettled);
+                self.send(Event::Delivered(delivery), actions);
+            }
+            ConsumeNews::Settled(tag, settled) => {
+                if let Some(Holding::Settling(id)) = one.held.remove(&tag) {
+                    match settled {
+                        Settled::Told => self.send(Event::Done { id, routed: None }, actions),
+                        Settled::Stale => self.stale(id, actions),
+                    }
+                }
+            }
+            ConsumeNews::Expired(tag) => {
+                let expired = one.held.remove_entry(&tag);
+                self.revoke(expired, actions);
+            }
+            ConsumeNews::Stopped => self.consume_stopped(key, actions),
+            ConsumeNews::Ended(refusal) => self.consume_ended(key, refusal, actions),
+        }
+        if let Some(consumed) = &mut self.consumed {
+            consumed.tidy(key);
+        }
+    }
+
+    fn consume_stands(&mut self, key: ConsumeKey, actions: &mut Vec<Action>) {
+        let Some(one) = self.consumption(key) else { return };
+        let before = std::mem::replace(&mut one.standing, Standing::Stands);
+        let (source, id) = (one.asked.clone(), one.id.clone());
+        if matches!(before, Standing::AskedInVain | Standing::Away) {
+            self.send(Event::Restored { source }, actions);
+        }
+        if matches!(before, Standing::Asked | Standing::AskedInVain) {
+            self.send(Event::Done { id, routed: None }, actions);
+        }
+    }
+
+    /// Nothing is held any more: the broker has taken it back.
+    fn consume_away(&mut self, key: ConsumeKey, actions: &mut Vec<Action>) {
+        let Some(one) = self.consumption(key) else { return };
+        let source = one.asked.clone();
+        let told_before = matches!(one.standing, Standing::AskedInVain | Standing::Away);
+        one.standing = match one.standing {
+            Standing::Asked | Standing::AskedInVain => Standing::AskedInVain,
+            Standing::Stands | Standing::Away => Standing::Away,
+        };
+        let (held, brings) = (std::mem::take(&mut one.held), !matches!(one.end, End::Stopped));
+        if brings && !told_before {
+            self.send(Event::Outage { source }, actions);
+        }
+        self.revoke(held, actions);
+    }
+
+    fn consume_stopped(&mut self, key: ConsumeKey, actions: &mut Vec<Action>) {
+        let Some(one) = self.consumption(key) else { return };
+        let End::Cancelled(cancel) = std::mem::replace(&mut one.end, End::Stopped) else { return };
+        if matches!(one.standing, Standing::Asked | Standing::AskedInVain) {
+            let id = one.id.clone();
+            self.fail(id, ErrorCode::NotFound, "it was cancelled before it stood".into(), actions);
+        }
+        self.send(Event::Done { id: cancel, routed: None }, actions);
+    }
+
+    /// Tells why, under the id of the `consume`, whether or not that was answered before.
+    fn consume_ended(&mut self, key: ConsumeKey, refusal: ConsumeRefusal, actions: &mut Vec<Action>) {
+        let Some(one) = self.consumed.as_mut().and_then(|consumed| consumed.remove(key)) else { return };
+        self.revoke(one.held, actions);
+        let (code, sentence) = match refusal {
+            ConsumeRefusal::NotFound(sentence) => (ErrorCode::NotFound, sentence),
+            ConsumeRefusal::Refused(sentence) => (ErrorCode::Refused, sentence),
+            ConsumeRefusal::Limit(sentence) => (ErrorCode::Limit, sentence),
+            ConsumeRefusal::Unavailable(sentence) => (ErrorCode::Unavailable, sentence),
+        };
+        self.fail(one.id, code, sentence, actions);
+        if let End::Cancelled(id) = one.end {
+            self.send(Event::Done { id, routed: None }, actions);
+        }
+    }
+
+    /// Takes back what the client held; what it had settled already is answered instead.
+    fn revoke(&mut self, held: impl IntoIterator<Item = (DeliveryTag, Holding)>, actions: &mut Vec<Action>) {
+        let mut tags = Vec::new();
+        for (tag, holding) in held {
+            match holding {
+                Holding::Unsettled => tags.push(tag),
+                Holding::Settling(id) => self.stale(id, actions),
+            }
+        }
+        if !tags.is_empty() {
+            self.send(Event::Revoked { tags }, actions);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Queues that clients consume: a task and a channel for each, so that the end of one concerns its client only. Here is
+//! its life from link to link; what happens on one channel lies in [`super::desk`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::hub::upstream::ConsumeJob;
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueDeclaration, Settled};
+use crate::source::Backoff;
+
+use super::Context;
+use super::connection::Live;
+use super::desk::{Desk, End};
+use super::exchange::short;
+use super::link::Link;
+use super::words::{self, Refusal};
+
+/// Takes in every queue that a client wants to consume.
+pub(crate) struct Consumers {
+    context: Arc<Context>,
+    link: Link,
+    jobs: mpsc::Receiver<ConsumeJob>,
+}
+
+/// One queue of one client.
+struct Consumption {
+    context: Arc<Context>,
+    link: Link,
+    job: ConsumeJob,
+}
+
+/// Why a channel does not consume.
+enum Failure {
+    /// It cannot, and the client is told so.
+    Refused(ConsumeRefusal),
+    /// The connection or the channel is gone: try again.
+    Lost,
+}
+
+/// Nobody wants the queue any more.
+pub(super) struct Over;
+
+impl Consumers {
+    /// On the link that consumes.
+    pub(crate) fn new(context: Arc<Context>, link: Link, jobs: mpsc::Receiver<ConsumeJob>) -> Self {
+        Self { context, link, jobs }
+    }
+
+    /// Until the stop.
+    pub(crate) async fn run(mut self) {
+        let mut running = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.stop.cancelled() => break,
+                Some(_) = running.join_next() => {}
+                job = self.jobs.recv() => match job {
+                    Some(job) => self.begin(job, &mut running).await,
+                    None => break,
+                },
+            }
+        }
+        // Each of them hears the stop itself.
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn begin(&self, job: ConsumeJob, running: &mut JoinSet<()>) {
+        let max = self.context.settings.amqp.client_queues_max;
+        if running.len() >= max {
+            let sentence = format!(
+                "all clients together may consume {max} queues (amqp.client_queues_max): try again when one is free"
+            );
+            let ended = ConsumeNews::Ended(ConsumeRefusal::Limit(sentence));
+            // Its first news always finds room, and a session that is gone needs none.
+            let _ = job.news.try_send(ended);
+            return;
+        }
+        running.spawn(Consumption { context: self.context.clone(), link: self.link.clone(), job }.run());
+    }
+}
+
+impl Consumption {
+    /// Until its client has gone or lets it go, it is refused, or the program stops.
+    async fn run(mut self) {
+        // Whatever ends it, there is nobody left to tell.
+        let _ = self.live().await;
+    }
+
+    async fn live(&mut self) -> Result<(), Over> {
+        let mut backoff = Backoff::new(self.context.settings.amqp.backoff_max);
+        let mut pause = Duration::ZERO;
+        loop {
+            let live = self.connected(pause).await?;
+            let since = Instant::now();
+            match self.open(&live).await {
+                Ok((channel, consumer)) => self.serve(&live, channel, consumer).await?,
+                Err(Failure::Refused(refusal)) => {
+                    self.tell(ConsumeNews::Ended(refusal)).await?;
+                    return Ok(());
+                }
+                Err(Failure::Lost) => self.tell(ConsumeNews::Away).await?,
+            }
+            backoff.stood_for(since.elapsed());
+            pause = backoff.pause();
+        }
+    }
+
+    /// Waits for a connection, after a pause; a client that has to wait for its first is told.
+    async fn connected(&mut self, pause: Duration) -> Result<Arc<Live>, Over> {
+        let mut link = self.link.clone();
+        if !matches!(link.state(), super::link::State::Up(_)) {
+            self.tell(ConsumeNews::Away).await?;
+        }
+        let connected = async {
+            tokio::time::sleep(pause).await;
+            link.up().await
+        };
+        tokio::pin!(connected);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.stop.cancelled() => return Err(Over),
+                order = self.job.orders.recv() => self.obey_without_link(order).await?,
+                live = &mut connected => return Ok(live),
+            }
+        }
+    }
+
+    /// Nothing is held, so there is nothing to settle, and to stop is to be over.
+    async fn obey_without_link(&mut self, order: Option<ConsumeOrder>) -> Result<(), Over> {
+        match order {
+            Some(ConsumeOrder::Settle(tag, _)) => self.tell(ConsumeNews::Settled(tag, Settled::Stale)).await,
+            Some(ConsumeOrder::Stop) => {
+                self.tell(ConsumeNews::Stopped).await?;
+                Err(Over)
+            }
+            None => Err(Over),
+        }
+    }
+
+    async fn open(&self, live: &Live) -> Result<(Channel, Consumer), Failure> {
+        let request = &self.job.request;
+        let channel = match live.channel().await {
+            Ok(channel) => channel,
+            Err(trouble) if live.is_alive() => return Err(Failure::Refused(ConsumeRefusal::Limit(trouble.0))),
+            Err(_) => return Err(Failure::Lost),
+        };
+        match consume(&channel, request).await {
+            Ok(consumer) => Ok((channel, consumer)),
+            Err(error) => {
+                let sentence = words::of_consumed(&error, request.queue.as_str(), (&live.peer, &request.section));
+                match words::refusal(&error) {
+                    Some(Refusal::NotFound) => Err(Failure::Refused(ConsumeRefusal::NotFound(sentence))),
+                    Some(_) => Err(Failure::Refused(ConsumeRefusal::Refused(sentence))),
+                    None => Err(Failure::Lost),
+                }
+            }
+        }
+    }
+
+    /// Serves on one channel until that is lost.
+    async fn serve(&mut self, live: &Live, channel: Channel, consumer: Consumer) -> Result<(), Over> {
+        self.tell(ConsumeNews::Stands).await?;
+        let mut desk = Desk::new(self.context.clone(), channel, consumer);
+        match desk.serve(live, &mut self.job).await {
+            End::Lost => {
+                desk.lost().await;
+                self.tell(ConsumeNews::Away).await?;
+                if !desk.has_stopped() {
+                    return Ok(());
+                }
+                // Its client does not want it again, and may still wait for the answer to that.
+                self.tell(ConsumeNews::Stopped).await?;
+                Err(Over)
+            }
+            End::Over => {
+                desk.close().await;
+                Err(Over)
+            }
+        }
+    }
+
+    async fn tell(&self, news: ConsumeNews) -> Result<(), Over> {
+        self.job.news.send(news).await.map_err(|_| Over)
+    }
+}
+
+/// Declares the queue if it is to be, and consumes it.
+async fn consume(channel: &Channel, request: &ConsumeRequest) -> lapin::Result<Consumer> {
+    let queue = request.queue.as_str();
+    if let Some(QueueDeclaration { expires }) = request.declaration {
+        let mut arguments = FieldTable::default();
+        if let (Some(expires), Ok(name)) = (expires, short("x-expires")) {
+            let millis = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
+            arguments.insert(name, AMQPValue::LongLongInt(millis));
+        }
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), options, arguments).await?;
+    }
+    channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    channel.basic_consume(queue.into(), "client".into(), options, FieldTable::default()).await
+}

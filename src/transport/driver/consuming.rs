@@ -1,0 +1,63 @@
+//! Queues that clients consume: what comes of them is one client's alone, so it passes no log and no turn. A small task
+//! beside the loop takes it in for each of them; how much there can be is bounded by what a client may hold.
+
+use crate::hub::index::SubscriberId;
+use crate::hub::upstream::Consumption;
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Settled};
+use crate::protocol::Event;
+use crate::session::{Completion, ConsumeKey};
+use crate::transport::driver::connection::Connection;
+use crate::transport::driver::{Answer, Driver};
+
+impl Driver {
+    /// Has a queue consumed, until the connection lets go of its orders.
+    pub(super) fn consume(
+        &mut self,
+        subscriber: SubscriberId,
+        connection: &mut Connection,
+        (key, request): (ConsumeKey, ConsumeRequest),
+    ) {
+        let Consumption { orders, mut news } = self.shared.upstream.consume(request);
+        // Those that have ended need no orders any more.
+        connection.consumptions.retain(|(_, orders)| !orders.is_closed());
+        connection.consumptions.push((key, orders));
+        let (ticket, answers) = (self.ticket(subscriber), self.answers.clone());
+        tokio::task::spawn_local(async move {
+            while let Some(news) = news.recv().await {
+                let completion = Completion::Consumed { consumption: key, news };
+                // The loop is gone only when the server stops.
+                if answers.send(Answer { ticket, completion }).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Passes on what a session wants of a queue. A queue that has ended settles nothing any more.
+    pub(super) fn order(
+        &mut self,
+        subscriber: SubscriberId,
+        connection: &mut Connection,
+        (key, order): (ConsumeKey, ConsumeOrder),
+    ) {
+        let orders = connection.consumptions.iter().find(|(known, _)| *known == key).map(|(_, orders)| orders);
+        // There is room for whatever a session can order; see `Consumption`.
+        if orders.is_some_and(|orders| orders.try_send(order).is_ok()) {
+            return;
+        }
+        let news = match order {
+            ConsumeOrder::Settle(tag, _) => ConsumeNews::Settled(tag, Settled::Stale),
+            ConsumeOrder::Stop => ConsumeNews::Stopped,
+        };
+        self.complete(subscriber, connection, Completion::Consumed { consumption: key, news });
+    }
+
+    /// Writes a delivery to the client that holds it.
+    pub(super) fn hand_out(&mut self, connection: &mut Connection, event: &Event) {
+        let Some(outbound) = connection.codec.encode(event) else { return };
+        let frame = self.wire.frame(connection.framing, &outbound);
+        self.shared.metrics.encodes(connection.protocol, 1);
+        self.shared.metrics.deliveries(connection.protocol, 1, frame.len() as u64);
+        connection.hand_out(frame);
+    }
+}
