@@ -205,6 +205,7 @@ impl Rabbit {
         let mut command = Command::new(script(program));
         command
             .env("HOME", file("home"))
+            .env("ERL_CRASH_DUMP", file("crash.dump"))
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
             .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
