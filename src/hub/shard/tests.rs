@@ -432,7 +432,7 @@ fn an_outage_is_told_to_those_who_read_the_source_and_the_first_link_to_nobody()
     bench.shard.subscribe(other, request).unwrap();
     bench.shard.activate(other, id);
     let feed = Feed::new(bench.hub.sources()[0].clone());
-    feed.link_down();
+    feed.link_down(Meanwhile::Lost);
     while bench.turn() {}
     assert_eq!(bench.notices, [(reader, Notice::Outage("a".into()))]);
     assert_eq!(bench.shard.outages(reader), ["a".into()]);

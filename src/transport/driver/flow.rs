@@ -1,11 +1,12 @@
 //! The way down: turns of live messages, replays, and subscriptions that become live.
 
+use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
-use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Replay, Shard, SubscriptionId};
+use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Shard, SubscriptionId};
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
 use crate::model::gap::GapReason;
@@ -136,9 +137,11 @@ impl Driver {
             return;
         }
         self.standings = standings;
-        for (ticket, id, opening) in std::mem::take(&mut self.openings) {
+        let openings = std::mem::take(&mut self.openings);
+        let incomplete = self.incomplete(&openings);
+        for (ticket, id, opening) in openings {
             match Shard::stands(&opening) {
-                Ok(false) => self.openings.push((ticket, id, opening)),
+                Ok(stands) if !stands || incomplete.contains(&ticket.subscriber) => self.openings.push((ticket, id, opening)),
                 outcome => {
                     self.with_ticket(ticket, |driver, connection| {
                         driver.opened(ticket.subscriber, connection, id, outcome.map(|_| ()))
@@ -146,6 +149,13 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// With a joint cursor all are opened together, once the bindings of all stand: who of them has to wait.
+    fn incomplete(&self, openings: &[(Ticket, SubscriptionId, Opening)]) -> HashSet<SubscriberId> {
+        let subscribers = openings.iter().filter(|(_, _, opening)| Shard::stands(opening) == Ok(false));
+        let subscribers = subscribers.map(|(ticket, _, _)| ticket.subscriber);
+        subscribers.filter(|subscriber| self.shard.is_joint(*subscriber)).collect()
     }
 
     /// A subscription's bindings stand, or never will.

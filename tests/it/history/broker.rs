@@ -100,11 +100,13 @@ impl Source {
             ..SourceTruth::default()
         });
         let state = fresh(place, kind, bounds, Epoch(1));
+        let end = state.log().end();
         Self {
             place,
             kind,
             bounds,
             feed: Feed::new(state.clone()),
+            offsets: BTreeMap::from([(1, vec![0; end as usize + 1])]),
             state,
             link: Link::Down,
             lost_at: None,
@@ -113,7 +115,6 @@ impl Source {
             unsettled: VecDeque::new(),
             again: BTreeSet::new(),
             work: VecDeque::new(),
-            offsets: BTreeMap::from([(1, vec![0])]),
         }
     }
 
@@ -190,7 +191,9 @@ impl Source {
     /// What the broker's side of a lost link takes with it.
     fn lose(&mut self, at: Moment, truth: &mut Truth) {
         self.work.clear();
-        self.lost_at = self.lost_at.or(Some(at));
+        if let Some(lost) = self.lost_at.replace(at) {
+            truth.sources[self.place].outages.push((lost, at));
+        }
         if self.kind == Kind::Queue {
             self.again.extend(&self.unsettled);
             while let Some(number) = self.unsettled.pop_back() {
@@ -279,7 +282,7 @@ impl Source {
         let epoch = self.epoch() + 1;
         self.state = fresh(self.place, self.kind, self.bounds, Epoch(epoch));
         self.feed = Feed::new(self.state.clone());
-        self.offsets.insert(epoch, vec![at]);
+        self.note_offsets(at);
         self.link = Link::Down;
     }
 
@@ -313,5 +316,9 @@ fn fresh(place: usize, kind: Kind, bounds: LogBounds, epoch: Epoch) -> Arc<Sourc
         }
         Kind::Fixed | Kind::Queue => BindingMode::Fixed(vec![Pattern::all()]),
     };
-    SourceState::new(Arc::new(info), bounds, mode)
+    let state = SourceState::new(Arc::new(info), bounds, mode);
+    if kind == Kind::Queue {
+        Feed::new(state.clone()).keeps_everything();
+    }
+    state
 }

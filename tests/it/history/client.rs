@@ -99,7 +99,7 @@ impl Subscription {
             return false;
         }
         if message.replay {
-            return self.stage != Stage::Idle && self.replaying;
+            return self.stage == Stage::Standing && self.replaying;
         }
         self.stage == Stage::Standing || (self.replaying && !self.saved.is_empty())
     }

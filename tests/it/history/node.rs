@@ -196,12 +196,22 @@ impl Front {
 
     /// Subscriptions whose bindings have come to stand.
     pub(crate) fn check_openings(&mut self) {
-        for (line, id, opening) in std::mem::take(&mut self.openings) {
+        let openings = std::mem::take(&mut self.openings);
+        let incomplete: Vec<LineId> = openings
+            .iter()
+            .filter(|(line, _, opening)| self.is_joint(*line) && Shard::stands(opening) == Ok(false))
+            .map(|(line, _, _)| *line)
+            .collect();
+        for (line, id, opening) in openings {
             match Shard::stands(&opening) {
-                Ok(false) => self.openings.push((line, id, opening)),
+                Ok(stands) if !stands || incomplete.contains(&line) => self.openings.push((line, id, opening)),
                 outcome => self.opened(line, id, outcome.map(|_| ())),
             }
         }
+    }
+
+    fn is_joint(&self, line: LineId) -> bool {
+        self.lines.get(&line).is_some_and(|known| self.shard.is_joint(known.subscriber))
     }
 
     fn opened(&mut self, line: LineId, id: SubscriptionId, outcome: Result<(), Refusal>) {
@@ -352,8 +362,9 @@ impl Front {
             Ok(opening) => opening,
             Err(refusal) => return self.opened(line, id, Err(refusal)),
         };
+        let joint = self.is_joint(line);
         match Shard::stands(&opening) {
-            Ok(false) => self.openings.push((line, id, opening)),
+            Ok(stands) if joint || !stands => self.openings.push((line, id, opening)),
             outcome => self.opened(line, id, outcome.map(|_| ())),
         }
     }

@@ -131,10 +131,14 @@ impl<'a> Judge<'a> {
             });
             let Some(Some((answer, resumed))) = answer else { continue };
             let is_gap = told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { .. }));
-            if resumed && (is_gap || !everywhere) {
+            // What the log let go of after it was said comes as a gap of its own.
+            let later = told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { reason: GapReason::Slow, .. }));
+            if resumed && ((is_gap && !later) || !everywhere) {
                 self.wrong.push(format!("resumed was said at {} and something was missed", told[answer].at));
             }
-            if !resumed && everywhere && !is_gap && told.get(answer + 1).is_some() {
+            // The gap may have been on its way when the line was lost.
+            let next = told.get(answer + 1).map(|told| &told.what);
+            if !resumed && everywhere && !is_gap && !matches!(next, None | Some(What::Ended { .. })) {
                 self.wrong.push(format!("resumed was not said at {} and nothing was missed", told[answer].at));
             }
         }
@@ -163,7 +167,8 @@ impl<'a> Judge<'a> {
         let gaps: Vec<Told> = phase
             .told(self.history)
             .filter_map(|(place, told)| match told.what {
-                What::Gap { source, reason, missed } if source == phase.source => {
+                // Before `subscribed` it is about the one that this one replaces.
+                What::Gap { source, reason, missed } if source == phase.source && place > subscribed => {
                     Some(Told { place, at: told.at, reason, missed })
                 }
                 _ => None,
@@ -246,7 +251,18 @@ impl<'a> Judge<'a> {
     fn lost_from_log(&self, phase: &Phase, since: Moment, gap: &Told) -> bool {
         let lost = self.missing(phase, gap.at).into_iter().map(|number| self.ground.message(number));
         let any = lost.filter(|message| message.at.to > since).any(|message| message.fate != Fate::Lost);
-        (any || self.ground.brought_again(phase.source, since, gap.at)) && (gap.missed.is_some() || self.ground.may_forget(phase.source, since, gap.at))
+        let elsewhere = self.early(phase.source, since, gap.at) > 0;
+        (any || elsewhere || self.ground.brought_again(phase.source, since, gap.at)) && (gap.missed.is_some() || self.ground.may_forget(phase.source, since, gap.at))
+    }
+
+    /// How many messages of a source came early, of those after one moment and up to another.
+    fn early(&self, source: usize, after: Moment, until: Moment) -> u64 {
+        let early = self.history.told.iter().filter_map(|told| match told.what {
+            What::Message(received) if received.early => Some(self.ground.message(received.number)),
+            _ => None,
+        });
+        let within = early.filter(|message| message.source == source && message.at.to > after);
+        within.filter(|message| message.at.from <= until).count() as u64
     }
 
     /// An outage is told once.
@@ -255,7 +271,9 @@ impl<'a> Judge<'a> {
         let Some(last) = told.last() else { return };
         let stretches = self.ground.uncovered(phase.source, &self.history.pattern);
         let within = stretches.iter().filter(|stretch| stretch.to > start.from + 1 && stretch.from <= last.at);
-        let happened = within.filter(|stretch| stretch.outage).count();
+        let outages = self.ground.truth.sources[phase.source].outages.iter();
+        let lost = outages.filter(|(from, to)| *to > start.from && *from <= last.at).count();
+        let happened = within.filter(|stretch| stretch.outage).count().max(lost);
         if told.len() > happened.max(1) {
             let outages = if happened == 1 { "outage was" } else { "outages were" };
             self.wrong.push(format!("{happened} {outages} told {} times by {}", told.len(), last.at));
@@ -277,7 +295,9 @@ impl<'a> Judge<'a> {
             let missing = self.missing(phase, until).into_iter();
             missing.filter(|number| self.ground.message(*number).fate != Fate::Lost).collect::<Vec<Number>>()
         };
-        let (least, most) = (lost(kept), lost(reached).len() as u64);
+        // The log does not know what came by the way of another subscription.
+        let early = phase.start.map_or(0, |start| self.early(phase.source, start.from, reached));
+        let (least, most) = (lost(kept), lost(reached).len() as u64 + early);
         if told > most {
             self.wrong.push(format!("gaps by {} tell {told} messages, {most} were missed", last.at));
         }
