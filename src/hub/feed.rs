@@ -351,13 +351,48 @@ mod tests {
         let complete = state.log().end();
         assert_eq!(gaps(&state, "x.#", early), [GapReason::Unbound]);
         assert_eq!(gaps(&state, "x.#", complete), []);
-        feed.link_down(Meanwhile::Lost);
+        feed.link_down(Meanwhile::Kept);
         feed.interest().plan(Instant::now());
         feed.bound(&pattern("a"));
         feed.bound(&pattern("b"));
         assert_eq!(gaps(&state, "x.#", complete), []);
-        feed.hole(GapReason::Outage, None);
+        feed.link_down(Meanwhile::Lost);
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        feed.bound(&pattern("b"));
         assert_eq!(gaps(&state, "x.#", complete), [GapReason::Outage]);
+    }
+
+    /// Whoever subscribes during the outage gets a cursor from after the hole, and has missed nothing.
+    #[test]
+    fn an_outage_is_before_what_is_bound_after_it() {
+        let (feed, state, _) = source(ON_DEMAND);
+        let _claim = feed.interest().claim(&pattern("a"));
+        feed.interest().plan(Instant::now());
+        feed.link_down(Meanwhile::Lost);
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        assert_eq!(state.log().end(), 1, "nothing was bound before, so nothing was lost");
+        feed.link_down(Meanwhile::Lost);
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        let began = state.log().end();
+        let tail = state.log().tail(0, 9, 9);
+        assert_eq!(tail.holes.iter().map(|hole| hole.at).collect::<Vec<_>>(), [1]);
+        assert_eq!((began, gaps(&state, "a", began)), (3, vec![]));
+        feed.link_up();
+        assert_eq!(state.log().end(), began);
+    }
+
+    /// Also before it was ever read: what waits in a queue comes.
+    #[test]
+    fn a_queue_is_complete_from_the_start() {
+        let (feed, state, _) = source(BindingMode::Fixed(vec![Pattern::all()]));
+        feed.keeps_everything();
+        let start = state.log().end();
+        feed.interest().plan(Instant::now());
+        feed.bound(&Pattern::all());
+        assert_eq!(gaps(&state, "a", start), []);
     }
 
     #[test]

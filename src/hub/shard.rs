@@ -303,8 +303,7 @@ impl Shard {
             }
             let waiting: Vec<SubscriptionId> =
                 subscriber.subscriptions.iter().filter(|known| known.is_waiting()).map(|known| known.id).collect();
-            let activated: Vec<Activated> =
-                waiting.into_iter().filter_map(|waiting| self.start(id, waiting)).collect();
+            let activated: Vec<Activated> = waiting.into_iter().filter_map(|waiting| self.start(id, waiting)).collect();
             self.merge_lists(id);
             self.go_live_together(id);
             if !activated.iter().any(|activated| activated.replay) {

@@ -396,11 +396,19 @@ impl Reader<'_> {
         }
     }
 
+    /// From the log itself.
+    fn read_alone(&self, log: &Log, until: u64, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+        let chunk = match self.view {
+            View::Latest => log.read_latest(self.pattern, *self.read, until, logs.bounds),
+            View::All | View::Newest(_) => log.read(self.pattern, *self.read, until, logs.bounds),
+        };
+        gaps.extend(chunk.gap);
+        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
+    }
+
     fn read(&mut self, log: &Log, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         if let View::Latest = self.view {
-            let chunk = log.read_latest(self.pattern, *self.read, until, logs.bounds);
-            gaps.extend(chunk.gap);
-            return ReadOn { found: Passed::Own(chunk.publications), next: chunk.next };
+            return self.read_alone(log, until, logs, gaps);
         }
         let found = logs.passages.read(log, self.pattern, *self.read..until, logs.bounds);
         gaps.extend(found.gap);
@@ -470,11 +478,17 @@ pub(super) fn read_together(
     let mut excerpt_found = None;
     let mut found: Vec<Arc<Publication>> = Vec::new();
     let alone = readers.len() == 1;
+    // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
+    let shares = alone || readers.iter().all(|reader| *reader.read >= log.evicted());
     let passed = drop_oldest(readers, &log, until);
     for (number, reader) in readers.iter_mut().enumerate().filter(|(_, reader)| *reader.read < until) {
         let mut gaps = Vec::new();
         reader.pass_over(&log, until, passed.get(number).copied().unwrap_or_default(), &mut gaps);
-        let read = reader.read(&log, until, logs, &mut gaps);
+        let read = if shares {
+            reader.read(&log, until, logs, &mut gaps)
+        } else {
+            reader.read_alone(&log, until, logs, &mut gaps)
+        };
         tell(reader.pattern, gaps);
         horizon = horizon.min(read.next);
         match read.found {

@@ -1,6 +1,8 @@
 //! A shard against a naive model: whatever is appended, subscribed, resumed and ended in whatever order, each subscriber
 //! is sent each message that it is owed once, and nothing else.
 
+mod edges;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{LogBounds, RawFrames};
-use crate::hub::feed::{Feed, SourceState};
+use crate::hub::feed::{Feed, Meanwhile, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
 use crate::model::cursor::Epoch;

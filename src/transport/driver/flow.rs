@@ -141,7 +141,9 @@ impl Driver {
         let incomplete = self.incomplete(&openings);
         for (ticket, id, opening) in openings {
             match Shard::stands(&opening) {
-                Ok(stands) if !stands || incomplete.contains(&ticket.subscriber) => self.openings.push((ticket, id, opening)),
+                Ok(stands) if !stands || incomplete.contains(&ticket.subscriber) => {
+                    self.openings.push((ticket, id, opening))
+                }
                 outcome => {
                     self.with_ticket(ticket, |driver, connection| {
                         driver.opened(ticket.subscriber, connection, id, outcome.map(|_| ()))
@@ -168,9 +170,15 @@ impl Driver {
     ) {
         match outcome {
             Ok(()) => {
-                let activated = self.shard.activate(subscriber, id);
+                let mut activated = self.shard.activate(subscriber, id);
+                let caught_up =
+                    if self.shard.is_joint(subscriber) { caught_up_last(&mut activated) } else { Vec::new() };
                 for activated in activated {
                     self.activated(subscriber, connection, activated);
+                }
+                for CaughtUp { id, cursors } in caught_up {
+                    let caught_up = Completion::CaughtUp { subscription: SubscriptionKey(id.0), cursors };
+                    self.complete(subscriber, connection, caught_up);
                 }
                 if self.shard.has_replay(subscriber) {
                     self.replaying.push_back(self.ticket(subscriber));
@@ -318,6 +326,17 @@ impl Counts {
             metrics.deliveries(crate::protocol::ProtocolId(row as u8), messages, bytes);
         }
     }
+}
+
+/// What has nothing to replay has caught up at once. With a joint cursor that is told after the gaps of all: who keeps the
+/// cursor that comes with it has been told everything before it.
+fn caught_up_last(activated: &mut [Activated]) -> Vec<CaughtUp> {
+    let at_once = activated.iter_mut().filter(|activated| !activated.replay);
+    let later = |activated: &mut Activated| {
+        activated.replay = true;
+        CaughtUp { id: activated.id, cursors: activated.cursors.clone() }
+    };
+    at_once.map(later).collect()
 }
 
 fn gap(missed: Missed) -> Gap {

@@ -146,8 +146,7 @@ impl Source {
             } else {
                 (message.at, message.fate) = (at, Fate::Logged);
             }
-            let attributes =
-                Attributes { message_id: Some(number.to_string()), redelivered, ..Attributes::default() };
+            let attributes = Attributes { message_id: Some(number.to_string()), redelivered, ..Attributes::default() };
             let received_at = clock.now_ms;
             let topic = message.topic.clone();
             drafts.push(Draft { topic, payload: payload.clone(), attributes, received_at });

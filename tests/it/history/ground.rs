@@ -101,7 +101,8 @@ impl<'a> Ground<'a> {
 
     fn stretch(&self, source: usize, from: Moment, to: Moment) -> Stretch {
         let mut stood = from;
-        let mut unbound = false;
+        // A node that has just begun cannot tell the one from the other.
+        let mut unbound = self.truth.sources[source].restarts.iter().any(|at| *at >= from && *at < to);
         let mut outage = false;
         for (lost, back) in &self.truth.sources[source].outages {
             if *lost < to && *back >= from {

@@ -11,6 +11,7 @@ mod node;
 mod phase;
 mod record;
 mod rule;
+mod rule_tests;
 mod simulation;
 mod tamper;
 
@@ -83,14 +84,35 @@ fn every_planted_bug_is_found() {
 fn debug() {
     let Ok(text) = std::env::var("DBG") else { return };
     let record = run(seeds().start, None);
-    for s in &record.truth.sources { eprintln!("{} {} outages {:?} drops {:?} restarts {:?} q{}", s.name, s.is_queue, s.outages, s.drops, s.restarts, s.is_queue); for b in &s.bindings { eprintln!("    {} {}..{:?}", b.pattern, b.from, b.to); } }
-    for line in &record.lines { if line.name == text { eprintln!("{:?}", line.replays.iter().map(|p|p.to_string()).collect::<Vec<_>>()); for m in &line.messages { eprintln!("{m:?}"); } } }
-    for h in &record.histories { if h.name.contains(&text) { eprintln!("{}", record.truth.readable(h)); } }
+    for s in &record.truth.sources {
+        eprintln!(
+            "{} {} outages {:?} drops {:?} restarts {:?} q{}",
+            s.name, s.is_queue, s.outages, s.drops, s.restarts, s.is_queue
+        );
+        for b in &s.bindings {
+            eprintln!("    {} {}..{:?}", b.pattern, b.from, b.to);
+        }
+    }
+    for line in &record.lines {
+        if line.name == text {
+            eprintln!("{:?}", line.replays.iter().map(|p| p.to_string()).collect::<Vec<_>>());
+            for m in &line.messages {
+                eprintln!("{m:?}");
+            }
+        }
+    }
+    for h in &record.histories {
+        if h.name.contains(&text) {
+            eprintln!("{}", record.truth.readable(h));
+        }
+    }
 }
 
 #[test]
 fn summary() {
-    if std::env::var("HISTORY_SUM").is_err() { return }
+    if std::env::var("HISTORY_SUM").is_err() {
+        return;
+    }
     let mut kinds: std::collections::BTreeMap<String, (usize, u64, usize)> = Default::default();
     let mut broken = 0;
     for seed in seeds() {
@@ -99,11 +121,21 @@ fn summary() {
         broken += usize::from(!v.is_empty());
         for one in v {
             let k: String = one.sentence.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-            let mut k = k; while k.contains("00") { k = k.replace("00", "0"); }
+            let mut k = k;
+            while k.contains("00") {
+                k = k.replace("00", "0");
+            }
             let size = one.history.map_or(9999, |h| record.histories[h].told.len());
-            let e = kinds.entry(k).or_insert((0, seed, size)); e.0 += 1; if size < e.2 { e.1 = seed; e.2 = size; }
+            let e = kinds.entry(k).or_insert((0, seed, size));
+            e.0 += 1;
+            if size < e.2 {
+                e.1 = seed;
+                e.2 = size;
+            }
         }
     }
     eprintln!("broken {broken}");
-    for (k, v) in kinds { eprintln!("{v:?} {k}"); }
+    for (k, v) in kinds {
+        eprintln!("{v:?} {k}");
+    }
 }

@@ -115,14 +115,17 @@ impl Front {
         let start = Start { connection: "c".into(), protocol, admission: Ok(identity), at: now };
         let mut session = Session::new(terms.clone(), start);
         session.begin(&mut Vec::new());
-        let line = (line, Line {
-            subscriber,
-            session,
-            outbox: VecDeque::new(),
-            wire: VecDeque::new(),
-            replays_when_drained: false,
-            sent: true,
-        });
+        let line = (
+            line,
+            Line {
+                subscriber,
+                session,
+                outbox: VecDeque::new(),
+                wire: VecDeque::new(),
+                replays_when_drained: false,
+                sent: true,
+            },
+        );
         self.by_subscriber.insert(subscriber.0, line.0);
         self.lines.insert(line.0, line.1);
     }
@@ -218,11 +221,19 @@ impl Front {
         let Some(subscriber) = self.lines.get(&line).map(|known| known.subscriber) else { return };
         match outcome {
             Ok(()) => {
-                for activated in self.shard.activate(subscriber, id) {
+                let mut caught_up = Vec::new();
+                for mut activated in self.shard.activate(subscriber, id) {
+                    if self.shard.is_joint(subscriber) && !activated.replay {
+                        activated.replay = true;
+                        caught_up.push((SubscriptionKey(activated.id.0), activated.cursors.clone()));
+                    }
                     let Activated { id, cursors, resumed, gaps, replay } = activated;
                     let gaps = gaps.into_iter().map(gap).collect();
                     let subscription = SubscriptionKey(id.0);
                     self.complete(line, Completion::Subscribed { subscription, cursors, resumed, gaps, replay });
+                }
+                for (subscription, cursors) in caught_up {
+                    self.complete(line, Completion::CaughtUp { subscription, cursors });
                 }
                 if self.shard.has_replay(subscriber) {
                     self.replaying.push_back(line);

@@ -116,13 +116,28 @@ pub(crate) struct Told {
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     /// The client subscribed, or came back.
-    Asked { after: Cursors, last: bool, flow: Flow },
-    Subscribed { cursors: Cursors, resumed: bool },
+    Asked {
+        after: Cursors,
+        last: bool,
+        flow: Flow,
+    },
+    Subscribed {
+        cursors: Cursors,
+        resumed: bool,
+    },
     Message(Received),
-    Gap { source: usize, reason: GapReason, missed: Option<u64> },
-    CaughtUp { cursors: Cursors },
+    Gap {
+        source: usize,
+        reason: GapReason,
+        missed: Option<u64>,
+    },
+    CaughtUp {
+        cursors: Cursors,
+    },
     /// The line was lost, or the subscription ended; what the client keeps.
-    Ended { kept: Cursors },
+    Ended {
+        kept: Cursors,
+    },
 }
 
 /// A message that a subscription got.

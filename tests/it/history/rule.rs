@@ -107,8 +107,12 @@ impl<'a> Judge<'a> {
             if message.fate != Fate::Logged && message.fate != Fate::Unknown {
                 self.wrong.push(format!("#{} came and was never taken", received.number));
             }
-            let again = self.places.contains_key(&received.number);
-            if again && !(received.redelivered && self.ground.truth.sources[message.source].is_queue) {
+            // Of two that `last` brings in another order the first may be the one that says so.
+            let says_so =
+                |place: &usize| matches!(self.history.told[*place].what, What::Message(known) if known.redelivered);
+            let before = self.places.get(&received.number);
+            let redelivered = received.redelivered || before.is_some_and(says_so);
+            if before.is_some() && !(redelivered && self.ground.truth.sources[message.source].is_queue) {
                 self.wrong.push(format!("#{} came again", received.number));
             }
             self.places.entry(received.number).or_insert(place);
@@ -132,7 +136,8 @@ impl<'a> Judge<'a> {
             let Some(Some((answer, resumed))) = answer else { continue };
             let is_gap = told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { .. }));
             // What the log let go of after it was said comes as a gap of its own.
-            let later = told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { reason: GapReason::Slow, .. }));
+            let later =
+                told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { reason: GapReason::Slow, .. }));
             if resumed && ((is_gap && !later) || !everywhere) {
                 self.wrong.push(format!("resumed was said at {} and something was missed", told[answer].at));
             }
@@ -216,7 +221,11 @@ impl<'a> Judge<'a> {
         let since = if phase.drops_oldest {
             let told = self.history.told.iter().position(|told| told.at >= dropped_by);
             told.map(|place| place.saturating_sub(1)).max(phase.subscribed)
-        } else if judged { phase.subscribed } else { before.map(|pass| pass.place).max().or(phase.subscribed) };
+        } else if judged {
+            phase.subscribed
+        } else {
+            before.map(|pass| pass.place).max().or(phase.subscribed)
+        };
         let covers = |gap: &&Told| Some(gap.place) > since && gap.place < until && may_cover(gap.reason, message.fate);
         if !gaps.iter().any(|gap| covers(&gap)) {
             let when = if until == phase.to { "by the end".to_owned() } else { format!("before {told_by}") };
@@ -252,7 +261,8 @@ impl<'a> Judge<'a> {
         let lost = self.missing(phase, gap.at).into_iter().map(|number| self.ground.message(number));
         let any = lost.filter(|message| message.at.to > since).any(|message| message.fate != Fate::Lost);
         let elsewhere = self.early(phase.source, since, gap.at) > 0;
-        (any || elsewhere || self.ground.brought_again(phase.source, since, gap.at)) && (gap.missed.is_some() || self.ground.may_forget(phase.source, since, gap.at))
+        (any || elsewhere || self.ground.brought_again(phase.source, since, gap.at))
+            && (gap.missed.is_some() || self.ground.may_forget(phase.source, since, gap.at))
     }
 
     /// How many messages of a source came early, of those after one moment and up to another.

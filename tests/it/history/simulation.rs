@@ -246,12 +246,8 @@ impl Simulation {
 
     fn note_line(&mut self, line: LineId, frame: &Frame) {
         let Frame::Message(message) = frame else { return };
-        let received = Received {
-            number: message.number,
-            replay: message.replay,
-            redelivered: message.redelivered,
-            early: false,
-        };
+        let received =
+            Received { number: message.number, replay: message.replay, redelivered: message.redelivered, early: false };
         if let Some(place) = self.lines.get(&line) {
             self.record.lines[*place].messages.push(received);
         }
@@ -282,9 +278,7 @@ impl Simulation {
                     let source = self.names.iter().position(|name| *name == source).expect("a source's name");
                     What::Gap { source, reason, missed }
                 }
-                Note::CaughtUp { cursors } => {
-                    What::CaughtUp { cursors: self.cursors(cursors.0.into_iter().collect()) }
-                }
+                Note::CaughtUp { cursors } => What::CaughtUp { cursors: self.cursors(cursors.0.into_iter().collect()) },
                 Note::Ended { kept } => What::Ended { kept: self.cursors(kept) },
             };
             let at = self.clock.tick();
