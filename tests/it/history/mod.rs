@@ -72,70 +72,14 @@ fn a_seed_gives_the_same_run_again() {
     }
 }
 
+/// A bug in a run may be without consequence, as when the client goes before it could tell; most are not.
 #[test]
 fn every_planted_bug_is_found() {
     for tampering in Tampering::ALL {
-        let found = (0..40).find(|seed| !check(&run(*seed, Some(tampering))).is_empty());
-        assert!(found.is_some(), "{tampering:?} was not found in forty runs");
-    }
-}
-
-#[test]
-fn debug() {
-    let Ok(text) = std::env::var("DBG") else { return };
-    let record = run(seeds().start, None);
-    for s in &record.truth.sources {
-        eprintln!(
-            "{} {} outages {:?} drops {:?} restarts {:?} q{}",
-            s.name, s.is_queue, s.outages, s.drops, s.restarts, s.is_queue
-        );
-        for b in &s.bindings {
-            eprintln!("    {} {}..{:?}", b.pattern, b.from, b.to);
-        }
-    }
-    for line in &record.lines {
-        if line.name == text {
-            eprintln!("{:?}", line.replays.iter().map(|p| p.to_string()).collect::<Vec<_>>());
-            for m in &line.messages {
-                eprintln!("{m:?}");
-            }
-        }
-    }
-    for h in &record.histories {
-        if h.name.contains(&text) {
-            eprintln!("{}", record.truth.readable(h));
-        }
-    }
-}
-
-#[test]
-fn summary() {
-    if std::env::var("HISTORY_SUM").is_err() {
-        return;
-    }
-    let mut kinds: std::collections::BTreeMap<String, (usize, u64, usize)> = Default::default();
-    let mut broken = 0;
-    for seed in seeds() {
-        let record = run(seed, None);
-        let v = check(&record);
-        broken += usize::from(!v.is_empty());
-        for one in v {
-            let k: String = one.sentence.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-            let mut k = k;
-            while k.contains("00") {
-                k = k.replace("00", "0");
-            }
-            let size = one.history.map_or(9999, |h| record.histories[h].told.len());
-            let e = kinds.entry(k).or_insert((0, seed, size));
-            e.0 += 1;
-            if size < e.2 {
-                e.1 = seed;
-                e.2 = size;
-            }
-        }
-    }
-    eprintln!("broken {broken}");
-    for (k, v) in kinds {
-        eprintln!("{v:?} {k}");
+        let runs = (0..40).map(|seed| run(seed, Some(tampering))).filter(|record| record.tampered);
+        let found: Vec<bool> = runs.map(|record| !check(&record).is_empty()).collect();
+        let count = found.iter().filter(|found| **found).count();
+        eprintln!("{tampering:?}: planted in {} of 40 runs, found in {count}", found.len());
+        assert!(count > 0 && count * 4 >= found.len(), "{tampering:?} was found in {count} of {} runs", found.len());
     }
 }

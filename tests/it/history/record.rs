@@ -166,6 +166,8 @@ pub(crate) struct Record {
     pub(crate) truth: Truth,
     pub(crate) histories: Vec<History>,
     pub(crate) lines: Vec<Line>,
+    /// Whether a bug was planted.
+    pub(crate) tampered: bool,
 }
 
 impl Truth {

@@ -79,7 +79,7 @@ fn what_is_skipped_repeated_or_swapped_is_found() {
 fn at_the_boundary_nothing_is_lost_or_doubled() {
     let caught_up = || What::CaughtUp { cursors: at(30) };
     let lost = vec![message(1, true), caught_up(), message(3, false)];
-    assert_eq!(resumed(&mut record(), true, lost), ["#2 of 30 was missed without a gap before 53"]);
+    assert_eq!(resumed(&mut record(), true, lost), ["#2 of 30 was missed without a gap before 54"]);
     let doubled = vec![message(1, true), message(2, true), caught_up(), message(2, false), message(3, false)];
     assert_eq!(resumed(&mut record(), true, doubled), ["#2 came again"]);
 }

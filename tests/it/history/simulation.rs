@@ -102,6 +102,7 @@ pub(crate) fn run(seed: u64, tampering: Option<Tampering>) -> Record {
         simulation.step(step);
     }
     simulation.settle();
+    simulation.record.tampered = simulation.tamper.planted;
     simulation.record
 }
 

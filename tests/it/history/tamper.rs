@@ -81,7 +81,7 @@ impl Tamper {
     }
 
     fn is_chance(&mut self, tampering: Tampering, line: LineId, frame: &Frame, before: Option<&Frame>) -> bool {
-        let ended = self.boundary.take();
+        let ended = self.boundary.take_if(|(known, _)| *known == line);
         match frame {
             Frame::Message(message) if message.replay => self.replayed = Some((line, frame.clone())),
             Frame::CaughtUp { .. } => {
@@ -101,7 +101,7 @@ impl Tamper {
                 _ => false,
             },
             Tampering::LostGap => matches!(frame, Frame::Gap { .. }),
-            Tampering::LostAtBoundary => live && ended.is_some_and(|(known, _)| known == line),
+            Tampering::LostAtBoundary => live && ended.is_some(),
             Tampering::DoubledAtBoundary => self.boundary.as_ref().is_some_and(|(_, last)| last.is_some()),
             Tampering::NeedlessGap => matches!(frame, Frame::Subscribed { resumed: true, .. }),
             Tampering::WideGap | Tampering::NarrowGap => matches!(frame, Frame::Gap { missed: Some(_), .. }),
