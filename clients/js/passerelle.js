@@ -974,13 +974,14 @@ export class Client {
 }
 
 /**
- * Whether a message may concern a subscription. A replay is for those on the wire that replay. What is live is for
+ * Whether a message may concern a subscription. A replay is for those that stand and replay: before
+ * `subscribed` it can only be the rest of one that was let go. What is live is for
  * those that stand, and for those that resume even before they are asked for: it comes only once.
  * @param {Subscription} subscription @param {Message} message
  */
 function hears({ options, _stage, _progress }, message) {
   if ((options.source ?? message.source) !== message.source) return false;
-  if (message.replay) return _stage !== "idle" && _progress.replaying;
+  if (message.replay) return _stage === "standing" && _progress.replaying;
   return _stage === "standing" || (_progress.replaying && _progress.resumes);
 }
 

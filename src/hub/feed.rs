@@ -4,7 +4,7 @@
 //! A [`Feed`] is the only way in: a source sees neither shards nor subscribers, only this and the interest that it
 //! turns into bindings. A [`SourceState`] is what the shards see of the same source. No lock here is held over an await.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -62,6 +62,8 @@ pub struct SourceState {
     interest: Interest,
     /// Transitions of the link. It starts down, so an odd number is up.
     link_changes: AtomicU64,
+    /// Whether bindings were lost with the link, and the hole that this makes is not noted yet.
+    owes_hole: AtomicBool,
     /// One a shard, added at start.
     doorbells: Mutex<Vec<Arc<Notify>>>,
 }
@@ -74,6 +76,7 @@ impl SourceState {
             interest: Interest::new(&info.name, bindings),
             info,
             link_changes: AtomicU64::new(0),
+            owes_hole: AtomicBool::new(false),
             doorbells: Mutex::new(Vec::new()),
         })
     }
@@ -130,6 +133,15 @@ fn is_up(changes: u64) -> bool {
     changes % 2 == 1
 }
 
+/// What becomes of messages while a source has no link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// They are lost.
+    Lost,
+    /// A queue keeps them.
+    Kept,
+}
+
 /// What a source holds of the hub. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Feed(Arc<SourceState>);
@@ -161,8 +173,7 @@ impl Feed {
 
     /// Notes that something was or may have been lost at this point; `missed` is how many, over all topics, when known.
     ///
-    /// After a lost link, a source that cannot have received everything calls this once its bindings stand again and
-    /// before it appends what came through them. A queue that kept its messages meanwhile has no hole.
+    /// What a lost link costs is noted by [`Self::bound`].
     pub fn hole(&self, reason: GapReason, missed: Option<u64>) {
         self.0.log().hole(reason, missed);
         self.0.ring();
@@ -178,7 +189,10 @@ impl Feed {
     /// The link is gone, and with it every binding made on demand: all claims are wanted again, nothing is in flight.
     ///
     /// To be called before anything is planned on a new link, also when the old one failed before it was up.
-    pub fn link_down(&self) {
+    pub fn link_down(&self, meanwhile: Meanwhile) {
+        if meanwhile == Meanwhile::Lost && self.0.interest.bindings() > 0 {
+            self.0.owes_hole.store(true, Ordering::Release);
+        }
         if !self.0.interest.is_fixed() {
             self.0.log().unbound_all();
         }
@@ -192,8 +206,19 @@ impl Feed {
         &self.0.interest
     }
 
+    /// Whatever is published comes, however long that takes: a queue keeps its messages, also before the first link.
+    pub fn keeps_everything(&self) {
+        self.0.log().bound(&Pattern::all());
+    }
+
     /// The broker confirmed this binding: the log covers it from here on, then the claims stand.
+    ///
+    /// The first one after a lost link comes after the hole that this made: whoever begins with a binding has missed
+    /// nothing before it.
     pub fn bound(&self, pattern: &Pattern) {
+        if self.0.owes_hole.swap(false, Ordering::AcqRel) {
+            self.hole(GapReason::Outage, None);
+        }
         match self.0.interest.fixed_once(pattern) {
             None => self.0.log().bound(pattern),
             // What a fixed list lets in is all there is of this source, so the whole list covers every pattern.
@@ -280,19 +305,19 @@ mod tests {
         assert!(rang(&doorbell).await);
         feed.link_up();
         assert!(rang(&doorbell).await);
-        feed.link_down();
+        feed.link_down(Meanwhile::Lost);
         assert!(rang(&doorbell).await);
     }
 
     #[test]
     fn transitions_of_the_link_are_counted_once_each() {
         let (feed, state, _) = source(ON_DEMAND);
-        feed.link_down();
+        feed.link_down(Meanwhile::Lost);
         assert_eq!((state.link(), state.ever_up()), (Link { up: false, changes: 0 }, false));
         feed.link_up();
         feed.link_up();
         assert_eq!((state.link(), state.ever_up()), (Link { up: true, changes: 1 }, true));
-        feed.link_down();
+        feed.link_down(Meanwhile::Lost);
         assert_eq!((state.link(), state.ever_up()), (Link { up: false, changes: 2 }, true));
     }
 
@@ -304,7 +329,7 @@ mod tests {
         feed.bound(&pattern("a"));
         let before = state.log().end();
         assert_eq!((claim.standing(), gaps(&state, "a", before)), (Standing::Stands, vec![]));
-        feed.link_down();
+        feed.link_down(Meanwhile::Lost);
         assert_eq!(claim.standing(), Standing::Wanted);
         assert_eq!(feed.interest().plan(Instant::now()).bind, [pattern("a")]);
         feed.bound(&pattern("a"));
@@ -326,13 +351,48 @@ mod tests {
         let complete = state.log().end();
         assert_eq!(gaps(&state, "x.#", early), [GapReason::Unbound]);
         assert_eq!(gaps(&state, "x.#", complete), []);
-        feed.link_down();
+        feed.link_down(Meanwhile::Kept);
         feed.interest().plan(Instant::now());
         feed.bound(&pattern("a"));
         feed.bound(&pattern("b"));
         assert_eq!(gaps(&state, "x.#", complete), []);
-        feed.hole(GapReason::Outage, None);
+        feed.link_down(Meanwhile::Lost);
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        feed.bound(&pattern("b"));
         assert_eq!(gaps(&state, "x.#", complete), [GapReason::Outage]);
+    }
+
+    /// Whoever subscribes during the outage gets a cursor from after the hole, and has missed nothing.
+    #[test]
+    fn an_outage_is_before_what_is_bound_after_it() {
+        let (feed, state, _) = source(ON_DEMAND);
+        let _claim = feed.interest().claim(&pattern("a"));
+        feed.interest().plan(Instant::now());
+        feed.link_down(Meanwhile::Lost);
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        assert_eq!(state.log().end(), 1, "nothing was bound before, so nothing was lost");
+        feed.link_down(Meanwhile::Lost);
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        let began = state.log().end();
+        let tail = state.log().tail(0, 9, 9);
+        assert_eq!(tail.holes.iter().map(|hole| hole.at).collect::<Vec<_>>(), [1]);
+        assert_eq!((began, gaps(&state, "a", began)), (3, vec![]));
+        feed.link_up();
+        assert_eq!(state.log().end(), began);
+    }
+
+    /// Also before it was ever read: what waits in a queue comes.
+    #[test]
+    fn a_queue_is_complete_from_the_start() {
+        let (feed, state, _) = source(BindingMode::Fixed(vec![Pattern::all()]));
+        feed.keeps_everything();
+        let start = state.log().end();
+        feed.interest().plan(Instant::now());
+        feed.bound(&Pattern::all());
+        assert_eq!(gaps(&state, "a", start), []);
     }
 
     #[test]

@@ -303,11 +303,19 @@ impl Shard {
             }
             let waiting: Vec<SubscriptionId> =
                 subscriber.subscriptions.iter().filter(|known| known.is_waiting()).map(|known| known.id).collect();
-            let activated = waiting.into_iter().filter_map(|waiting| self.start(id, waiting)).collect();
+            let activated: Vec<Activated> = waiting.into_iter().filter_map(|waiting| self.start(id, waiting)).collect();
+            self.merge_lists(id);
             self.go_live_together(id);
+            if !activated.iter().any(|activated| activated.replay) {
+                activated.iter().for_each(|activated| self.read_late(id, activated.id));
+            }
             return activated;
         }
-        self.start(id, subscription).into_iter().collect()
+        let activated = self.start(id, subscription);
+        if let Some(Activated { replay: false, .. }) = activated {
+            self.read_late(id, subscription);
+        }
+        activated.into_iter().collect()
     }
 
     /// From now on a subscriber is not sent what is published under this name, which is its own.
@@ -346,11 +354,20 @@ impl Shard {
         self.subscribers.get(id.index()).is_some_and(|subscriber| subscriber.subscriptions.iter().any(reads))
     }
 
-    /// Where a subscriber stands in every source that it reads.
+    /// Whether a subscriber's cursors are one joint cursor.
+    pub fn is_joint(&self, id: SubscriberId) -> bool {
+        self.subscribers.get(id.index()).is_some_and(|subscriber| subscriber.form == Some(CursorForm::Joint))
+    }
+
+    /// Where a subscriber stands in every source that it reads. With separate cursors that is told only where it holds for
+    /// each of its subscriptions, because each takes it for its own.
     pub fn cursors(&self, id: SubscriberId) -> JointCursor {
         let Some(subscriber) = self.subscribers.get(id.index()) else { return JointCursor::default() };
         let of_lane = |(info, position): &(Arc<SourceInfo>, u64)| {
-            let floor = subscriber.floor(info.id, *position)?;
+            let floor = match subscriber.form {
+                Some(CursorForm::Joint) => subscriber.floor(info.id, *position)?,
+                _ => subscriber.common_floor(info.id, *position)?,
+            };
             Some((info.name.to_string(), Cursor { epoch: info.epoch, offset: floor }))
         };
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
@@ -465,12 +482,13 @@ impl Shard {
         let subscriber = self.subscribers.get_mut(id.index())?;
         let joint = subscriber.form == Some(CursorForm::Joint);
         let number = subscriber.subscriptions.iter().position(|known| known.id == subscription)?;
-        let activated = subscriber.subscriptions.get_mut(number)?.start(&self.lanes);
-        let pattern = &subscriber.subscriptions.get(number)?.pattern;
-        let older =
-            subscriber.subscriptions.iter().position(|known| known.id != subscription && known.pattern == *pattern);
+        let pattern = subscriber.subscriptions.get(number)?.pattern.clone();
+        let is_older = |known: &Subscription| known.id.0 < subscription.0 && known.pattern == pattern;
+        let older = subscriber.subscriptions.iter().position(is_older);
+        let older = older.map(|older| subscriber.subscriptions.remove(older));
+        let found = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription)?;
+        let activated = found.start(&self.lanes, older.as_ref());
         if let Some(older) = older {
-            let older = subscriber.subscriptions.remove(older);
             self.subscriptions -= 1;
             close(&mut self.lanes, id, &older);
         }
@@ -480,6 +498,18 @@ impl Shard {
             self.go_live(id, number, &mut Vec::new());
         }
         Some(activated)
+    }
+
+    /// With a joint cursor, what several subscriptions want first is sent once, in order, unless it comes anyway.
+    fn merge_lists(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let mut list: Vec<_> = subscriber.subscriptions.iter_mut().flat_map(Subscription::take_whole_list).collect();
+        list.retain(|publication| !subscriber.subscriptions.iter().any(|one| one.owes(publication)));
+        list.sort_by_key(|publication| (publication.source.id, publication.offset));
+        list.dedup_by_key(|publication| (publication.source.id, publication.offset));
+        if let Some(first) = subscriber.subscriptions.first_mut() {
+            first.send_first(list);
+        }
     }
 
     /// Puts those parts of a subscription into the index that are where the shard is.
@@ -539,7 +569,7 @@ impl Shard {
                 lane::LinkChange::Up => (id, Notice::Restored(info.name.clone())),
             }));
             for subscription in &subscriber.subscriptions {
-                let heard = read.missed.iter().filter(|loss| subscription.hears(info.id, loss.at()));
+                let heard = read.missed.iter().filter(|loss| subscription.hears(info.id, loss));
                 let gaps = heard.filter_map(|loss| self.lanes[lane].gap(loss, &subscription.pattern));
                 notices.extend(gaps.map(|gap| {
                     let (pattern, source) = (subscription.pattern.clone(), info.name.clone());
@@ -554,6 +584,14 @@ impl Subscriber {
     /// How far everything of a source was sent, or nothing when it does not read that source.
     fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
         self.subscriptions.iter().filter_map(|subscription| subscription.floor(source, position)).min()
+    }
+
+    /// The same, of those that stand, if they agree.
+    fn common_floor(&self, source: SourceId, position: u64) -> Option<u64> {
+        let standing = self.subscriptions.iter().filter(|subscription| !subscription.is_waiting());
+        let mut floors = standing.filter_map(|subscription| subscription.floor(source, position));
+        let first = floors.next()?;
+        floors.all(|floor| floor == first).then_some(first)
     }
 
     /// The sources in which it is behind; with a joint cursor all of them or none.

@@ -328,6 +328,7 @@ impl Session {
         let Stage::Pending { wants_replay } = entry.stage else { return };
         let pattern = entry.pattern.clone();
         let id = entry.id.clone();
+        let replay = replay && wants_replay;
         entry.stage = if replay { Stage::Replaying } else { Stage::Live };
         if !replay {
             entry.id = None;

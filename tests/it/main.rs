@@ -10,6 +10,7 @@
 mod amqp;
 mod clients;
 mod dashboards;
+mod history;
 mod operations;
 mod packaging;
 mod program;

@@ -56,6 +56,16 @@ impl Log {
         Chunk { publications, next, gap }
     }
 
+    /// What the log holds of a pattern after one offset and up to another.
+    pub fn waiting(&self, pattern: &Pattern, after: u64, until: u64) -> impl Iterator<Item = &Arc<Publication>> {
+        self.ring.matching(pattern, after, until).map(|(publication, _)| publication)
+    }
+
+    /// Whether nothing on the same topic follows a publication up to an offset.
+    pub fn is_newest(&self, publication: &Publication, until: u64) -> bool {
+        self.ring.is_newest(publication, until)
+    }
+
     /// Where to read on after one offset so that of what matches up to another only the newest `keep` are left, and how
     /// many that passes over. What has left the log is not counted: reading tells of it.
     pub fn skip(&self, pattern: &Pattern, after: u64, until: u64, keep: usize) -> (u64, u64) {

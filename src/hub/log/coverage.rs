@@ -18,6 +18,8 @@ pub(super) struct Coverage {
     trie: Trie,
     bindings: Vec<Binding>,
     free: Vec<u32>,
+    /// Which have stood since the link was last lost.
+    since_lost: Stood,
     /// Bindings that stand now.
     live: HashSet<u32, RandomState>,
     /// Whose oldest ended interval goes next: one entry for each ended interval, in the order of their ends.
@@ -33,6 +35,14 @@ struct Binding {
     pattern: Option<Pattern>,
     /// In order; only the last can still be open.
     intervals: VecDeque<Interval>,
+}
+
+/// Which bindings have stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stood {
+    None,
+    One(u32),
+    Several,
 }
 
 /// Covers positions above `start`, up to `end`.
@@ -60,6 +70,7 @@ impl Coverage {
             trie: Trie::default(),
             bindings: Vec::new(),
             free: Vec::new(),
+            since_lost: Stood::None,
             live: HashSet::default(),
             ended: VecDeque::new(),
             ended_max,
@@ -81,6 +92,11 @@ impl Coverage {
         let key = known.unwrap_or_else(|| self.add(pattern));
         self.bindings[key as usize].intervals.push_back(Interval { start, end: None, was_lost: false });
         self.live.insert(key);
+        self.since_lost = match self.since_lost {
+            Stood::None => Stood::One(key),
+            Stood::One(known) if known == key => Stood::One(key),
+            Stood::One(_) | Stood::Several => Stood::Several,
+        };
         start
     }
 
@@ -95,16 +111,16 @@ impl Coverage {
 
     /// The link is lost, and every binding with it.
     pub(super) fn lost(&mut self, end: u64) {
+        self.since_lost = Stood::None;
         for key in std::mem::take(&mut self.live) {
             self.close(key, end, true);
         }
     }
 
-    /// The only binding that stands, if there is exactly one.
+    /// The only binding that stands, if none but it has stood on this link: whatever is in flight matches it.
     pub(super) fn sole(&self) -> Option<&Pattern> {
-        let mut live = self.live.iter();
-        let (key, None) = (live.next()?, live.next()) else { return None };
-        self.bindings[*key as usize].pattern.as_ref()
+        let Stood::One(key) = self.since_lost else { return None };
+        self.live.contains(&key).then(|| self.bindings.get(key as usize)?.pattern.as_ref()).flatten()
     }
 
     /// Where between two positions nothing covered a pattern, in order.

@@ -5,7 +5,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::shard::lane::Lane;
 use crate::hub::shard::subscription::{Logs, Progress, Reader, Subscription, read_together, settle_positions};
-use crate::hub::shard::{CursorForm, Replay, Shard};
+use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId};
 use crate::model::cursor::JointCursor;
 use crate::model::publication::SourceId;
 
@@ -26,6 +26,24 @@ impl Shard {
                 let read = if part.source == source { read.max(since) } else { lane.position() };
                 part.progress = Progress::Behind { since, read };
             }
+        }
+    }
+
+    /// Where a subscription began beyond the shard, nothing was asked for again: what comes there is live, and late. What the
+    /// subscriber's others are sent of the same source comes with it, in order.
+    pub(super) fn read_late(&mut self, id: SubscriberId, subscription: SubscriptionId) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let Some(late) = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription) else { return };
+        let mut sources = Vec::new();
+        for part in &mut late.parts {
+            if let Progress::Reading { read } = part.progress {
+                part.progress = Progress::Behind { since: read, read };
+                sources.push(part.source);
+            }
+        }
+        for source in sources {
+            let Some(lane) = self.lanes.get(source.index()) else { continue };
+            self.fall_behind(id, source, lane.position());
         }
     }
 

@@ -61,16 +61,6 @@ pub(super) enum Loss {
     },
 }
 
-impl Loss {
-    /// After which offset.
-    pub(super) fn at(&self) -> u64 {
-        match self {
-            Self::Hole(hole) => hole.at,
-            Self::Overrun { after } => *after,
-        }
-    }
-}
-
 /// A transition of the link to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkChange {
@@ -153,11 +143,13 @@ impl Lane {
         let mut until = tail.next;
         for hole in &tail.holes {
             // A source notes what an outage cost just before it says that the link is back; clients hear of the link first.
-            if hole.at > self.position || !link.up {
+            // One that the shard fell past is told at once: there is no place before it any more.
+            let is_passed = hole.at < self.position;
+            if !is_passed && (hole.at > self.position || !link.up) {
                 until = hole.at;
                 break;
             }
-            self.position = hole.at + 1;
+            self.position = self.position.max(hole.at + 1);
             read.missed.push(Loss::Hole(hole.clone()));
         }
         read.publications = tail.publications;

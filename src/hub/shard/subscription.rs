@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::hub::log::{Log, LogGap, ReadBounds};
-use crate::hub::shard::lane::Lane;
+use crate::hub::shard::lane::{Lane, Loss};
 use crate::hub::shard::passages::{Excerpt, Passages};
 use crate::hub::shard::{Activated, Last, Missed, Replay, SubscriptionId};
 use crate::model::cursor::{Cursor, JointCursor};
@@ -107,9 +107,18 @@ impl Subscription {
 
     /// Whether it is told of a loss at once: not while it reads the log, where it will come by, and not again of what its
     /// start has told.
-    pub(super) fn hears(&self, source: SourceId, at: u64) -> bool {
+    pub(super) fn hears(&self, source: SourceId, loss: &Loss) -> bool {
         let is_live = |part: &Part| matches!(part.progress, Progress::Live { .. });
-        self.part(source).is_some_and(|part| is_live(part) && at >= part.judged_until)
+        let is_news = |part: &Part| match loss {
+            Loss::Hole(hole) => hole.at >= part.judged_until,
+            Loss::Overrun { .. } => true,
+        };
+        self.part(source).is_some_and(|part| is_live(part) && is_news(part))
+    }
+
+    /// How far everything of a source was sent, once it has begun there.
+    fn has_begun_at(&self, lane: &Lane) -> Option<u64> {
+        self.floor(lane.info().id, lane.position()).filter(|_| !self.is_waiting())
     }
 
     /// How far everything of a source was sent; `position` is where the shard is.
@@ -132,8 +141,9 @@ impl Subscription {
         JointCursor(self.parts.iter().filter_map(of_part).collect())
     }
 
-    /// Decides where each part begins, with what was missed.
-    pub(super) fn start(&mut self, lanes: &[Lane]) -> Activated {
+    /// Decides where each part begins, with what was missed. Where it is not told, that is where the subscription that it
+    /// replaces has come to.
+    pub(super) fn start(&mut self, lanes: &[Lane], older: Option<&Self>) -> Activated {
         let mut gaps = Vec::new();
         let mut cursors = JointCursor::default();
         let mut resumed = true;
@@ -146,6 +156,7 @@ impl Subscription {
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
+            let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
             if let Some(cursor) = after {
                 let resume = log.resume(&self.pattern, cursor);
                 read = resume.read_after;
@@ -153,6 +164,10 @@ impl Subscription {
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
                 gaps.extend(resume.gaps.iter().map(|gap| missed(&self.pattern, lane, gap.reason, gap.missed)));
+            } else if let Some((older, sent)) = older {
+                resumed = false;
+                read = sent;
+                part.judged_until = older.judged_until;
             } else {
                 resumed = false;
                 if let Some(catching_up) = &self.catching_up {
@@ -163,8 +178,7 @@ impl Subscription {
             part.progress = Progress::Reading { read };
         }
         replay |= !list.is_empty();
-        self.catching_up =
-            (!list.is_empty()).then(|| Box::new(CatchingUp { last: Last::default(), list: list.into() }));
+        self.send_first(list);
         Activated { id: self.id, cursors, resumed, gaps, replay }
     }
 
@@ -179,6 +193,16 @@ impl Subscription {
         self.flow == Flow::CatchUp
             && self.part(publication.source.id).is_some_and(is_live)
             && self.pattern.matches(&publication.draft.topic)
+    }
+
+    /// Whether a publication was or will be sent as one of those that come after its beginning.
+    pub(super) fn owes(&self, publication: &Publication) -> bool {
+        let comes_after = |part: &Part| match part.progress {
+            Progress::Live { since } | Progress::Behind { since, .. } => since < publication.offset,
+            Progress::Reading { read } => read < publication.offset,
+            Progress::Waiting { .. } => false,
+        };
+        self.part(publication.source.id).is_some_and(comes_after) && self.pattern.matches(&publication.draft.topic)
     }
 
     /// Its part in a source, if that replays what was asked for.
@@ -202,6 +226,17 @@ impl Subscription {
 
     pub(super) fn part(&self, source: SourceId) -> Option<&Part> {
         self.parts.iter().find(|part| part.source == source)
+    }
+
+    /// Sends these before anything else.
+    pub(super) fn send_first(&mut self, list: Vec<Arc<Publication>>) {
+        self.catching_up =
+            (!list.is_empty()).then(|| Box::new(CatchingUp { last: Last::default(), list: list.into() }));
+    }
+
+    /// Takes the list of newest messages as a whole.
+    pub(super) fn take_whole_list(&mut self) -> VecDeque<Arc<Publication>> {
+        self.catching_up.take().map(|catching_up| catching_up.list).unwrap_or_default()
     }
 
     /// Takes from the list of newest messages.
@@ -342,24 +377,68 @@ impl Reader<'_> {
         until
     }
 
-    fn read(&mut self, log: &Log, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
-        if let View::Newest(keep) = self.view {
-            let (read, passed) = log.skip(self.pattern, *self.read, until, keep);
-            if passed > 0 {
-                gaps.extend(log.left(self.pattern, *self.read, until));
-                gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
-                *self.read = read;
-            }
+    /// Passes over what it is not sent any more.
+    fn pass_over(&mut self, log: &Log, until: u64, (read, passed): (u64, u64), gaps: &mut Vec<LogGap>) {
+        if passed > 0 {
+            gaps.extend(log.left(self.pattern, *self.read, until));
+            gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
+            *self.read = read;
         }
+    }
+
+    /// Whether it is sent a publication, and not only while it is among the newest.
+    fn is_sent(&self, publication: &Publication, log: &Log, until: u64) -> bool {
+        let is_wanted = || *self.read < publication.offset && self.pattern.matches(&publication.draft.topic);
+        match self.view {
+            View::All => is_wanted(),
+            View::Latest => is_wanted() && log.is_newest(publication, until),
+            View::Newest(_) => false,
+        }
+    }
+
+    /// From the log itself.
+    fn read_alone(&self, log: &Log, until: u64, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+        let chunk = match self.view {
+            View::Latest => log.read_latest(self.pattern, *self.read, until, logs.bounds),
+            View::All | View::Newest(_) => log.read(self.pattern, *self.read, until, logs.bounds),
+        };
+        gaps.extend(chunk.gap);
+        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
+    }
+
+    fn read(&mut self, log: &Log, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         if let View::Latest = self.view {
-            let chunk = log.read_latest(self.pattern, *self.read, until, logs.bounds);
-            gaps.extend(chunk.gap);
-            return ReadOn { found: Passed::Own(chunk.publications), next: chunk.next };
+            return self.read_alone(log, until, logs, gaps);
         }
         let found = logs.passages.read(log, self.pattern, *self.read..until, logs.bounds);
         gaps.extend(found.gap);
         ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
+}
+
+/// For each reader that drops the oldest: where it reads on, and how many messages that passes over. Of all that these
+/// readers alone would be sent the newest stay; what another one is sent anyway is not dropped.
+fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64) -> Vec<(u64, u64)> {
+    if let [Reader { pattern, view: View::Newest(keep), read, .. }] = readers {
+        return vec![log.skip(pattern, **read, until, *keep)];
+    }
+    let dropped = |reader: &Reader<'_>| -> Vec<u64> {
+        let View::Newest(_) = reader.view else { return Vec::new() };
+        let waiting = log.waiting(reader.pattern, *reader.read, until);
+        let alone = waiting.filter(|one| !readers.iter().any(|other| other.is_sent(one, log, until)));
+        alone.map(|publication| publication.offset).collect()
+    };
+    let waiting: Vec<Vec<u64>> = readers.iter().map(dropped).collect();
+    let mut all = waiting.concat();
+    all.sort_unstable();
+    all.dedup();
+    let keep = readers.iter().find_map(|reader| match reader.view {
+        View::Newest(keep) => Some(keep),
+        View::All | View::Latest => None,
+    });
+    let last = keep.and_then(|keep| all.len().checked_sub(keep + 1)).and_then(|last| all.get(last)).copied();
+    let pass = |offsets: Vec<u64>| last.map_or((0, 0), |last| (last, offsets.partition_point(|at| *at <= last) as u64));
+    waiting.into_iter().map(pass).collect()
 }
 
 /// What one reader was given.
@@ -399,9 +478,17 @@ pub(super) fn read_together(
     let mut excerpt_found = None;
     let mut found: Vec<Arc<Publication>> = Vec::new();
     let alone = readers.len() == 1;
-    for reader in readers.iter_mut().filter(|reader| *reader.read < until) {
+    // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
+    let shares = alone || readers.iter().all(|reader| *reader.read >= log.evicted());
+    let passed = drop_oldest(readers, &log, until);
+    for (number, reader) in readers.iter_mut().enumerate().filter(|(_, reader)| *reader.read < until) {
         let mut gaps = Vec::new();
-        let read = reader.read(&log, until, logs, &mut gaps);
+        reader.pass_over(&log, until, passed.get(number).copied().unwrap_or_default(), &mut gaps);
+        let read = if shares {
+            reader.read(&log, until, logs, &mut gaps)
+        } else {
+            reader.read_alone(&log, until, logs, &mut gaps)
+        };
         tell(reader.pattern, gaps);
         horizon = horizon.min(read.next);
         match read.found {

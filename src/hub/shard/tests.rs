@@ -1,6 +1,8 @@
 //! A shard against a naive model: whatever is appended, subscribed, resumed and ended in whatever order, each subscriber
 //! is sent each message that it is owed once, and nothing else.
 
+mod edges;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{LogBounds, RawFrames};
-use crate::hub::feed::{Feed, SourceState};
+use crate::hub::feed::{Feed, Meanwhile, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
 use crate::model::cursor::Epoch;
@@ -432,7 +434,7 @@ fn an_outage_is_told_to_those_who_read_the_source_and_the_first_link_to_nobody()
     bench.shard.subscribe(other, request).unwrap();
     bench.shard.activate(other, id);
     let feed = Feed::new(bench.hub.sources()[0].clone());
-    feed.link_down();
+    feed.link_down(Meanwhile::Lost);
     while bench.turn() {}
     assert_eq!(bench.notices, [(reader, Notice::Outage("a".into()))]);
     assert_eq!(bench.shard.outages(reader), ["a".into()]);

@@ -8,9 +8,8 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, Consumer};
 
 use crate::config::{self, Bindings, ExchangeInput, ExchangeKind, Rejected};
-use crate::hub::feed::Feed;
+use crate::hub::feed::{Feed, Meanwhile};
 use crate::hub::interest::{BindingKind, BindingMode};
-use crate::model::gap::GapReason;
 use crate::model::topic::{Pattern, Topic};
 use crate::source::{Board, Source, Subject, Trouble};
 
@@ -37,8 +36,6 @@ pub(crate) struct ExchangeSource {
     has_template: bool,
     mapper: Mapper,
     complaints: Complaints,
-    /// Whether an earlier queue was consumed: what went there while it was away is lost.
-    consumed_before: bool,
 }
 
 impl ExchangeSource {
@@ -53,7 +50,6 @@ impl ExchangeSource {
             has_template: source.topic.is_some(),
             mapper: Mapper::new(source),
             complaints: Complaints::new(&source.name),
-            consumed_before: false,
         }
     }
 
@@ -118,10 +114,6 @@ impl Source for ExchangeSource {
         let mut binder = Binder::new(live, &feed, &context.metrics, target).await?;
         binder.carry_out().await?;
         let (deliveries, drops) = self.consume(live, &channel, &queues).await?;
-        // Only now: what was published before the bindings stood again is on the hole's far side.
-        if std::mem::replace(&mut self.consumed_before, true) {
-            feed.hole(GapReason::Outage, None);
-        }
         feed.link_up();
         let exchange = &self.input.exchange;
         board
@@ -145,7 +137,7 @@ impl Source for ExchangeSource {
     }
 
     fn lost(&mut self) {
-        self.feed.link_down();
+        self.feed.link_down(Meanwhile::Lost);
         self.context.metrics.bindings(self.feed.info().id, 0);
         self.context.metrics.source_unsettled(self.feed.info().id, 0);
     }

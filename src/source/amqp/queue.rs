@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
 
 use crate::config::{self, QueueInput, Rejected};
-use crate::hub::feed::Feed;
+use crate::hub::feed::{Feed, Meanwhile};
 use crate::model::topic::Pattern;
 use crate::source::{Board, Source, Subject, Trouble};
 
@@ -34,6 +34,7 @@ pub(crate) struct QueueSource {
 impl QueueSource {
     /// The source that is configured so.
     pub(crate) fn new(context: Arc<Context>, feed: Feed, source: &config::Source, input: &QueueInput) -> Self {
+        feed.keeps_everything();
         Self {
             context,
             feed,
@@ -124,7 +125,7 @@ impl Source for QueueSource {
     }
 
     fn lost(&mut self) {
-        self.feed.link_down();
+        self.feed.link_down(Meanwhile::Kept);
         self.context.metrics.source_unsettled(self.feed.info().id, 0);
     }
 }

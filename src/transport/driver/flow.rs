@@ -1,11 +1,12 @@
 //! The way down: turns of live messages, replays, and subscriptions that become live.
 
+use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
-use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Replay, Shard, SubscriptionId};
+use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Shard, SubscriptionId};
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
 use crate::model::gap::GapReason;
@@ -137,9 +138,13 @@ impl Driver {
             return;
         }
         self.standings = standings;
-        for (ticket, id, opening) in std::mem::take(&mut self.openings) {
+        let openings = std::mem::take(&mut self.openings);
+        let incomplete = self.incomplete(&openings);
+        for (ticket, id, opening) in openings {
             match Shard::stands(&opening) {
-                Ok(false) => self.openings.push((ticket, id, opening)),
+                Ok(stands) if !stands || incomplete.contains(&ticket.subscriber) => {
+                    self.openings.push((ticket, id, opening))
+                }
                 outcome => {
                     self.with_ticket(ticket, |driver, connection| {
                         driver.opened(ticket.subscriber, connection, id, outcome.map(|_| ()))
@@ -147,6 +152,13 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// With a joint cursor all are opened together, once the bindings of all stand: who of them has to wait.
+    fn incomplete(&self, openings: &[(Ticket, SubscriptionId, Opening)]) -> HashSet<SubscriberId> {
+        let subscribers = openings.iter().filter(|(_, _, opening)| Shard::stands(opening) == Ok(false));
+        let subscribers = subscribers.map(|(ticket, _, _)| ticket.subscriber);
+        subscribers.filter(|subscriber| self.shard.is_joint(*subscriber)).collect()
     }
 
     /// A subscription's bindings stand, or never will.
@@ -159,9 +171,15 @@ impl Driver {
     ) {
         match outcome {
             Ok(()) => {
-                let activated = self.shard.activate(subscriber, id);
+                let mut activated = self.shard.activate(subscriber, id);
+                let caught_up =
+                    if self.shard.is_joint(subscriber) { caught_up_last(&mut activated) } else { Vec::new() };
                 for activated in activated {
                     self.activated(subscriber, connection, activated);
+                }
+                for CaughtUp { id, cursors } in caught_up {
+                    let caught_up = Completion::CaughtUp { subscription: SubscriptionKey(id.0), cursors };
+                    self.complete(subscriber, connection, caught_up);
                 }
                 if self.shard.has_replay(subscriber) {
                     self.replaying.push_back(self.ticket(subscriber));
@@ -309,6 +327,17 @@ impl Counts {
             metrics.deliveries(crate::protocol::ProtocolId(row as u8), messages, bytes);
         }
     }
+}
+
+/// What has nothing to replay has caught up at once. With a joint cursor that is told after the gaps of all: who keeps the
+/// cursor that comes with it has been told everything before it.
+fn caught_up_last(activated: &mut [Activated]) -> Vec<CaughtUp> {
+    let at_once = activated.iter_mut().filter(|activated| !activated.replay);
+    let later = |activated: &mut Activated| {
+        activated.replay = true;
+        CaughtUp { id: activated.id, cursors: activated.cursors.clone() }
+    };
+    at_once.map(later).collect()
 }
 
 fn gap(missed: Missed) -> Gap {

@@ -250,10 +250,13 @@ impl Driver {
             Ok(opening) => opening,
             Err(refusal) => return self.opened(subscriber, connection, id, Err(refusal)),
         };
+        // With a joint cursor all are opened together, once all have been asked for.
+        let joint = self.shard.is_joint(subscriber);
         match Shard::stands(&opening) {
-            Ok(true) => self.opened(subscriber, connection, id, Ok(())),
-            Ok(false) => {
-                for source in self.shard.outages(subscriber) {
+            Ok(true) if !joint => self.opened(subscriber, connection, id, Ok(())),
+            Ok(stands) => {
+                let outages = if stands { Vec::new() } else { self.shard.outages(subscriber) };
+                for source in outages {
                     self.send(subscriber, connection, &Event::Outage { source });
                 }
                 self.openings.push((self.ticket(subscriber), id, opening));

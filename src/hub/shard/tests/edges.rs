@@ -1,0 +1,168 @@
+//! Stories of the edges between replay, late and live, each found by the history checker (`tests/it/history`).
+
+use super::*;
+
+fn activate(bench: &mut Bench, subscriber: SubscriberId, requests: Vec<SubscribeRequest>) -> Vec<Activated> {
+    let ids: Vec<SubscriptionId> = requests.iter().map(|request| request.id).collect();
+    for request in requests {
+        bench.shard.subscribe(subscriber, request).unwrap();
+    }
+    ids.into_iter().flat_map(|id| bench.shard.activate(subscriber, id)).collect()
+}
+
+/// A client takes nothing marked as replayed that it did not ask for.
+#[test]
+fn what_follows_a_start_beyond_the_shard_is_late_and_no_replay() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    append(&bench.hub, 0, "x");
+    assert!(!bench.subscribe(subscriber, "x", &[])[0].replay);
+    append(&bench.hub, 0, "x");
+    while bench.turn() {}
+    let replay = bench.shard.replay(subscriber, SMALL);
+    let found = replay.excerpt.iter().flat_map(|excerpt| excerpt.publications()).map(|one| name(one));
+    assert_eq!(found.collect::<Vec<_>>(), ["a2"]);
+    assert!(!replay.asked_for);
+}
+
+/// One of two patterns is live already; the other begins further on than the shard is.
+#[test]
+fn a_message_comes_once_though_one_of_its_patterns_began_beyond_the_shard() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "x", &[]);
+    append(&bench.hub, 0, "x");
+    bench.subscribe(subscriber, "#", &[]);
+    append(&bench.hub, 0, "x");
+    append(&bench.hub, 0, "y");
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2", "a3"]);
+}
+
+#[test]
+fn replacing_a_subscription_of_a_shard_that_lags_loses_nothing() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "x", &[]);
+    append(&bench.hub, 0, "x");
+    bench.subscribe(subscriber, "x", &[]);
+    append(&bench.hub, 0, "x");
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2"]);
+}
+
+#[test]
+fn a_subscription_does_not_end_a_later_one_that_still_waits() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    let requests = vec![bench.request("x", &[]), bench.request("x", &[])];
+    assert_eq!(activate(&mut bench, subscriber, requests).len(), 2);
+    append(&bench.hub, 0, "x");
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a1"]);
+}
+
+#[test]
+fn what_several_patterns_of_a_joint_cursor_want_first_comes_once_and_in_order() {
+    let mut bench = Bench::new();
+    ["x", "x.y", "y"].into_iter().for_each(|topic| append(&bench.hub, 0, topic));
+    while bench.turn() {}
+    let subscriber = bench.shard.join(CursorForm::Joint);
+    let last = Last { each: 1, total_max: 9 };
+    let requests = ["*.y", "x.#"].map(|pattern| SubscribeRequest { last, ..bench.request(pattern, &[]) });
+    assert_eq!(activate(&mut bench, subscriber, requests.into()).len(), 2);
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2"]);
+}
+
+/// What one pattern is sent anyway another one has not dropped.
+#[test]
+fn what_is_sent_for_another_pattern_is_not_counted_as_dropped() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    let everything = bench.request("x", &[]);
+    let newest = SubscribeRequest { flow: Flow::DropOldest, ..bench.request("#", &[]) };
+    activate(&mut bench, subscriber, vec![everything, newest]);
+    bench.full.insert(subscriber);
+    ["y", "x", "y", "x", "y", "x", "y"].into_iter().for_each(|topic| append(&bench.hub, 0, topic));
+    while bench.turn() {}
+    bench.full.clear();
+    bench.settle(&[subscriber]);
+    let told: Vec<_> = bench.gaps.iter().map(|gap| (gap.pattern.as_str(), gap.missed)).collect();
+    assert_eq!(told, [("#", Some(2))]);
+    assert_eq!(bench.seen[&subscriber], ["a2", "a4", "a5", "a6", "a7"]);
+}
+
+/// The client would take a position for that of each of its subscriptions.
+#[test]
+fn no_position_is_told_that_is_not_that_of_every_subscription() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "y", &[]);
+    append(&bench.hub, 0, "x");
+    bench.subscribe(subscriber, "x", &[]);
+    let told =
+        |bench: &Bench| bench.shard.cursors(subscriber).0.iter().map(|(name, _)| name.clone()).collect::<String>();
+    assert_eq!(told(&bench), "b");
+    bench.settle(&[subscriber]);
+    assert_eq!(told(&bench), "ab");
+}
+
+fn append_large(bench: &Bench, topic: &str) {
+    let payload = Bytes::from(vec![0; crate::hub::log::LIVE_BYTES_MIN / 2]);
+    let topic = Topic::parse(topic).unwrap();
+    let draft = Draft { topic, payload, attributes: Attributes::default(), received_at: 0 };
+    Feed::new(bench.hub.sources()[0].clone()).append(vec![draft], 0);
+}
+
+/// A bench whose first log holds two large messages, and its source.
+fn small() -> (Bench, Feed) {
+    let bounds = LogBounds { bytes_max: 0, ..LogBounds::default() };
+    let mode = BindingMode::Fixed(vec![Pattern::all()]);
+    let state = SourceState::new(Arc::new(test_info()), bounds, mode);
+    let feed = Feed::new(state.clone());
+    feed.interest().plan(std::time::Instant::now());
+    feed.bound(&Pattern::all());
+    feed.link_up();
+    let hub = Hub::new(vec![state]);
+    let shard = Shard::new(&hub, 2);
+    (Bench { hub, shard, ..Bench::new() }, feed)
+}
+
+/// The shard falls out of the log, past a hole, and before it looks the link is down once more.
+#[test]
+fn a_hole_that_the_shard_falls_past_is_told() {
+    let (mut bench, feed) = small();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "y", &[]);
+    feed.link_down(Meanwhile::Lost);
+    feed.interest().plan(std::time::Instant::now());
+    feed.bound(&Pattern::all());
+    feed.link_up();
+    (0..4).for_each(|_| append_large(&bench, "x"));
+    feed.link_down(Meanwhile::Lost);
+    while bench.turn() {}
+    let gaps = bench.notices.iter().filter(|(_, notice)| matches!(notice, Notice::Gap(_)));
+    assert_eq!(gaps.count(), 1, "the outage; no message on y was lost");
+}
+
+/// It came back while the shard lagged, so its start judged more than the shard had seen.
+#[test]
+fn who_resumed_on_a_shard_that_lags_hears_of_what_it_loses_after_that() {
+    let (mut bench, feed) = small();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    append(&bench.hub, 0, "x");
+    while bench.turn() {}
+    feed.hole(GapReason::Slow, None);
+    feed.hole(GapReason::Slow, None);
+    let request = bench.request("x", &[1]);
+    activate(&mut bench, subscriber, vec![request]);
+    bench.notices.clear();
+    (0..4).for_each(|_| append_large(&bench, "x"));
+    while bench.turn() {}
+    let overruns = bench.notices.iter().filter_map(|(_, notice)| match notice {
+        Notice::Gap(missed) => missed.missed,
+        _ => None,
+    });
+    assert_eq!(overruns.collect::<Vec<_>>(), [3]);
+}

@@ -1,0 +1,350 @@
+//! Clients as they are: one that keeps cursors as `clients/js/passerelle.js` does, and a browser's event stream, which keeps
+//! the last `id` it saw. They read frames and write down what their subscriptions were given.
+
+use std::collections::{BTreeMap, HashSet};
+
+use passerelle::model::cursor::{Cursor, JointCursor};
+use passerelle::model::flow::Flow;
+use passerelle::model::topic::Pattern;
+use passerelle::protocol::{Command, Subscribe};
+use serde_json::value::RawValue;
+
+use crate::history::node::{Frame, Message};
+use crate::history::record::Received;
+
+/// The newest cursor of each source, by its name.
+pub(crate) type Saved = BTreeMap<String, Cursor>;
+
+/// What a client notes down for one of its subscriptions, by that one's history.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Asked { after: Saved, last: bool, flow: Flow },
+    Subscribed { cursors: JointCursor, resumed: bool },
+    Message(Received),
+    Gap { source: String, reason: passerelle::model::gap::GapReason, missed: Option<u64> },
+    CaughtUp { cursors: JointCursor },
+    Ended { kept: Saved },
+}
+
+/// Notes with the histories that they belong to.
+pub(crate) type Notes = Vec<(usize, Note)>;
+
+/// How a subscription was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) pattern: Pattern,
+    pub(crate) source: Option<String>,
+    pub(crate) last: usize,
+    pub(crate) flow: Flow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Asked,
+    Standing,
+}
+
+/// One subscription: what it has seen, and so where it goes on after a lost line.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) history: usize,
+    pub(crate) wish: Wish,
+    stage: Stage,
+    id: u64,
+    turn: String,
+    saved: Saved,
+    ahead: HashSet<(usize, u64, u64)>,
+    replaying: bool,
+}
+
+impl Subscription {
+    pub(crate) fn new(history: usize, wish: Wish, after: Saved) -> Self {
+        let mut subscription = Self {
+            history,
+            wish,
+            stage: Stage::Idle,
+            id: 0,
+            turn: String::new(),
+            saved: after,
+            ahead: HashSet::new(),
+            replaying: false,
+        };
+        subscription.replaying = !subscription.replay_key().is_empty();
+        subscription
+    }
+
+    /// What it asks to be sent again; two with the same key can replay together.
+    fn replay_key(&self) -> String {
+        if !self.saved.is_empty() {
+            return format!("{:?}", self.saved);
+        }
+        if self.wish.last > 0 { format!("last of {}", self.wish.pattern) } else { String::new() }
+    }
+
+    pub(crate) fn saved(&self) -> &Saved {
+        &self.saved
+    }
+
+    pub(crate) fn is_standing(&self) -> bool {
+        self.stage == Stage::Standing
+    }
+
+    fn reads(&self, source: &str) -> bool {
+        self.wish.source.as_deref().is_none_or(|only| only == source)
+    }
+
+    fn hears(&self, message: &Message, source: &str) -> bool {
+        if !self.reads(source) {
+            return false;
+        }
+        if message.replay {
+            return self.stage == Stage::Standing && self.replaying;
+        }
+        self.stage == Stage::Standing || (self.replaying && !self.saved.is_empty())
+    }
+
+    fn stand(&mut self, cursors: &JointCursor) {
+        if !self.replaying {
+            self.take_over(cursors);
+        }
+    }
+
+    fn take_over(&mut self, cursors: &JointCursor) {
+        self.saved.extend(cursors.0.iter().cloned());
+    }
+
+    fn caught_up(&mut self, cursors: &JointCursor) {
+        self.replaying = false;
+        self.take_over(cursors);
+        self.ahead.clear();
+    }
+
+    /// Whether to deliver a live message, and whether it is ahead of this subscription's own.
+    fn live(&mut self, message: &Message, source: &str, matching: bool) -> Option<bool> {
+        if self.replaying {
+            return (matching && self.remember(message)).then_some(true);
+        }
+        let fresh = self.saved.insert(source.to_owned(), message.cursor) != Some(message.cursor);
+        (matching && fresh).then_some(false)
+    }
+
+    fn replayed(&mut self, message: &Message, source: &str, alone: bool) -> Option<bool> {
+        let moves = alone && !self.saved.is_empty();
+        let fresh = if moves { !self.ahead.contains(&identity(message)) } else { self.remember(message) };
+        if moves {
+            self.saved.insert(source.to_owned(), message.cursor);
+        }
+        fresh.then_some(!alone)
+    }
+
+    fn remember(&mut self, message: &Message) -> bool {
+        self.ahead.insert(identity(message))
+    }
+}
+
+fn identity(message: &Message) -> (usize, u64, u64) {
+    (message.source, message.cursor.epoch.0, message.cursor.offset)
+}
+
+/// A client of `passerelle.v1.json`.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) subscriptions: Vec<Subscription>,
+    connected: bool,
+    next_id: u64,
+}
+
+impl Page {
+    pub(crate) fn connect(&mut self, notes: &mut Notes) -> Vec<Command> {
+        self.connected = true;
+        self.pump(notes)
+    }
+
+    pub(crate) fn disconnect(&mut self, notes: &mut Notes) {
+        self.connected = false;
+        for one in &mut self.subscriptions {
+            if one.stage != Stage::Idle {
+                notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
+            }
+            one.stage = Stage::Idle;
+            one.replaying = !one.replay_key().is_empty();
+        }
+    }
+
+    pub(crate) fn subscribe(&mut self, subscription: Subscription, notes: &mut Notes) -> Vec<Command> {
+        self.subscriptions.push(subscription);
+        self.pump(notes)
+    }
+
+    /// Subscribes again on a pattern that stands: from where it is, or as if for the first time.
+    pub(crate) fn replace(&mut self, place: usize, resumes: bool, notes: &mut Notes) -> Vec<Command> {
+        let Some(one) = self.subscriptions.get_mut(place).filter(|one| one.is_standing() && !one.replaying) else {
+            return Vec::new();
+        };
+        self.next_id += 1;
+        one.id = self.next_id;
+        let after = if resumes { one.saved.clone() } else { Saved::new() };
+        one.replaying = resumes;
+        one.turn = one.replay_key();
+        vec![ask(one, after, 0, notes)]
+    }
+
+    pub(crate) fn unsubscribe(&mut self, place: usize, notes: &mut Notes) -> Vec<Command> {
+        let one = self.subscriptions.remove(place);
+        let mut commands = Vec::new();
+        if self.connected && one.stage != Stage::Idle {
+            notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
+            commands.push(Command::Unsubscribe { id: None, pattern: one.wish.pattern });
+        }
+        commands.extend(self.pump(notes));
+        commands
+    }
+
+    /// Asks for what is not on the wire yet; those that replay take turns.
+    fn pump(&mut self, notes: &mut Notes) -> Vec<Command> {
+        if !self.connected {
+            return Vec::new();
+        }
+        let replays = self.subscriptions.iter().find(|one| one.stage != Stage::Idle && one.replaying);
+        let mut turn = replays.map(|one| one.turn.clone());
+        let mut commands = Vec::new();
+        for one in self.subscriptions.iter_mut().filter(|one| one.stage == Stage::Idle) {
+            let key = one.replay_key();
+            if !key.is_empty() && *turn.get_or_insert_with(|| key.clone()) != key {
+                continue;
+            }
+            self.next_id += 1;
+            (one.stage, one.id) = (Stage::Asked, self.next_id);
+            one.replaying = !key.is_empty();
+            one.turn = key;
+            let last = if one.saved.is_empty() { one.wish.last } else { 0 };
+            commands.push(ask(one, one.saved.clone(), last, notes));
+        }
+        commands
+    }
+
+    /// Reads one frame.
+    pub(crate) fn read(&mut self, frame: Frame, names: &[String], notes: &mut Notes) -> Vec<Command> {
+        match frame {
+            Frame::Message(message) => self.message(&message, &names[message.source], notes),
+            Frame::Subscribed { id, cursors, resumed, .. } => {
+                let Some(one) = self.by_id(id) else { return Vec::new() };
+                one.stage = Stage::Standing;
+                one.stand(&cursors);
+                notes.push((one.history, Note::Subscribed { cursors, resumed }));
+            }
+            Frame::CaughtUp { id, cursors, .. } => {
+                if let Some(one) = self.by_id(id) {
+                    one.caught_up(&cursors);
+                    notes.push((one.history, Note::CaughtUp { cursors }));
+                }
+                return self.pump(notes);
+            }
+            Frame::Position { cursors } => {
+                for one in self.subscriptions.iter_mut().filter(|one| one.stage == Stage::Standing) {
+                    let heard = cursors.0.iter().filter(|(name, _)| one.reads(name)).cloned().collect();
+                    one.stand(&JointCursor(heard));
+                }
+            }
+            Frame::Gap { pattern, source, reason, missed } => {
+                let stands = |one: &&Subscription| one.is_standing() && one.wish.pattern.as_str() == pattern;
+                if let Some(one) = self.subscriptions.iter().find(stands) {
+                    notes.push((one.history, Note::Gap { source: source.to_string(), reason, missed }));
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn by_id(&mut self, id: Option<u64>) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|one| Some(one.id) == id && one.stage != Stage::Idle)
+    }
+
+    fn message(&mut self, message: &Message, source: &str, notes: &mut Notes) {
+        let hears: Vec<bool> = self.subscriptions.iter().map(|one| one.hears(message, source)).collect();
+        let matches = |one: &Subscription| one.wish.pattern.matches(&message.topic);
+        let alone = self.subscriptions.iter().zip(&hears).filter(|(one, hears)| **hears && matches(one)).count() == 1;
+        for (one, hears) in self.subscriptions.iter_mut().zip(hears) {
+            let matching = matches(one);
+            let early = match (hears, message.replay) {
+                (false, _) => None,
+                (true, true) if !matching => None,
+                (true, true) => one.replayed(message, source, alone),
+                (true, false) => one.live(message, source, matching),
+            };
+            if let Some(early) = early {
+                notes.push((one.history, Note::Message(received(message, early))));
+            }
+        }
+    }
+}
+
+fn received(message: &Message, early: bool) -> Received {
+    Received { number: message.number, replay: message.replay, redelivered: message.redelivered, early }
+}
+
+fn ask(one: &Subscription, after: Saved, last: usize, notes: &mut Notes) -> Command {
+    notes.push((one.history, Note::Asked { after: after.clone(), last: last > 0, flow: one.wish.flow }));
+    subscribe_command(Some(one.id), &one.wish, JointCursor(after.into_iter().collect()), last)
+}
+
+fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usize) -> Command {
+    let id = id.map(|id| RawValue::from_string(id.to_string()).expect("a number is JSON"));
+    let Wish { pattern, source, flow, .. } = wish.clone();
+    Command::Subscribe(Subscribe { id, pattern, after, last, source, flow: Some(flow) })
+}
+
+/// A browser's event stream: the patterns of its URL, and the last `id`.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) wishes: Vec<(usize, Wish)>,
+    last_id: JointCursor,
+}
+
+impl Stream {
+    pub(crate) fn new(wishes: Vec<(usize, Wish)>) -> Self {
+        Self { wishes, last_id: JointCursor::default() }
+    }
+
+    fn saved(&self) -> Saved {
+        self.last_id.0.iter().cloned().collect()
+    }
+
+    pub(crate) fn connect(&mut self, notes: &mut Notes) -> Vec<Command> {
+        let after = self.saved();
+        let ask = |(history, wish): &(usize, Wish)| {
+            notes.push((*history, Note::Asked { after: after.clone(), last: wish.last > 0, flow: wish.flow }));
+            subscribe_command(None, wish, self.last_id.clone(), wish.last)
+        };
+        self.wishes.iter().map(ask).collect()
+    }
+
+    pub(crate) fn disconnect(&mut self, notes: &mut Notes) {
+        notes.extend(self.wishes.iter().map(|(history, _)| (*history, Note::Ended { kept: self.saved() })));
+    }
+
+    pub(crate) fn read(&mut self, frame: Frame, notes: &mut Notes) {
+        let of = |pattern: &str| self.wishes.iter().find(|(_, wish)| wish.pattern.as_str() == pattern);
+        match frame {
+            Frame::Message(message) => {
+                let heard = self.wishes.iter().filter(|(_, wish)| wish.pattern.matches(&message.topic));
+                notes.extend(heard.map(|(history, _)| (*history, Note::Message(received(&message, false)))));
+                self.last_id = message.position;
+            }
+            Frame::Subscribed { pattern, cursors, resumed, .. } => {
+                notes.extend(of(&pattern).map(|(history, _)| (*history, Note::Subscribed { cursors, resumed })));
+            }
+            Frame::CaughtUp { pattern, cursors, .. } => {
+                let note = |(history, _): &(usize, Wish)| (*history, Note::CaughtUp { cursors: cursors.clone() });
+                notes.extend(of(&pattern).map(note));
+                self.last_id = cursors;
+            }
+            Frame::Position { cursors } => self.last_id = cursors,
+            Frame::Gap { pattern, source, reason, missed } => {
+                let note = Note::Gap { source: source.to_string(), reason, missed };
+                notes.extend(of(&pattern).map(|(history, _)| (*history, note)));
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The history checker: runs of hub, sessions and clients, and a rule that tells whether anybody lost, repeated or was told
+//! anything wrongly. See [`rule`] for the rule, [`simulation`] for the runs, [`tamper`] for the bugs that it must find.
+//!
+//! `HISTORY_SEEDS=1000..2000` runs others than the usual seeds, and `HISTORY_SEEDS=1234` a single one; `scripts/history` runs
+//! ten thousand. A seed that breaks the rule prints what its subscription was told.
+
+mod broker;
+mod client;
+mod ground;
+mod node;
+mod phase;
+mod record;
+mod rule;
+mod rule_tests;
+mod simulation;
+mod tamper;
+
+use std::ops::Range;
+
+use crate::history::record::Record;
+use crate::history::rule::{Violation, check};
+use crate::history::simulation::run;
+use crate::history::tamper::Tampering;
+
+/// What `cargo test` runs.
+const SEEDS: Range<u64> = 0..200;
+
+/// The seeds that the environment asks for.
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("HISTORY_SEEDS") else { return SEEDS };
+    let number = |text: &str| text.trim().parse::<u64>().expect("HISTORY_SEEDS is a number, or two as in 0..1000");
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => number(&text)..number(&text) + 1,
+    }
+}
+
+/// What is wrong with a run, for a person to read.
+fn report(seed: u64, record: &Record, violations: &[Violation]) -> String {
+    let sentences: String = violations.iter().take(12).map(|one| format!("  {}\n", one.sentence)).collect();
+    let first = violations.iter().find_map(|one| one.history);
+    let history = first.map(|history| record.truth.readable(&record.histories[history])).unwrap_or_default();
+    format!("seed {seed} breaks the rule {} times:\n{sentences}\n{history}", violations.len())
+}
+
+#[test]
+fn whatever_happens_nothing_is_lost_or_repeated_in_silence() {
+    let mut reports = Vec::new();
+    let mut broken = 0;
+    for seed in seeds() {
+        let record = run(seed, None);
+        let violations = check(&record);
+        if !violations.is_empty() {
+            broken += 1;
+            if reports.len() < 3 {
+                reports.push(report(seed, &record, &violations));
+            }
+        }
+    }
+    assert_eq!(broken, 0, "seeds that break the rule\n\n{}", reports.join("\n"));
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    for seed in 0..5 {
+        let tell = |record: &Record| -> String {
+            record.histories.iter().map(|history| record.truth.readable(history)).collect()
+        };
+        let (once, again) = (run(seed, None), run(seed, None));
+        assert_eq!(tell(&once), tell(&again));
+        assert!(once.histories.len() > 3);
+    }
+}
+
+/// A bug in a run may be without consequence, as when the client goes before it could tell; most are not.
+#[test]
+fn every_planted_bug_is_found() {
+    for tampering in Tampering::ALL {
+        let runs = (0..40).map(|seed| run(seed, Some(tampering))).filter(|record| record.tampered);
+        let found: Vec<bool> = runs.map(|record| !check(&record).is_empty()).collect();
+        let count = found.iter().filter(|found| **found).count();
+        eprintln!("{tampering:?}: planted in {} of 40 runs, found in {count}", found.len());
+        assert!(count > 0 && count * 4 >= found.len(), "{tampering:?} was found in {count} of {} runs", found.len());
+    }
+}
