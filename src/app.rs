@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Secret, Settings, Source};
 use crate::embedded;
-use crate::hub::feed::{Hub, SourceState};
+use crate::hub::feed::Hub;
 use crate::hub::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::model::cursor::Epoch;
-use crate::model::publication::{SourceId, SourceInfo};
+use crate::model::publication::SourceId;
 use crate::source::amqp;
 use crate::transport::admin::AdminListener;
 use crate::transport::admin::view::{
@@ -156,14 +156,10 @@ fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc
     Ok((Arc::new(view), broker))
 }
 
-/// Every source's log and interest, with the epoch of this start.
+/// Every source's log and interest. The epoch of this start is that of positions which are good on this node only.
 fn hub(settings: &Settings) -> Hub {
     let epoch = Epoch(unix_millis() << 8 | u64::from(fastrand::u8(..)));
-    let state = |(number, source): (usize, &Source)| {
-        let id = SourceId(number as u16);
-        let info = SourceInfo { id, name: source.name.as_str().into(), epoch, raw_frames: source.frames };
-        SourceState::new(Arc::new(info), source.log, amqp::binding_mode(source))
-    };
+    let state = |(number, source): (usize, &Source)| amqp::state(source, SourceId(number as u16), epoch);
     Hub::new(settings.sources.iter().enumerate().map(state).collect())
 }
 

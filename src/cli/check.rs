@@ -62,6 +62,7 @@ fn summary(settings: &Settings) -> String {
     let source = |source: &crate::config::Source| match &source.input {
         Input::Exchange(input) => format!("{} (exchange {})", source.name, input.exchange),
         Input::Queue(input) => format!("{} (queue {})", source.name, input.queue),
+        Input::Stream(input) => format!("{} (stream {})", source.name, input.stream),
     };
     let sources = settings.sources.iter().map(source).collect::<Vec<_>>().join(", ");
     format!("{broker}; sources: {sources}")

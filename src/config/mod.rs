@@ -244,6 +244,8 @@ pub enum Input {
     Exchange(ExchangeInput),
     /// An existing queue.
     Queue(QueueInput),
+    /// A RabbitMQ stream.
+    Stream(StreamInput),
 }
 
 /// An exchange source.
@@ -274,6 +276,25 @@ pub struct QueueInput {
     pub shared: bool,
     /// Whether to declare it (durable) rather than wait for it.
     pub declare: bool,
+}
+
+/// A stream source.
+#[derive(Debug, Clone)]
+pub struct StreamInput {
+    /// The stream's name.
+    pub stream: String,
+    /// The exchange to bind it to, if any.
+    pub exchange: Option<String>,
+    /// With what to bind it there.
+    pub bindings: Bindings,
+    /// Whether to declare it (durable) rather than wait for it.
+    pub declare: bool,
+    /// How long a stream that we declare keeps a message at least, as far as its bytes allow.
+    pub retention_age: Duration,
+    /// How many bytes it keeps.
+    pub retention_bytes: u64,
+    /// Consumers that may read what the log no longer has.
+    pub replays_max: usize,
 }
 
 /// Types of exchange.
@@ -484,6 +505,21 @@ impl ExchangeInput {
             linger: LogBounds::default().age_max,
             bindings_max: 10_000,
             queue_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl StreamInput {
+    /// A stream that exists, bound to nothing by us.
+    pub fn new(stream: &str) -> Self {
+        Self {
+            stream: stream.into(),
+            exchange: None,
+            bindings: Bindings::All,
+            declare: false,
+            retention_age: Duration::from_hours(7 * 24),
+            retention_bytes: 4 << 30,
+            replays_max: 4,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{Admin, Auth, Call, Compression, Limits, LogFormat, Logging, Publish,
 use crate::model::flow::Flow;
 use crate::protocol::REGISTRY;
 
-pub(super) use source::OF_EXCHANGES;
+pub(super) use source::Reads;
 
 /// What came of it.
 #[derive(Debug)]

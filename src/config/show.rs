@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Configuration;
 use super::key::{self, Key};
 use super::raw::{Origin, Raw};
-use super::settle::OF_EXCHANGES;
+use super::settle::Reads;
 use super::settle::broker::mask;
 use super::table::SECTIONS;
 use super::value::{Value, quoted};
@@ -67,10 +67,14 @@ fn row(raw: &Raw, key: &'static Key, table: &str, name: &str) -> Option<Row> {
 
 /// The rows of a source or route: without defaults of keys that only the other kind of source has.
 fn own_rows(raw: &Raw, table: &str, name: &str) -> Vec<Row> {
-    let reads_queue = raw.is_set(&format!("source.{name}.queue"));
-    let foreign = |key: &str| if reads_queue { OF_EXCHANGES.contains(&key) } else { key == "shared" };
+    let is_set = |key: &str| raw.is_set(&format!("source.{name}.{key}"));
+    let reads = match (is_set("stream"), is_set("queue")) {
+        (true, _) => Reads::Stream,
+        (false, true) => Reads::Queue,
+        (false, false) => Reads::Exchange,
+    };
     let mut rows = rows(raw, table, name);
-    rows.retain(|(key, _, origin)| origin.rank() > 0 || table != "source.*" || !foreign(key));
+    rows.retain(|(key, _, origin)| origin.rank() > 0 || table != "source.*" || reads.has(key));
     rows
 }
 

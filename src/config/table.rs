@@ -67,11 +67,10 @@ pub static SECTIONS: &[Section] = &[
         path: "source.*",
         example: "source.audit",
         title: "Sources: a stream",
-        about: "This one would read a RabbitMQ stream, which keeps its messages so that clients can resume across \
-                restarts and nodes. Stream sources are not available yet. Who else gets the message: everybody; reading \
-                a stream takes nothing away.",
+        about: "This one reads a RabbitMQ stream, which keeps its messages, so that clients can resume on every node and \
+                after every restart. Who else gets the message: everybody; reading a stream takes nothing away.",
         keys: SOURCE_STREAM,
-        also: &["exchange = \"audit\""],
+        also: &["exchange = \"audit\"", "bindings = \"all\"", "declare = false"],
     },
     Section {
         path: "publish",
@@ -436,13 +435,29 @@ const SOURCE_QUEUE: &[Key] = &[
     ),
 ];
 
-const SOURCE_STREAM: &[Key] = &[Key::optional(
-    "source.*.stream",
-    Kind::Name,
-    "\"audit\"",
-    "The stream, bound to the source's exchange if it names one. Everybody else who reads it still gets every message. \
-     Not available yet.",
-)];
+const SOURCE_STREAM: &[Key] = &[
+    Key::optional(
+        "source.*.stream",
+        Kind::Name,
+        "\"audit\"",
+        "The stream. Where the source names an exchange too, the stream is bound to it, with \"all\" (#) or the list in \
+         bindings; such bindings stay. With declare = true the stream is declared.",
+    ),
+    Key::new(
+        "source.*.retention_age",
+        WHILE,
+        "\"7d\"",
+        "How long a stream that passerelle declares keeps messages. RabbitMQ drops whole segments, an eighth of \
+         retention_bytes each, so it keeps rather more.",
+    ),
+    Key::new("source.*.retention_bytes", BYTES, "\"4 GiB\"", "How many bytes of them, likewise."),
+    Key::new(
+        "source.*.replays_max",
+        SOME,
+        "4",
+        "Consumers that read from the stream what has left the log, shared by all clients that want the same.",
+    ),
+];
 
 const PUBLISH: &[Key] = &[
     Key::new("publish.exchange", Kind::Name, "\"amq.topic\"", "The exchange; the topic is the routing key."),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::config::LogBounds;
+use crate::hub::archive::Archive;
 use crate::hub::interest::{BindingMode, Interest};
 use crate::hub::log::Log;
 use crate::model::gap::GapReason;
@@ -59,11 +60,15 @@ pub struct Link {
 pub struct SourceState {
     info: Arc<SourceInfo>,
     log: Mutex<Log>,
+    /// What a stream has beside the log.
+    archive: Option<Archive>,
     interest: Interest,
     /// Transitions of the link. It starts down, so an odd number is up.
     link_changes: AtomicU64,
     /// Whether bindings were lost with the link, and the hole that this makes is not noted yet.
     owes_hole: AtomicBool,
+    /// How often its stream turned out to be another one.
+    remade: AtomicU64,
     /// One a shard, added at start.
     doorbells: Mutex<Vec<Arc<Notify>>>,
 }
@@ -71,12 +76,25 @@ pub struct SourceState {
 impl SourceState {
     /// A source whose link is not up yet.
     pub fn new(info: Arc<SourceInfo>, bounds: LogBounds, bindings: BindingMode) -> Arc<Self> {
+        Self::with(Log::new(info, bounds), None, bindings)
+    }
+
+    /// A source that is a stream; its info's epoch is the same on every node.
+    pub fn of_stream(info: Arc<SourceInfo>, bounds: LogBounds) -> Arc<Self> {
+        let everything = BindingMode::Fixed(vec![Pattern::all()]);
+        Self::with(Log::of_stream(info, bounds), Some(Archive::default()), everything)
+    }
+
+    fn with(log: Log, archive: Option<Archive>, bindings: BindingMode) -> Arc<Self> {
+        let info = log.info().clone();
         Arc::new(Self {
-            log: Mutex::new(Log::new(info.clone(), bounds)),
+            log: Mutex::new(log),
+            archive,
             interest: Interest::new(&info.name, bindings),
             info,
             link_changes: AtomicU64::new(0),
             owes_hole: AtomicBool::new(false),
+            remade: AtomicU64::new(0),
             doorbells: Mutex::new(Vec::new()),
         })
     }
@@ -89,6 +107,21 @@ impl SourceState {
     /// The log. Hold it for short, never over an await: the source appends through the same lock.
     pub fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its stream has beside the log; nothing where it is no stream.
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.as_ref()
+    }
+
+    /// How often its stream turned out to be another one by the same name: what was read of it before is void.
+    pub fn remade(&self) -> u64 {
+        self.remade.load(Ordering::Acquire)
+    }
+
+    /// How often claims or cursors were answered: who waits for one looks again when it has risen.
+    pub fn tellings(&self) -> u64 {
+        self.interest.tellings() + self.archive.as_ref().map_or(0, Archive::tellings)
     }
 
     /// Who wants what of it.
@@ -133,6 +166,17 @@ fn is_up(changes: u64) -> bool {
     changes % 2 == 1
 }
 
+/// Where the log of a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamStanding {
+    /// Whether anything is known of the stream.
+    pub has_begun: bool,
+    /// The position of the last message that came.
+    pub end: u64,
+    /// What came after this position is in the log.
+    pub floor: u64,
+}
+
 /// What becomes of messages while a source has no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meanwhile {
@@ -163,6 +207,48 @@ impl Feed {
             return;
         }
         self.0.log().append(drafts, now);
+        self.0.ring();
+    }
+
+    /// Likewise for drafts whose positions are the stream's; those that the log has are passed over.
+    pub fn append_placed(&self, drafts: Vec<(u64, Draft)>, now: UnixMillis) {
+        if drafts.is_empty() {
+            return;
+        }
+        self.0.log().append_placed(drafts, now);
+        self.0.ring();
+    }
+
+    /// Where the log of a stream stands.
+    pub fn standing(&self) -> StreamStanding {
+        let log = self.0.log();
+        StreamStanding { has_begun: log.has_begun(), end: log.end(), floor: log.floor() }
+    }
+
+    /// The stream was found empty.
+    pub fn begin_empty(&self) {
+        self.0.log().begin_empty();
+    }
+
+    /// The stream was deleted and made anew: the log begins again, and everybody is told that nothing before it counts.
+    pub fn remade(&self) {
+        let mut log = self.0.log();
+        log.restart();
+        if let Some(archive) = &self.0.archive {
+            archive.forget();
+        }
+        self.0.remade.fetch_add(1, Ordering::AcqRel);
+        drop(log);
+        self.0.ring();
+    }
+
+    /// What readers want of the stream itself; nothing where the source is none.
+    pub fn archive(&self) -> Option<&Archive> {
+        self.0.archive.as_ref()
+    }
+
+    /// Wakes the shards after the archive was given an answer.
+    pub fn answered(&self) {
         self.0.ring();
     }
 

@@ -5,6 +5,7 @@
 //! subscriber is to be sent. What patterns anybody wants stands in [`interest`], which sources turn into bindings.
 //! What goes up to the broker passes through [`upstream`].
 
+pub mod archive;
 pub mod feed;
 pub mod index;
 pub mod interest;

@@ -14,6 +14,7 @@ mod subscription;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::hub::archive::Check;
 use crate::hub::feed::Hub;
 use crate::hub::index::SubscriberId;
 use crate::hub::interest::Standing;
@@ -74,6 +75,8 @@ pub struct Last {
 pub struct Opening {
     /// One a source; all must stand.
     pub claims: Vec<Arc<SharedClaim>>,
+    /// Cursors on which their streams have to say first whether they are genuine.
+    pub checks: Vec<Arc<Check>>,
 }
 
 /// Why a subscription cannot be.
@@ -171,6 +174,8 @@ pub struct Taken {
     pub more: bool,
     /// To be told before the turn's messages.
     pub notices: Vec<(SubscriberId, Notice)>,
+    /// Who fell behind because the shard itself did, and reads on by [`Shard::replay`].
+    pub fallen: Vec<SubscriberId>,
 }
 
 /// The sole owner of its subscribers.
@@ -255,7 +260,8 @@ impl Shard {
         let sources = self.sources_of(request.source.as_deref())?;
         let mut pattern = request.pattern;
         let mut parts = Vec::with_capacity(sources.len());
-        let mut claims = Vec::with_capacity(sources.len());
+        let mut opening = Opening { claims: Vec::with_capacity(sources.len()), checks: Vec::new() };
+        let mut checks = Vec::new();
         for source in sources {
             let lane = &mut self.lanes[source.index()];
             let (shared, claim) = lane.claim(&pattern);
@@ -263,21 +269,24 @@ impl Shard {
             let name = &lane.info().name;
             let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
             parts.push(Part { source, judged_until: 0, progress: Progress::Waiting { after } });
-            claims.push(claim);
+            opening.claims.push(claim);
+            checks.extend(after.and_then(|after| lane.check(after)).map(|check| (source, check)));
         }
-        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(Opening { claims }) };
+        opening.checks = checks.iter().map(|(_, check)| check.clone()).collect();
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(opening) };
         subscriber.subscriptions.reserve_exact(1);
         self.subscriptions += 1;
-        subscriber.subscriptions.push(Subscription::new(request.id, pattern, request.last, request.flow, parts));
-        Ok(Opening { claims })
+        let subscription = Subscription::new(request.id, pattern, request.last, request.flow, parts);
+        subscriber.subscriptions.push(subscription.checked_by(checks));
+        Ok(opening)
     }
 
-    /// Whether every claim of an opening stands, or the first refusal.
+    /// Whether every claim of an opening stands and every cursor is judged, or the first refusal.
     ///
     /// # Errors
     /// The source's sentence.
     pub fn stands(opening: &Opening) -> Result<bool, Refusal> {
-        let mut all = true;
+        let mut all = opening.checks.iter().all(|check| check.verdict().is_some());
         for claim in &opening.claims {
             match claim.standing() {
                 Standing::Stands => {}
@@ -411,6 +420,12 @@ impl Shard {
             self.next_lane = number + 1;
             let read = self.lanes[number].read_on(bounds);
             self.positions[number].1 = self.lanes[number].position();
+            if read.remade {
+                self.begin_anew(number);
+            }
+            if let Some(position) = read.fallen {
+                taken.fallen = self.everybody_falls_behind(number, position);
+            }
             self.tell(number, &read, &mut taken.notices);
             for publication in read.publications {
                 let (index, turn) = (self.lanes[number].index_mut(), &mut self.turn);

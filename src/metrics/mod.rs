@@ -57,6 +57,7 @@ struct SourceMetrics {
     rejected: Vec<IntCounter>,
     unsettled: IntGauge,
     bindings: IntGauge,
+    fetches: IntCounter,
 }
 
 /// One subprotocol's.
@@ -147,6 +148,13 @@ impl Metrics {
     pub fn source_unsettled(&self, source: SourceId, deliveries: usize) {
         if let Some(metrics) = self.sources.get(source.index()) {
             metrics.unsettled.set(signed(deliveries));
+        }
+    }
+
+    /// A stream was read, for a page that the log no longer held or to look a cursor up.
+    pub fn stream_fetch(&self, source: SourceId) {
+        if let Some(metrics) = self.sources.get(source.index()) {
+            metrics.fetches.inc();
         }
     }
 
@@ -318,6 +326,8 @@ impl Maker<'_> {
         let unsettled = "Deliveries received and not yet acknowledged.";
         let unsettled = self.gauge_vector("source_unsettled", unsettled, source)?;
         let bindings = self.gauge_vector("bindings", "Bindings that stand on the broker.", source)?;
+        let fetches = "Pages read from a stream that the log no longer held, and cursors looked up in it.";
+        let fetches = self.counter_vector("stream_fetches_total", fetches, source)?;
         let one = |name: &str| {
             let reasons = Rejection::ALL.iter();
             Ok(SourceMetrics {
@@ -328,6 +338,7 @@ impl Maker<'_> {
                     .collect::<Result<_, _>>()?,
                 unsettled: unsettled.get_metric_with_label_values(&[name])?,
                 bindings: bindings.get_metric_with_label_values(&[name])?,
+                fetches: fetches.get_metric_with_label_values(&[name])?,
             })
         };
         names.iter().map(|name| one(name.as_ref())).collect()

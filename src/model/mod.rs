@@ -11,5 +11,6 @@ pub mod gap;
 pub mod outgoing;
 pub mod publication;
 pub mod queue;
+pub mod stream;
 pub mod topic;
 pub mod value;

@@ -4,16 +4,52 @@ use super::route::overlap;
 use super::{Settler, template};
 use crate::config::value::Value;
 use crate::config::{
-    Bindings, ExchangeInput, ExchangeKind, Input, LogBounds, QueueInput, RawFrames, Rejected, Source, TemplatePart,
-    TopicTemplate,
+    Bindings, ExchangeInput, ExchangeKind, Input, LogBounds, QueueInput, RawFrames, Rejected, Source, StreamInput,
+    TemplatePart, TopicTemplate,
 };
 use crate::model::topic::Pattern;
+
+use Reads::{Exchange, Queue, Stream};
 
 /// Bytes of a source's name at most: it is a part of queue names, cursors and metric labels.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Keys that only exchange sources have.
-pub(in crate::config) const OF_EXCHANGES: &[&str] = &["type", "bindings", "linger", "bindings_max", "queue_bytes_max"];
+/// What a source reads, as far as that decides which keys it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Reads {
+    Exchange,
+    Queue,
+    Stream,
+}
+
+/// Keys that not every kind of source has, and which have them.
+const OF_SOME: &[(&str, &[Reads])] = &[
+    ("type", &[Exchange]),
+    ("bindings", &[Exchange, Stream]),
+    ("linger", &[Exchange]),
+    ("bindings_max", &[Exchange]),
+    ("queue_bytes_max", &[Exchange]),
+    ("shared", &[Queue]),
+    ("rejected", &[Exchange, Queue]),
+    ("retention_age", &[Stream]),
+    ("retention_bytes", &[Stream]),
+    ("replays_max", &[Stream]),
+];
+
+impl Reads {
+    /// Whether such a source has a key.
+    pub(in crate::config) fn has(self, key: &str) -> bool {
+        OF_SOME.iter().find(|(known, _)| *known == key).is_none_or(|(_, kinds)| kinds.contains(&self))
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Exchange => "an exchange",
+            Queue => "a queue",
+            Stream => "a stream",
+        }
+    }
+}
 
 impl Settler<'_> {
     /// Every source, in the order of their names.
@@ -73,10 +109,14 @@ impl Settler<'_> {
     fn input(&mut self, base: &str, log: &LogBounds) -> Option<Input> {
         let set = |key: &str| self.raw.is_set(&format!("{base}.{key}"));
         match (set("exchange"), set("queue"), set("stream")) {
-            (_, _, true) => {
-                let sentence = "stream sources are not available yet (issue 3): use exchange = \"…\" or queue = \"…\"";
-                self.mistake(&format!("{base}.stream"), sentence);
+            (_, true, true) => {
+                let sentence = "stands beside stream: a source reads one of them, so make two sources";
+                self.mistake(&format!("{base}.queue"), sentence);
                 None
+            }
+            (_, false, true) => {
+                self.foreign_keys(base, Stream);
+                Some(Input::Stream(self.stream(base)))
             }
             (true, true, false) => {
                 let sentence = "stands beside exchange: a source reads one of them, so make two sources";
@@ -84,11 +124,28 @@ impl Settler<'_> {
                 None
             }
             (false, false, false) => {
-                self.mistake(base, "reads nothing: set exchange = \"…\" or queue = \"…\"");
+                self.mistake(base, "reads nothing: set exchange = \"…\", queue = \"…\" or stream = \"…\"");
                 None
             }
-            (true, false, false) => Some(Input::Exchange(self.exchange(base, log))),
-            (false, true, false) => Some(Input::Queue(self.queue(base))),
+            (true, false, false) => {
+                self.foreign_keys(base, Exchange);
+                Some(Input::Exchange(self.exchange(base, log)))
+            }
+            (false, true, false) => {
+                self.foreign_keys(base, Queue);
+                Some(Input::Queue(self.queue(base)))
+            }
+        }
+    }
+
+    /// Keys that are set and that this kind of source does not have.
+    fn foreign_keys(&mut self, base: &str, reads: Reads) {
+        for (key, _) in OF_SOME.iter().filter(|(key, _)| !reads.has(key)) {
+            let path = format!("{base}.{key}");
+            if self.raw.is_set(&path) {
+                let sentence = format!("has no meaning for a source that reads {}: remove it", reads.words());
+                self.mistake(&path, sentence);
+            }
         }
     }
 
@@ -102,12 +159,6 @@ impl Settler<'_> {
         if declare && exchange.starts_with("amq.") {
             let sentence = format!("cannot be done for {exchange}: RabbitMQ declares amq. exchanges itself");
             self.mistake(&format!("{base}.declare"), sentence);
-        }
-        if self.raw.is_set(&format!("{base}.shared")) {
-            self.mistake(
-                &format!("{base}.shared"),
-                "is a key of queue sources, and this one reads an exchange: remove it",
-            );
         }
         let kind = match self.text(&format!("{base}.type")).as_str() {
             "direct" => ExchangeKind::Direct,
@@ -150,12 +201,6 @@ impl Settler<'_> {
     }
 
     fn queue(&mut self, base: &str) -> QueueInput {
-        for key in OF_EXCHANGES {
-            let path = format!("{base}.{key}");
-            if self.raw.is_set(&path) {
-                self.mistake(&path, "is a key of exchange sources, and this one reads a queue: remove it");
-            }
-        }
         let queue = self.text(&format!("{base}.queue"));
         if queue.is_empty() && self.entry(&format!("{base}.queue")).is_some() {
             self.mistake(&format!("{base}.queue"), "is empty: name the queue");
@@ -167,6 +212,39 @@ impl Settler<'_> {
         }
     }
 
+    fn stream(&mut self, base: &str) -> StreamInput {
+        let path = |key: &str| format!("{base}.{key}");
+        let exchange = self.entry(&path("exchange")).map(|_| self.text(&path("exchange")));
+        if exchange.as_deref() == Some("") {
+            let sentence = "is empty, which is the default exchange, and nothing can be bound to that: remove it";
+            self.mistake(&path("exchange"), sentence);
+        }
+        let stream = self.text(&path("stream"));
+        if stream.is_empty() {
+            self.mistake(&path("stream"), "is empty: name the stream");
+        }
+        let bindings = match self.raw.is_set(&path("bindings")) {
+            true => self.bindings(base, ExchangeKind::Topic),
+            false => Bindings::All,
+        };
+        if bindings == Bindings::OnDemand {
+            let sentence = "is \"on-demand\", and a stream keeps what comes whoever listens: write \"all\" or a list";
+            self.mistake(&path("bindings"), sentence);
+        }
+        if exchange.is_none() && self.raw.is_set(&path("bindings")) {
+            self.mistake(&path("bindings"), "binds the stream to an exchange, and none is named: set exchange");
+        }
+        StreamInput {
+            stream,
+            exchange,
+            bindings,
+            declare: self.flag(&path("declare")),
+            retention_age: self.time(&path("retention_age")),
+            retention_bytes: self.number(&path("retention_bytes")) as u64,
+            replays_max: self.number(&path("replays_max")),
+        }
+    }
+
     fn same_messages(&mut self, first: &Source, second: &Source) {
         match (&first.input, &second.input) {
             (Input::Queue(one), Input::Queue(other)) if one.queue == other.queue => {
@@ -174,6 +252,14 @@ impl Settler<'_> {
                 let sentence = format!(
                     "{:?} is read by source.{} too: each message goes to one of the two",
                     other.queue, first.name
+                );
+                self.warning(&path, sentence);
+            }
+            (Input::Stream(one), Input::Stream(other)) if one.stream == other.stream => {
+                let path = format!("source.{}.stream", second.name);
+                let sentence = format!(
+                    "{:?} is read by source.{} too: subscribers get each of its messages twice",
+                    other.stream, first.name
                 );
                 self.warning(&path, sentence);
             }

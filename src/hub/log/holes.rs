@@ -20,6 +20,12 @@ impl Holes {
         Self { known: VecDeque::new(), known_max, forgotten: BTreeMap::new() }
     }
 
+    /// Forgets them all.
+    pub(super) fn clear(&mut self) {
+        self.known.clear();
+        self.forgotten.clear();
+    }
+
     /// Adds one, which must be at or after all before it.
     pub(super) fn push(&mut self, hole: Hole) {
         self.known.push_back(hole);

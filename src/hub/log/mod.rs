@@ -11,6 +11,7 @@ mod behind;
 mod coverage;
 mod holes;
 mod ring;
+mod streamed;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -50,6 +51,18 @@ pub struct Log {
     ring: Ring,
     coverage: Coverage,
     holes: Holes,
+    /// Where it has its positions from.
+    origin: Origin,
+}
+
+/// Where a log has its positions from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It gives them.
+    Counted,
+    /// From a stream, which keeps what the log does not: they are [`crate::model::stream`]'s. What follows `begins` passed
+    /// through here; nothing while nothing is known of the stream.
+    Stream { begins: Option<u64> },
 }
 
 /// The next publications for a reader that follows the log.
@@ -163,7 +176,8 @@ impl Log {
 
     fn bounded(info: Arc<SourceInfo>, bounds: Bounds) -> Self {
         let coverage = Coverage::new(bounds.ended_intervals_max);
-        Self { info, end: 0, ring: Ring::new(bounds.ring), coverage, holes: Holes::new(bounds.holes_max) }
+        let (ring, holes) = (Ring::new(bounds.ring), Holes::new(bounds.holes_max));
+        Self { info, end: 0, ring, coverage, holes, origin: Origin::Counted }
     }
 
     /// Gives the drafts their positions and keeps them; the oldest go where a bound demands it. Returns the positions.
@@ -239,6 +253,10 @@ impl Log {
 
     /// A binding stands from here on. Takes a position unless another one that stands includes it.
     pub fn bound(&mut self, pattern: &Pattern) {
+        // A stream has all there is, whatever is bound.
+        if self.is_stream() {
+            return;
+        }
         self.end = self.coverage.bound(pattern, self.end);
     }
 
@@ -255,6 +273,8 @@ impl Log {
     /// Where somebody who wants `pattern` and has seen everything up to `after` goes on, and what is gone.
     ///
     /// To be asked once a binding stands for the pattern; before that the stretch up to the binding is not judged.
+    ///
+    /// For a log that counts; a stream's has [`Self::resume_stream`].
     pub fn resume(&self, pattern: &Pattern, after: Cursor) -> Resume {
         let judged_until = self.end;
         if after.epoch != self.info.epoch || after.offset > self.end {

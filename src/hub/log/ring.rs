@@ -119,6 +119,16 @@ impl Ring {
         self.evicted
     }
 
+    /// What it may hold.
+    pub(super) fn bounds(&self) -> RingBounds {
+        self.bounds
+    }
+
+    /// Whether a publication that is kept stands at exactly this offset.
+    pub(super) fn holds(&self, offset: u64) -> bool {
+        self.kept.binary_search_by_key(&offset, |publication| publication.offset).is_ok()
+    }
+
     pub(super) fn looked_at(&self) -> u64 {
         self.looked_at.get()
     }

@@ -29,6 +29,35 @@ impl Shard {
         }
     }
 
+    /// The shard itself was too slow for a stream's log: everybody who is live reads on from the stream.
+    pub(super) fn everybody_falls_behind(&mut self, lane: usize, position: u64) -> Vec<SubscriberId> {
+        let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return Vec::new() };
+        let everybody = (0..self.subscribers.len() as u32).map(SubscriberId);
+        let fallen = everybody.filter(|id| {
+            self.fall_behind(*id, source, position);
+            self.is_behind(*id)
+        });
+        fallen.collect()
+    }
+
+    /// A stream was made anew: everybody who has begun to read it begins again where it does.
+    pub(super) fn begin_anew(&mut self, lane: usize) {
+        let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return };
+        self.passages.clear();
+        for subscriber in &mut self.subscribers {
+            let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
+            for part in parts.filter(|part| part.source == source) {
+                part.judged_until = 0;
+                part.progress = match part.progress {
+                    waiting @ Progress::Waiting { .. } => waiting,
+                    Progress::Reading { .. } => Progress::Reading { read: 0 },
+                    Progress::Live { .. } => Progress::Live { since: 0 },
+                    Progress::Behind { .. } => Progress::Behind { since: 0, read: 0 },
+                };
+            }
+        }
+    }
+
     /// Where a subscription began beyond the shard, nothing was asked for again: what comes there is live, and late. What the
     /// subscriber's others are sent of the same source comes with it, in order.
     pub(super) fn read_late(&mut self, id: SubscriberId, subscription: SubscriptionId) {

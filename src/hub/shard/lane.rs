@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::hub::archive::{Check, Verdict};
 use crate::hub::feed::{Link, SourceState};
 use crate::hub::index::Index;
 use crate::hub::interest::{Claim, Standing};
-use crate::hub::log::{Hole, LogGap, ReadBounds};
+use crate::hub::log::{Hole, LogGap, ReadBounds, Resume};
+use crate::model::cursor::Cursor;
+use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceInfo};
 use crate::model::topic::Pattern;
 
@@ -32,6 +35,8 @@ pub(super) struct Lane {
     position: u64,
     /// Transitions of the link that this shard has told of.
     link_changes: u64,
+    /// How often the source's stream had turned out to be another one when this shard last looked.
+    remade: u64,
     index: Index,
     claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
 }
@@ -47,6 +52,10 @@ pub(super) struct ReadOn {
     pub(super) missed: Vec<Loss>,
     /// In order.
     pub(super) publications: Vec<Arc<Publication>>,
+    /// The shard was so slow that the log moved past it, and everybody reads on from this position in the stream itself.
+    pub(super) fallen: Option<u64>,
+    /// The stream is another one: whatever anybody has read of it is void.
+    pub(super) remade: bool,
 }
 
 /// Something that those who read the source may have missed.
@@ -59,6 +68,8 @@ pub(super) enum Loss {
         /// Where the shard was.
         after: u64,
     },
+    /// The stream was deleted and made anew.
+    Remade,
 }
 
 /// A transition of the link to the broker.
@@ -73,8 +84,8 @@ pub(super) enum LinkChange {
 impl Lane {
     pub(super) fn new(state: Arc<SourceState>) -> Self {
         let position = state.log().end();
-        let link_changes = state.link().changes;
-        Self { state, position, link_changes, index: Index::new(CACHED_TOPICS_MAX), claims: HashMap::new() }
+        let (link_changes, remade) = (state.link().changes, state.remade());
+        Self { state, position, link_changes, remade, index: Index::new(CACHED_TOPICS_MAX), claims: HashMap::new() }
     }
 
     pub(super) fn info(&self) -> &Arc<SourceInfo> {
@@ -98,7 +109,23 @@ impl Lane {
         match loss {
             Loss::Hole(hole) => Some(hole.gap(pattern)),
             Loss::Overrun { after } => self.state.log().overrun(pattern, *after),
+            Loss::Remade => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
         }
+    }
+
+    /// The question whether a cursor is genuine, where only the stream itself can tell.
+    pub(super) fn check(&self, after: Cursor) -> Option<Arc<Check>> {
+        let archive = self.state.archive()?;
+        let judged = self.state.log().verdict(after);
+        judged.is_none().then(|| archive.check(after.offset))
+    }
+
+    /// Where somebody who has seen everything up to a cursor goes on; `check` is what [`Self::check`] gave.
+    pub(super) fn resume(&self, pattern: &Pattern, after: Cursor, check: Option<&Check>) -> Resume {
+        let log = self.state.log();
+        let Some(archive) = self.state.archive() else { return log.resume(pattern, after) };
+        let verdict = log.verdict(after).or_else(|| check.and_then(Check::verdict)).unwrap_or(Verdict::Foreign);
+        log.resume_stream(pattern, after, verdict, archive.cut())
     }
 
     /// Whether the source lost its broker after it had it.
@@ -133,9 +160,18 @@ impl Lane {
     pub(super) fn read_on(&mut self, bounds: ReadBounds) -> ReadOn {
         let link = self.state.link();
         let mut read = ReadOn { links: self.links(link), ..ReadOn::default() };
+        let remade = self.state.remade();
+        if self.remade != remade {
+            (self.remade, self.position) = (remade, 0);
+            return ReadOn { remade: true, missed: vec![Loss::Remade], something: true, ..read };
+        }
         let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
         if let Some(overrun) = tail.overrun {
-            read.missed.push(Loss::Overrun { after: self.position });
+            // What the log of a stream has let go of the stream has: its readers go on from there.
+            match self.state.archive() {
+                Some(_) => read.fallen = Some(self.position),
+                None => read.missed.push(Loss::Overrun { after: self.position }),
+            }
             self.position = overrun;
         }
         // A hole has a position of its own. It is told when the shard stands right before it, so that it comes after
@@ -156,6 +192,7 @@ impl Lane {
         read.publications.retain(|publication| publication.offset <= until);
         self.position = self.position.max(until);
         read.something = !read.publications.is_empty() || !read.missed.is_empty() || !read.links.is_empty();
+        read.something |= read.fallen.is_some();
         read
     }
 

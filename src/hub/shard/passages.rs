@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::hub::log::{Log, LogGap, ReadBounds};
+use crate::hub::archive::Page;
+use crate::hub::log::{Chunk, Log, LogGap, ReadBounds};
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::publication::{Publication, SourceId};
 use crate::model::topic::Pattern;
@@ -58,6 +59,12 @@ pub(super) struct Found {
     pub(super) gap: Option<LogGap>,
 }
 
+/// What a passage is made of, and after which offset it is whole.
+struct Made {
+    after: u64,
+    chunk: Chunk,
+}
+
 /// All passages of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Passages {
@@ -66,6 +73,8 @@ pub(super) struct Passages {
     /// Whose first passage goes next.
     ages: VecDeque<(SourceId, Pattern)>,
     bytes: usize,
+    /// Messages of pages that were looked at.
+    looked_at: u64,
 }
 
 impl Excerpt {
@@ -104,8 +113,38 @@ impl Passage {
 impl Passages {
     /// What matches after one offset and up to another: from a passage that holds it, else from the log.
     pub(super) fn read(&mut self, log: &Log, pattern: &Pattern, span: Range<u64>, bounds: ReadBounds) -> Found {
+        let after = span.start;
+        self.find_or_make((log.info().id, pattern.clone()), span, |until| {
+            let chunk = log.read(pattern, after, until, bounds);
+            // Who comes from further back misses more, and is to find that out from the log.
+            Made { after: after.max(log.evicted().min(chunk.next)), chunk }
+        })
+    }
+
+    /// Likewise, else from a page of the stream behind the log, as far as that goes.
+    pub(super) fn read_page(&mut self, log: &Log, pattern: &Pattern, span: Range<u64>, page: &Page) -> Found {
+        let after = span.start;
+        let mut looked_at = 0;
+        let found = self.find_or_make((log.info().id, pattern.clone()), span, |until| {
+            let next = page.until.min(until);
+            let first = page.publications.partition_point(|publication| publication.offset <= after);
+            let last = page.publications.partition_point(|publication| publication.offset <= next);
+            let all = page.publications.get(first..last).unwrap_or_default();
+            looked_at = all.len() as u64;
+            let matching = all.iter().filter(|publication| pattern.matches(&publication.draft.topic));
+            Made { after, chunk: Chunk { publications: matching.cloned().collect(), next, gap: None } }
+        });
+        self.looked_at += looked_at;
+        found
+    }
+
+    /// How many messages of pages were looked at since this was asked before.
+    pub(super) fn take_looked_at(&mut self) -> u64 {
+        std::mem::take(&mut self.looked_at)
+    }
+
+    fn find_or_make(&mut self, key: (SourceId, Pattern), span: Range<u64>, make: impl FnOnce(u64) -> Made) -> Found {
         let (after, until) = (span.start, span.end);
-        let key = (log.info().id, pattern.clone());
         let passages = self.by_pattern.get(&key).map(Vec::as_slice).unwrap_or_default();
         // The last that begins at or before here, and with it the first that begins after.
         let following = passages.partition_point(|passage| passage.after <= after);
@@ -115,10 +154,8 @@ impl Passages {
             return Found { next: passage.until.min(until), excerpt: Excerpt::of(passage, after, until), gap: None };
         }
         let until = passages.get(following).map_or(until, |next| next.after.min(until));
-        let chunk = log.read(pattern, after, until, bounds);
+        let Made { after: begin, chunk } = make(until);
         let bytes = chunk.publications.iter().map(|publication| publication.draft.payload.len()).sum();
-        // Who comes from further back misses more, and is to find that out from the log.
-        let begin = after.max(log.evicted().min(chunk.next));
         let passage = Rc::new(Passage {
             after: begin,
             until: chunk.next,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::hub::archive::{Archive, Check, Found};
 use crate::hub::log::{Log, LogGap, ReadBounds};
 use crate::hub::shard::lane::{Lane, Loss};
 use crate::hub::shard::passages::{Excerpt, Passages};
@@ -28,9 +29,11 @@ pub(super) struct Subscription {
     catching_up: Option<Box<CatchingUp>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct CatchingUp {
     last: Last,
+    /// What the streams say to the cursors that it came with.
+    checks: Vec<(SourceId, Arc<Check>)>,
     /// The newest messages that it asked for, still to be sent before anything else.
     list: VecDeque<Arc<Publication>>,
 }
@@ -57,6 +60,12 @@ pub(super) enum Progress {
     Behind { since: u64, read: u64 },
 }
 
+impl CatchingUp {
+    fn check(&self, source: SourceId) -> Option<&Check> {
+        self.checks.iter().find(|(known, _)| *known == source).map(|(_, check)| &**check)
+    }
+}
+
 impl Part {
     pub(super) fn is_behind(&self) -> bool {
         matches!(self.progress, Progress::Behind { .. })
@@ -73,8 +82,16 @@ impl Part {
 
 impl Subscription {
     pub(super) fn new(id: SubscriptionId, pattern: Pattern, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
-        let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, list: VecDeque::new() }));
+        let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, ..CatchingUp::default() }));
         Self { id, pattern, flow, stands: false, parts, catching_up }
+    }
+
+    /// With the questions whether its cursors are genuine.
+    pub(super) fn checked_by(mut self, checks: Vec<(SourceId, Arc<Check>)>) -> Self {
+        if !checks.is_empty() {
+            self.catching_up.get_or_insert_default().checks = checks;
+        }
+        self
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -109,11 +126,12 @@ impl Subscription {
     /// start has told.
     pub(super) fn hears(&self, source: SourceId, loss: &Loss) -> bool {
         let is_live = |part: &Part| matches!(part.progress, Progress::Live { .. });
-        let is_news = |part: &Part| match loss {
-            Loss::Hole(hole) => hole.at >= part.judged_until,
-            Loss::Overrun { .. } => true,
+        let is_told = |part: &Part| match loss {
+            Loss::Hole(hole) => is_live(part) && hole.at >= part.judged_until,
+            Loss::Overrun { .. } => is_live(part),
+            Loss::Remade => !matches!(part.progress, Progress::Waiting { .. }),
         };
-        self.part(source).is_some_and(|part| is_live(part) && is_news(part))
+        self.part(source).is_some_and(is_told)
     }
 
     /// How far everything of a source was sent, once it has begun there.
@@ -153,12 +171,13 @@ impl Subscription {
             let Progress::Waiting { after } = part.progress else { continue };
             let Some(lane) = lanes.get(part.source.index()) else { continue };
             let info = lane.info();
+            let check = self.catching_up.as_ref().and_then(|catching_up| catching_up.check(part.source));
+            let resume = after.map(|cursor| lane.resume(&self.pattern, cursor, check));
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
             let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
-            if let Some(cursor) = after {
-                let resume = log.resume(&self.pattern, cursor);
+            if let Some(resume) = resume {
                 read = resume.read_after;
                 replay |= read < lane.position();
                 part.judged_until = resume.judged_until;
@@ -231,7 +250,7 @@ impl Subscription {
     /// Sends these before anything else.
     pub(super) fn send_first(&mut self, list: Vec<Arc<Publication>>) {
         self.catching_up =
-            (!list.is_empty()).then(|| Box::new(CatchingUp { last: Last::default(), list: list.into() }));
+            (!list.is_empty()).then(|| Box::new(CatchingUp { list: list.into(), ..CatchingUp::default() }));
     }
 
     /// Takes the list of newest messages as a whole.
@@ -396,6 +415,19 @@ impl Reader<'_> {
         }
     }
 
+    /// From the stream itself, where the log does not reach back to what comes next. Nothing while that is fetched: the
+    /// source rings when it is there.
+    fn read_older(&self, (archive, log): Older<'_>, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+        let Found::Page { from, page } = archive.read(*self.read) else {
+            return ReadOn { found: Passed::Own(Vec::new()), next: *self.read };
+        };
+        if from > *self.read {
+            gaps.extend(log.cut_off(self.pattern, *self.read, from));
+        }
+        let found = logs.passages.read_page(log, self.pattern, from..until, &page);
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
+    }
+
     /// From the log itself.
     fn read_alone(&self, log: &Log, until: u64, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         let chunk = match self.view {
@@ -406,9 +438,18 @@ impl Reader<'_> {
         ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
     }
 
-    fn read(&mut self, log: &Log, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+    /// Where what comes next is not in the log but in the stream behind it.
+    fn older<'a>(&self, lane: &'a Lane, log: &Log) -> Option<&'a Archive> {
+        let wants_all = matches!(self.view, View::All);
+        lane.state().archive().filter(|_| wants_all && *self.read < log.floor())
+    }
+
+    fn read(&self, (lane, log): Place<'_>, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         if let View::Latest = self.view {
             return self.read_alone(log, until, logs, gaps);
+        }
+        if let Some(archive) = self.older(lane, log) {
+            return self.read_older((archive, log), until, logs, gaps);
         }
         let found = logs.passages.read(log, self.pattern, *self.read..until, logs.bounds);
         gaps.extend(found.gap);
@@ -440,6 +481,12 @@ fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64) -> Vec<(u64, u64)>
     let pass = |offsets: Vec<u64>| last.map_or((0, 0), |last| (last, offsets.partition_point(|at| *at <= last) as u64));
     waiting.into_iter().map(pass).collect()
 }
+
+/// A stream beyond its log.
+type Older<'a> = (&'a Archive, &'a Log);
+
+/// A lane and its log, which is locked.
+type Place<'a> = (&'a Lane, &'a Log);
 
 /// What one reader was given.
 struct ReadOn {
@@ -479,13 +526,14 @@ pub(super) fn read_together(
     let mut found: Vec<Arc<Publication>> = Vec::new();
     let alone = readers.len() == 1;
     // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
-    let shares = alone || readers.iter().all(|reader| *reader.read >= log.evicted());
+    let shares =
+        alone || lane.state().archive().is_some() || readers.iter().all(|reader| *reader.read >= log.evicted());
     let passed = drop_oldest(readers, &log, until);
     for (number, reader) in readers.iter_mut().enumerate().filter(|(_, reader)| *reader.read < until) {
         let mut gaps = Vec::new();
         reader.pass_over(&log, until, passed.get(number).copied().unwrap_or_default(), &mut gaps);
         let read = if shares {
-            reader.read(&log, until, logs, &mut gaps)
+            reader.read((lane, &log), until, logs, &mut gaps)
         } else {
             reader.read_alone(&log, until, logs, &mut gaps)
         };
@@ -497,7 +545,7 @@ pub(super) fn read_together(
             Passed::Own(publications) => found.extend(publications),
         }
     }
-    replay.looked_at += log.looked_at() - looked_at;
+    replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);
     replay.excerpt = excerpt_found.filter(|excerpt| !excerpt.publications().is_empty());
     found.retain(|publication| publication.offset <= horizon);

@@ -7,13 +7,14 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use crate::config::{Consume, ExchangeInput, Input, QueueInput, Settings};
+use crate::config::{Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput};
 use crate::metrics::BrokerLink;
 use crate::source::Trouble;
 
 use super::connection::{self, Live};
 use super::exchange::short;
 use super::outbound;
+use super::stream;
 use super::words;
 
 /// How long the broker may take for any one question.
@@ -40,6 +41,7 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
         let looked = match &source.input {
             Input::Exchange(input) => exchange_source(&live, settings, input, &key).await,
             Input::Queue(input) => queue_source(&live, input, &key).await,
+            Input::Stream(input) => stream_source(&live, input, &key).await,
         };
         findings.extend(looked.err().map(|trouble| finding(&key, trouble)));
     }
@@ -74,7 +76,7 @@ fn finding(key: &str, trouble: Trouble) -> Finding {
 fn is_declared_by_a_source(settings: &Settings, exchange: &str) -> bool {
     settings.sources.iter().any(|source| match &source.input {
         Input::Exchange(input) => input.declare && input.exchange == exchange,
-        Input::Queue(_) => false,
+        Input::Queue(_) | Input::Stream(_) => false,
     })
 }
 
@@ -136,6 +138,20 @@ async fn queue_source(live: &Live, input: &QueueInput, key: &str) -> Result<(), 
         Ok(_) => Ok(()),
         Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
         Err(error) => Err(words::of_queue(&error, &input.queue, (&live.peer, key))),
+    }
+}
+
+/// The stream is there and is one, and so is the exchange that it is bound to.
+async fn stream_source(live: &Arc<Live>, input: &StreamInput, key: &str) -> Result<(), Trouble> {
+    if let Some(exchange) = &input.exchange {
+        let asked = passive_exchange(live, exchange).await;
+        asked.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, key)))?;
+    }
+    let asked = within(stream::look(live, &input.stream)).await;
+    match asked {
+        Ok(()) => Ok(()),
+        Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
+        Err(error) => Err(words::of_stream(&error, &input.stream, (&live.peer, key))),
     }
 }
 

@@ -190,7 +190,7 @@ fn kind(kind: ExchangeKind) -> lapin::ExchangeKind {
 
 /// How the hub is to plan this source's bindings. Where the topic is not the routing key, what sessions want says nothing
 /// about what to bind, so everything is; fanout and headers exchanges are bound once whatever is wanted.
-pub fn binding_mode(source: &config::Source) -> BindingMode {
+pub(super) fn binding_mode(source: &config::Source) -> BindingMode {
     let everything = || BindingMode::Fixed(vec![Pattern::all()]);
     let config::Input::Exchange(input) = &source.input else { return everything() };
     let on_demand = |kind| BindingMode::OnDemand {

@@ -18,6 +18,7 @@ use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
 use super::inspect::{ID_HEADER, ORIGIN_HEADER};
+use super::stream::OFFSET;
 
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
 const TIMESTAMP_HEADER: &str = "timestamp_in_ms";
@@ -38,6 +39,7 @@ impl Mapper {
     pub(crate) fn new(source: &Source) -> Self {
         let queue = match &source.input {
             Input::Queue(input) => input.queue.clone(),
+            Input::Stream(input) => input.stream.clone(),
             Input::Exchange(_) => String::new(),
         };
         Self {
@@ -163,7 +165,7 @@ fn published_at(headers: &Headers, seconds: Option<u64>) -> PublishedAt {
 
 /// A table's fields, without those that are ours.
 pub(crate) fn headers(table: &FieldTable) -> Headers {
-    let ours = |name: &ShortString| [ID_HEADER, ORIGIN_HEADER].contains(&name.as_str());
+    let ours = |name: &ShortString| [ID_HEADER, ORIGIN_HEADER, OFFSET].contains(&name.as_str());
     let fields = table.inner().iter().filter(|(name, _)| !ours(name));
     Headers(fields.map(|(name, field)| (readable(name.as_str()), value(field))).collect())
 }

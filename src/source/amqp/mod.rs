@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`link`], [`connection`], [`tls`] | keep the two connections, with no limit of tries |
 //! | [`wire`], [`inspect`] | the bytes below the library: frames that would kill it are made harmless |
-//! | [`exchange`], [`queue`] | the sources |
+//! | [`exchange`], [`queue`], [`stream`] | the sources |
 //! | [`receive`], [`mapping`] | deliveries become drafts, are appended, then acknowledged |
 //! | [`binder`] | what sessions want becomes bindings |
 //! | [`publisher`], [`outbound`] | publishes and what may be in them |
@@ -21,10 +21,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Input, Settings};
-use crate::hub::feed::{Feed, Hub};
+use crate::config::{self, Input, Settings};
+use crate::hub::feed::{Feed, Hub, SourceState};
 use crate::hub::upstream::UpstreamJobs;
 use crate::metrics::{BrokerLink, Metrics};
+use crate::model::cursor::Epoch;
+use crate::model::publication::{SourceId, SourceInfo};
 use crate::source::{Backoff, Board, Reason, Source, Subject, Trouble};
 
 mod binder;
@@ -41,12 +43,12 @@ mod publisher;
 mod queue;
 mod receive;
 mod rpc;
+mod stream;
 mod tls;
 mod wire;
 mod words;
 
 pub use check::{Finding, check};
-pub use exchange::binding_mode;
 pub use outbound::{HEADERS_BYTES_MAX, HEADERS_DEPTH_MAX};
 
 use connection::Live;
@@ -56,6 +58,7 @@ use link::Link;
 use publisher::Publisher;
 use queue::QueueSource;
 use rpc::Caller;
+use stream::StreamSource;
 
 /// How long the end of a source may lag behind the end of its connection before it is dropped where it stands.
 const LAG_MAX: Duration = Duration::from_secs(2);
@@ -156,6 +159,10 @@ pub fn start(
                 let source = QueueSource::new(context.clone(), feed, source, input);
                 sources.spawn(supervise(source, consume.clone(), context.clone()));
             }
+            Input::Stream(input) => {
+                let source = StreamSource::new(context.clone(), feed, source, input);
+                sources.spawn(supervise(source, consume.clone(), context.clone()));
+            }
         }
     }
     let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.max(1));
@@ -163,6 +170,22 @@ pub fn start(
     users.spawn(Caller::new(context.clone(), consume, jobs.calls, requests).run());
     users.spawn(Publisher::new(context.clone(), publish, jobs.publishes, requests_end).run());
     Handle { context, sources, users, links, links_stop }
+}
+
+/// What the hub keeps of a source. `epoch` names positions that are good on this node and until its end only; a stream's
+/// are good everywhere.
+pub fn state(source: &config::Source, id: SourceId, epoch: Epoch) -> Arc<SourceState> {
+    let (name, raw_frames) = (source.name.as_str().into(), source.frames);
+    match &source.input {
+        Input::Stream(input) => {
+            let epoch = stream::epoch(&input.stream);
+            SourceState::of_stream(Arc::new(SourceInfo { id, name, epoch, raw_frames }), source.log)
+        }
+        Input::Exchange(_) | Input::Queue(_) => {
+            let info = SourceInfo { id, name, epoch, raw_frames };
+            SourceState::new(Arc::new(info), source.log, exchange::binding_mode(source))
+        }
+    }
 }
 
 /// Runs a source on every connection that there is, until the sources stop.

@@ -25,7 +25,7 @@ use super::words;
 const BATCH_MAX: usize = 250;
 
 /// How long the broker may take to confirm that a consumer was cancelled.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What one source does with its deliveries, whatever kind of source it is.
 pub(crate) struct Receiver<'a> {
@@ -252,7 +252,7 @@ async fn next_drop(drops: Option<&mut Drops>) -> Option<lapin::Result<Delivery>>
 }
 
 /// What a consumer's stream said: a delivery, or its end in words.
-fn delivered(next: Option<lapin::Result<Delivery>>, consumer: &Consumer) -> Result<Delivery, Trouble> {
+pub(crate) fn delivered(next: Option<lapin::Result<Delivery>>, consumer: &Consumer) -> Result<Delivery, Trouble> {
     match next {
         Some(Ok(delivery)) => Ok(delivery),
         Some(Err(error)) => {
@@ -284,7 +284,8 @@ impl Complaints {
         Self { source: source.to_owned(), counts: Vec::new() }
     }
 
-    fn rejected(&mut self, reason: Rejection, delivery: &Delivery) {
+    /// Counts one.
+    pub(crate) fn rejected(&mut self, reason: Rejection, delivery: &Delivery) {
         let count = self.count(reason);
         if is_power_of_ten(count) {
             tracing::warn!(

@@ -164,6 +164,33 @@ pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -
     })
 }
 
+/// Why a stream could not be checked, declared or read; `key` is the section that names it.
+pub(crate) fn of_stream(error: &Error, stream: &str, (peer, key): (&Peer, &str)) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::NotFound) => {
+            format!("stream '{stream}' does not exist on vhost '{vhost}': create it or set {key}.declare = true")
+        }
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not use stream '{stream}' on vhost '{vhost}': grant it with rabbitmqctl \
+             set_permissions ({})",
+            quoted(error)
+        ),
+        Some(Refusal::Precondition) if quoted(error).contains("x-stream-offset") => not_a_stream(stream).0,
+        Some(Refusal::Precondition) => format!(
+            "stream '{stream}' exists on vhost '{vhost}' with other settings: correct {key}.retention_age and \
+             {key}.retention_bytes, or remove {key}.declare ({})",
+            quoted(error)
+        ),
+        _ => format!("stream '{stream}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
+/// Something else has a stream's name.
+pub(crate) fn not_a_stream(stream: &str) -> Trouble {
+    Trouble(format!("'{stream}' is a queue and no stream: use queue = \"{stream}\", or name a stream"))
+}
+
 /// Why a client cannot consume a queue, which `section` of the configuration opens to it.
 pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &str)) -> String {
     let Peer { vhost, user, .. } = peer;

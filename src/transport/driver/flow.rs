@@ -36,6 +36,8 @@ impl Driver {
             self.with(subscriber, |driver, connection| driver.notify(subscriber, connection, notice));
         }
         self.deliver();
+        let fallen = taken.fallen.iter().map(|subscriber| self.ticket(*subscriber)).collect::<Vec<_>>();
+        self.replaying.extend(fallen);
         taken.more
     }
 
@@ -133,7 +135,7 @@ impl Driver {
         if self.openings.is_empty() {
             return;
         }
-        let standings: Vec<u64> = self.shared.hub.sources().iter().map(|source| source.interest().tellings()).collect();
+        let standings: Vec<u64> = self.shared.hub.sources().iter().map(|source| source.tellings()).collect();
         if standings == self.standings {
             return;
         }

@@ -15,7 +15,7 @@ use passerelle::metrics::Metrics;
 use passerelle::model::cursor::Epoch;
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::Outgoing;
-use passerelle::model::publication::{Publication, SourceId, SourceInfo};
+use passerelle::model::publication::{Publication, SourceId};
 use passerelle::model::topic::{Pattern, Topic};
 use passerelle::source::amqp::{self, Handle, Readiness};
 use tokio_util::sync::CancellationToken;
@@ -38,15 +38,9 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// Runs with these settings.
     pub(crate) fn start(settings: &Settings) -> Self {
-        let states = settings.sources.iter().enumerate().map(|(place, source)| {
-            let info = SourceInfo {
-                id: SourceId(u16::try_from(place).unwrap()),
-                name: source.name.as_str().into(),
-                epoch: Epoch(1),
-                raw_frames: source.frames,
-            };
-            SourceState::new(Arc::new(info), source.log, amqp::binding_mode(source))
-        });
+        let states = settings.sources.iter().enumerate();
+        let states =
+            states.map(|(place, source)| amqp::state(source, SourceId(u16::try_from(place).unwrap()), Epoch(1)));
         let hub = Hub::new(states.collect());
         let names: Vec<&str> = settings.sources.iter().map(|source| source.name.as_str()).collect();
         let metrics = Arc::new(Metrics::new(&names).unwrap());
@@ -194,7 +188,7 @@ pub(crate) fn exchange_source(name: &str, exchange: &str) -> Source {
 pub(crate) fn exchange_input(source: &mut Source) -> &mut ExchangeInput {
     match &mut source.input {
         Input::Exchange(input) => input,
-        Input::Queue(_) => panic!("no exchange source"),
+        Input::Queue(_) | Input::Stream(_) => panic!("no exchange source"),
     }
 }
 

@@ -10,6 +10,7 @@ mod handshakes;
 mod outages;
 mod slow;
 mod stops;
+mod streams;
 mod upward;
 
 use crate::program::{Program, until};

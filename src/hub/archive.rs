@@ -1,0 +1,337 @@
+//! What a stream still holds and its log no longer does: pages that the source fetches from the stream itself when
+//! somebody wants to read there, kept for a while and shared by all who read the same.
+//!
+//! Readers ask and go on asking; the source takes the wants, the lowest first, so that a page serves everybody whose place
+//! lies in it. A cursor that nobody here can vouch for is checked the same way: the message at its place is fetched, and
+//! tells by its mark whether it is the one that the cursor names. Pure but for the bell that wakes the source.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use crate::model::publication::Publication;
+use crate::model::stream;
+
+/// Messages of a page.
+pub const PAGE_MESSAGES: usize = 1_024;
+/// Bytes of payloads that end a page.
+pub const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of payloads that all pages of a source may hold on to; the oldest go first.
+const PAGES_BYTES_MAX: usize = 32 << 20;
+/// Pages of a source, which may be small.
+const PAGES_MAX: usize = 4_096;
+/// Places that may be wanted at once; who wants more asks again later.
+const WANTS_MAX: usize = 65_536;
+
+/// A stretch of the stream.
+#[derive(Debug)]
+pub struct Page {
+    /// Everything after this position is here,
+    pub after: u64,
+    /// up to this one.
+    pub until: u64,
+    /// In order.
+    pub publications: Vec<Arc<Publication>>,
+}
+
+/// Whether a cursor is one that this stream gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The message there is the one that it names.
+    Genuine,
+    /// Another message is there, or none yet.
+    Foreign,
+    /// The stream no longer reaches back so far.
+    Expired,
+}
+
+/// The question whether a cursor is genuine.
+#[derive(Debug, Default)]
+pub struct Check(OnceLock<Verdict>);
+
+impl Check {
+    /// The answer, once there is one.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.0.get().copied()
+    }
+
+    fn answer(&self, verdict: Verdict) {
+        // The first answer holds: it was true when it was given.
+        let _ = self.0.set(verdict);
+    }
+}
+
+/// What a reader finds after a position.
+#[derive(Debug)]
+pub enum Found {
+    /// A page that holds what follows `from`. That is above the position asked for where the stream was cut.
+    Page {
+        /// Read the page after this.
+        from: u64,
+        /// The page.
+        page: Arc<Page>,
+    },
+    /// It is fetched; the doorbell rings when it is here.
+    Wanted,
+}
+
+/// A fetch that the source has taken on. Dropped without an answer it is wanted again.
+#[derive(Debug)]
+pub struct Fetch<'a> {
+    archive: &'a Archive,
+    after: u64,
+    /// Which stream it is about, of those that had the name.
+    generation: u64,
+    answered: bool,
+}
+
+/// What became of a fetch.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The message at the place is the one that is named there, and this follows.
+    Genuine(Stretch),
+    /// It is not.
+    Foreign,
+    /// The stream begins only here, at this offset, and with this.
+    Cut(u64, Stretch),
+}
+
+/// What was read of a stream.
+#[derive(Debug, Default)]
+pub struct Stretch {
+    /// In order.
+    pub publications: Vec<Arc<Publication>>,
+    /// Up to this position everything was read, also what cannot become a publication; 0 where nothing was.
+    pub until: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Archive {
+    state: Mutex<State>,
+    wanted: Notify,
+    /// Rises with every answer.
+    tellings: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By where they begin.
+    pages: BTreeMap<u64, Arc<Page>>,
+    /// In the order of their coming.
+    ages: VecDeque<u64>,
+    bytes: usize,
+    /// Positions after which somebody wants to read.
+    wants: BTreeSet<u64>,
+    /// Those that are being fetched.
+    fetching: Vec<u64>,
+    /// Cursors to be checked.
+    checks: HashMap<u64, Weak<Check>>,
+    /// The stream holds nothing up to here any more.
+    cut: u64,
+    /// Rises when the stream turns out to be another one.
+    generation: u64,
+}
+
+impl Archive {
+    /// What follows a position; `from` then says where to read on. Asks for it where it is not here.
+    pub fn read(&self, after: u64) -> Found {
+        let mut state = self.state();
+        let from = after.max(state.cut);
+        if let Some(page) = state.page_after(from) {
+            return Found::Page { from, page };
+        }
+        self.want(&mut state, from);
+        Found::Wanted
+    }
+
+    /// Asks whether a position is one of this stream's.
+    pub fn check(&self, position: u64) -> Arc<Check> {
+        let mut state = self.state();
+        if let Some(check) = state.checks.get(&position).and_then(Weak::upgrade) {
+            return check;
+        }
+        let check = Arc::new(Check::default());
+        match state.known(position) {
+            Some(verdict) => check.answer(verdict),
+            None => {
+                state.checks.retain(|_, check| check.strong_count() > 0);
+                state.checks.insert(position, Arc::downgrade(&check));
+                self.want(&mut state, position);
+            }
+        }
+        check
+    }
+
+    /// How many answers there were: whoever waits for one looks again when it has risen.
+    pub fn tellings(&self) -> u64 {
+        self.tellings.load(Ordering::Acquire)
+    }
+
+    /// Where the stream begins, as far as is known: it holds nothing up to here.
+    pub fn cut(&self) -> u64 {
+        self.state().cut
+    }
+
+    /// The next to fetch within `places`, which are asked for anew at each look: the lowest that no fetch under way will
+    /// cover.
+    pub async fn next(&self, places: impl Fn() -> RangeInclusive<u64>) -> Fetch<'_> {
+        loop {
+            let mut notified = pin!(self.wanted.notified());
+            // From here on no bell is missed, whoever else hears it too.
+            notified.as_mut().enable();
+            // Asked for before the lock is taken: whoever answers may hold one of its own.
+            let places = places();
+            if let Some((after, generation)) = self.state().take_want(places) {
+                return Fetch { archive: self, after, generation, answered: false };
+            }
+            notified.await;
+        }
+    }
+
+    /// The stream is another one: whatever was known of it is void.
+    pub fn forget(&self) {
+        let mut state = self.state();
+        for check in state.checks.values().filter_map(Weak::upgrade) {
+            check.answer(Verdict::Foreign);
+        }
+        *state = State { generation: state.generation + 1, ..State::default() };
+        drop(state);
+        self.tellings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn want(&self, state: &mut State, after: u64) {
+        if state.wants.len() < WANTS_MAX && !state.fetching.contains(&after) && state.wants.insert(after) {
+            self.wanted.notify_waiters();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetch<'_> {
+    /// After which position to fetch; the message that it names, if it names one, is to be looked at first.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// Answers everybody who waits for this.
+    pub fn answer(mut self, fetched: Fetched) {
+        self.answered = true;
+        let mut state = self.archive.state();
+        if state.generation != self.generation {
+            return;
+        }
+        state.fetching.retain(|after| *after != self.after);
+        state.answer(self.after, fetched);
+        drop(state);
+        self.archive.tellings.fetch_add(1, Ordering::AcqRel);
+        // Another worker may have passed over a want that this did not cover after all.
+        self.archive.wanted.notify_waiters();
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        let mut state = self.archive.state();
+        if !self.answered && state.generation == self.generation {
+            state.fetching.retain(|after| *after != self.after);
+            state.wants.insert(self.after);
+            self.archive.wanted.notify_waiters();
+        }
+    }
+}
+
+impl State {
+    fn page_after(&self, from: u64) -> Option<Arc<Page>> {
+        let (_, page) = self.pages.range(..=from).next_back()?;
+        (from < page.until).then(|| page.clone())
+    }
+
+    /// Takes the lowest want, unless a fetch just below it will probably bring it.
+    fn take_want(&mut self, places: RangeInclusive<u64>) -> Option<(u64, u64)> {
+        let comes = |after: u64, fetch: &u64| {
+            let ahead = stream::following(after).checked_sub(stream::following(*fetch));
+            ahead.is_some_and(|ahead| ahead < PAGE_MESSAGES as u64)
+        };
+        let is_free = |after: &u64| !self.fetching.iter().any(|fetch| comes(*after, fetch));
+        let next = self.wants.range(places).copied().find(is_free)?;
+        self.wants.remove(&next);
+        self.fetching.push(next);
+        Some((next, self.generation))
+    }
+
+    fn answer(&mut self, after: u64, fetched: Fetched) {
+        let (from, stretch) = match fetched {
+            Fetched::Foreign => return self.conclude(after, Verdict::Foreign),
+            Fetched::Genuine(stretch) => {
+                self.conclude(after, Verdict::Genuine);
+                (after, stretch)
+            }
+            Fetched::Cut(offset, stretch) => {
+                self.cut = self.cut.max(stream::before(offset));
+                (self.cut, stretch)
+            }
+        };
+        self.keep(from, stretch);
+        let waiting: Vec<u64> = self.checks.keys().copied().collect();
+        for position in waiting {
+            if let Some(verdict) = self.known(position) {
+                self.conclude(position, verdict);
+            }
+        }
+        // Who wanted what has come finds it; who only wanted to know has been told.
+        let (pages, checks) = (&self.pages, &self.checks);
+        let is_here = |after: &u64| pages.range(..=*after).next_back().is_some_and(|(_, page)| *after < page.until);
+        self.wants.retain(|after| checks.contains_key(after) || !is_here(after));
+    }
+
+    fn conclude(&mut self, position: u64, verdict: Verdict) {
+        if let Some(check) = self.checks.remove(&position).and_then(|check| check.upgrade()) {
+            check.answer(verdict);
+        }
+        self.wants.remove(&position);
+    }
+
+    /// Whether a position is genuine, as far as what is here tells.
+    fn known(&self, position: u64) -> Option<Verdict> {
+        if position < self.cut {
+            return Some(Verdict::Expired);
+        }
+        if position == self.cut && position > 0 {
+            return Some(Verdict::Genuine);
+        }
+        let (_, page) = self.pages.range(..=position).next_back().filter(|(_, page)| position <= page.until)?;
+        // A place before a message, which is given to who begins where the stream was cut, has no mark to be told by.
+        let is_place = stream::named(position).is_none();
+        let is_here = |publication: &Arc<Publication>| publication.offset == position;
+        let genuine =
+            is_place || page.after == position || page.until == position || page.publications.iter().any(is_here);
+        Some(if genuine { Verdict::Genuine } else { Verdict::Foreign })
+    }
+
+    fn keep(&mut self, after: u64, stretch: Stretch) {
+        let Stretch { publications, until } = stretch;
+        if until <= after {
+            return;
+        }
+        let bytes_of = |page: &Page| page.publications.iter().map(|one| one.draft.payload.len()).sum::<usize>();
+        let page = Arc::new(Page { after, until, publications });
+        self.bytes += bytes_of(&page);
+        if let Some(older) = self.pages.insert(after, page) {
+            self.bytes -= bytes_of(&older);
+            self.ages.retain(|age| *age != after);
+        }
+        self.ages.push_back(after);
+        while self.bytes > PAGES_BYTES_MAX || self.pages.len() > PAGES_MAX {
+            let Some(oldest) = self.ages.pop_front() else { return };
+            self.bytes -= self.pages.remove(&oldest).map_or(0, |page| bytes_of(&page));
+        }
+    }
+}

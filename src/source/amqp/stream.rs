@@ -1,0 +1,309 @@
+//! A stream source: a RabbitMQ stream, which everybody may read without taking anything away. Its offsets, with a mark of
+//! the message there, are the log's positions, so a cursor is good on every node and after every start.
+//!
+//! The source begins with the stream's last chunk, so that an idle stream has a position too. After a lost link it begins
+//! with the last message that it has, and looks whether that is still the same: if not, the stream was deleted and made
+//! anew. What is older than the log is fetched from the stream when somebody wants it, in [`older`].
+
+mod attach;
+mod older;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+
+use crate::config::{self, Bindings, StreamInput};
+use crate::hub::feed::{Feed, Meanwhile};
+use crate::model::cursor::Epoch;
+use crate::model::gap::GapReason;
+use crate::model::publication::Draft;
+use crate::model::stream;
+use crate::source::{Board, Source, Subject, Trouble};
+
+use super::Context;
+use super::connection::Live;
+use super::exchange::short;
+use super::mapping::Mapper;
+use super::receive::{CANCEL_TIMEOUT, Complaints, delivered, now};
+use super::words;
+pub(crate) use attach::OFFSET;
+use attach::{Attached, Begin, FIRST_TIMEOUT};
+
+/// Deliveries that are taken, appended and acknowledged together at most.
+const BATCH_MAX: usize = 250;
+
+/// Segments that a stream's bytes are divided into: the stream drops whole ones only, so a finer division keeps closer to
+/// the bound.
+const SEGMENTS: u64 = 8;
+
+/// Bytes of a segment at least and at most.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=500 << 20;
+
+/// See the module.
+pub(crate) struct StreamSource {
+    context: Arc<Context>,
+    feed: Feed,
+    source: config::Source,
+    section: String,
+    input: StreamInput,
+    mapper: Mapper,
+    complaints: Complaints,
+}
+
+/// Reads a stream for a moment, which anything else that has its name refuses.
+///
+/// # Errors
+/// The broker's refusal.
+pub(super) async fn look(live: &Live, stream: &str) -> lapin::Result<()> {
+    Attached::open(live, stream, Begin::LastChunk, (1, Duration::ZERO)).await.map(|_| ())
+}
+
+/// The number that says in every cursor which source's stream it is from; the same on every node.
+pub(super) fn epoch(stream: &str) -> Epoch {
+    Epoch(attach::hash_of_name(stream))
+}
+
+/// What one link's end of a stream consists of.
+struct Reader<'a> {
+    source: &'a mut StreamSource,
+    attached: Attached,
+}
+
+impl StreamSource {
+    /// The source that is configured so.
+    pub(crate) fn new(context: Arc<Context>, feed: Feed, source: &config::Source, input: &StreamInput) -> Self {
+        Self {
+            context,
+            feed,
+            source: source.clone(),
+            section: format!("source.{}", source.name),
+            input: input.clone(),
+            mapper: Mapper::new(source),
+            complaints: Complaints::new(&source.name),
+        }
+    }
+
+    /// Declares the stream, or makes sure that there is one, and binds it to the exchange if it names one.
+    async fn prepare(&self, live: &Live, channel: &Channel) -> Result<(), Trouble> {
+        let input = &self.input;
+        let options = QueueDeclareOptions { passive: !input.declare, durable: true, ..QueueDeclareOptions::default() };
+        let arguments = if input.declare { retention(input)? } else { FieldTable::default() };
+        let declared = channel.queue_declare(short(&input.stream)?, options, arguments).await;
+        declared.map_err(|error| self.trouble(live, &error))?;
+        let Some(exchange) = &input.exchange else { return Ok(()) };
+        for key in binding_keys(&input.bindings) {
+            let (queue, name, key) = (short(&input.stream)?, short(exchange)?, short(&key)?);
+            let bound = channel.queue_bind(queue, name, key, QueueBindOptions::default(), FieldTable::default());
+            bound.await.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, &self.section)))?;
+        }
+        Ok(())
+    }
+
+    /// Begins where the log ends, and sees to it that it is the same stream.
+    async fn attach(&self, live: &Live) -> Result<Attached, Trouble> {
+        let standing = self.feed.standing();
+        let bounds = (self.context.settings.amqp.prefetch, FIRST_TIMEOUT);
+        let open = |begin| Attached::open(live, &self.input.stream, begin, bounds);
+        let failed = |error: lapin::Error| self.trouble(live, &error);
+        if !standing.has_begun {
+            let attached = open(Begin::LastChunk).await.map_err(failed)?;
+            if attached.first().is_none() {
+                self.feed.begin_empty();
+            }
+            return Ok(attached);
+        }
+        let Some(offset) = stream::named(standing.end) else {
+            return open(Begin::At(stream::following(standing.end))).await.map_err(failed);
+        };
+        let attached = open(Begin::At(offset)).await.map_err(failed)?;
+        match attached.first() {
+            Some(first) if first.position == standing.end => return Ok(attached),
+            Some(first) if stream::following(first.position) > offset + 1 => {
+                self.feed.hole(GapReason::Expired, None);
+                return Ok(attached);
+            }
+            _ => {}
+        }
+        // There is another message in its place, or the stream does not reach as far: so it says when asked for its end.
+        let anew = open(Begin::LastChunk).await.map_err(failed)?;
+        if attached.first().is_none() && anew.first().is_some_and(|first| stream::following(first.position) > offset) {
+            return Err(Trouble(format!("stream '{}' did not answer in time: trying again", self.input.stream)));
+        }
+        tracing::warn!(
+            source = self.source.name,
+            "stream '{}' is another one than before: it was deleted and made anew; clients are told of a gap",
+            self.input.stream
+        );
+        self.feed.remade();
+        if anew.first().is_none() {
+            self.feed.begin_empty();
+        }
+        Ok(anew)
+    }
+
+    fn trouble(&self, live: &Live, error: &lapin::Error) -> Trouble {
+        words::of_stream(error, &self.input.stream, (&live.peer, &self.section))
+    }
+}
+
+impl Source for StreamSource {
+    type Link = Arc<Live>;
+
+    fn name(&self) -> &str {
+        &self.source.name
+    }
+
+    async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
+        let channel = live.channel().await?;
+        self.prepare(live, &channel).await?;
+        let attached = self.attach(live).await?;
+        let (context, feed) = (self.context.clone(), self.feed.clone());
+        let older = older::Older::new(&context, &self.source, &self.input);
+        let mut reader = Reader { source: self, attached };
+        reader.take_first().await?;
+        let plan = feed.interest().plan(std::time::Instant::now());
+        plan.bind.iter().for_each(|pattern| feed.bound(pattern));
+        feed.link_up();
+        let (name, stream) = (&reader.source.source.name, &reader.source.input.stream);
+        board.up(Subject::Source(name.clone()), format_args!("source '{name}' reads stream '{stream}'"));
+        tokio::select! {
+            ended = reader.run() => ended,
+            never = older.run(live, &feed) => match never {},
+        }
+    }
+
+    fn lost(&mut self) {
+        self.feed.link_down(Meanwhile::Kept);
+        self.context.metrics.source_unsettled(self.feed.info().id, 0);
+    }
+}
+
+impl Reader<'_> {
+    /// What was looked at to see where the stream stands.
+    async fn take_first(&mut self) -> Result<(), Trouble> {
+        match self.attached.take_first() {
+            Some(first) => self.settle(vec![first.delivery]).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Trouble> {
+        let stop = self.source.context.sources_stop.clone();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.cancel().await,
+                next = self.attached.deliveries.next() => next,
+            };
+            let mut batch = vec![delivered(next, &self.attached.deliveries)?];
+            let mut failure = None;
+            while batch.len() < BATCH_MAX && failure.is_none() {
+                let Some(next) = self.attached.deliveries.next().now_or_never() else { break };
+                match delivered(next, &self.attached.deliveries) {
+                    Ok(delivery) => batch.push(delivery),
+                    Err(trouble) => failure = Some(trouble),
+                }
+            }
+            self.settle(batch).await?;
+            if let Some(trouble) = failure {
+                return Err(trouble);
+            }
+        }
+    }
+
+    /// Appends what the log does not have yet, and acknowledges, which asks for more.
+    async fn settle(&mut self, batch: Vec<Delivery>) -> Result<(), Trouble> {
+        let StreamSource { feed, mapper, complaints, context, input, .. } = &mut *self.source;
+        let source = feed.info().id;
+        let (now, end) = (now(), feed.standing().end);
+        let mut drafts: Vec<(u64, Draft)> = Vec::with_capacity(batch.len());
+        let (mut last, mut messages, mut bytes) = (None, 0, 0);
+        for mut delivery in batch {
+            let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(&input.stream))?;
+            last = Some(delivery.acker.clone());
+            if position <= end {
+                continue;
+            }
+            messages += 1;
+            bytes += delivery.data.len() as u64;
+            match mapper.draft(&mut delivery, now) {
+                Ok(draft) => drafts.push((position, draft)),
+                Err(reason) => {
+                    context.metrics.source_rejected(source, reason);
+                    complaints.rejected(reason, &delivery);
+                }
+            }
+        }
+        context.metrics.source_received(source, messages, bytes);
+        feed.append_placed(drafts, now);
+        if let Some(acker) = last {
+            let acknowledged = acker.ack(BasicAckOptions { multiple: true }).await;
+            acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
+        }
+        Ok(())
+    }
+
+    async fn cancel(&self) -> Result<(), Trouble> {
+        let tag = self.attached.deliveries.tag();
+        let cancelled = self.attached.channel.basic_cancel(tag, BasicCancelOptions::default());
+        // A broker that is gone has ended it by itself.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
+        Ok(())
+    }
+}
+
+/// The arguments of a stream that we declare.
+fn retention(input: &StreamInput) -> Result<FieldTable, Trouble> {
+    let whole = |number: u64| AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX));
+    let text = |text: &str| AMQPValue::LongString(LongString::from(text));
+    let segment = (input.retention_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+    let mut arguments = FieldTable::default();
+    for (name, value) in [
+        ("x-queue-type", text("stream")),
+        ("x-max-age", text(&format!("{}s", input.retention_age.as_secs().max(1)))),
+        ("x-max-length-bytes", whole(input.retention_bytes)),
+        ("x-stream-max-segment-size-bytes", whole(segment)),
+    ] {
+        arguments.insert(short(name)?, value);
+    }
+    Ok(arguments)
+}
+
+/// The keys with which the stream is bound; fanout and headers exchanges do not look at them.
+fn binding_keys(bindings: &Bindings) -> Vec<String> {
+    match bindings {
+        Bindings::List(patterns) => patterns.iter().map(ToString::to_string).collect(),
+        Bindings::All | Bindings::OnDemand => vec!["#".to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn segments_follow_the_retention_within_what_the_broker_takes() {
+        let argument = |bytes| {
+            let input = StreamInput { retention_bytes: bytes, ..StreamInput::new("s") };
+            let arguments = retention(&input).unwrap();
+            arguments.inner().get("x-stream-max-segment-size-bytes").cloned()
+        };
+        assert_eq!(argument(8 << 20), Some(AMQPValue::LongLongInt(1 << 20)));
+        assert_eq!(argument(1), Some(AMQPValue::LongLongInt(64 << 10)));
+        assert_eq!(argument(u64::MAX), Some(AMQPValue::LongLongInt(500 << 20)));
+    }
+
+    #[test]
+    fn retention_by_age_is_told_in_seconds() {
+        let input = StreamInput { retention_age: Duration::from_millis(1), ..StreamInput::new("s") };
+        let arguments = retention(&input).unwrap();
+        assert_eq!(arguments.inner().get("x-max-age"), Some(&AMQPValue::LongString(LongString::from("1s"))));
+    }
+}

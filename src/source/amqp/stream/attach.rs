@@ -1,0 +1,112 @@
+//! A consumer of a stream from a place on, with the first message that comes: it tells whether the place is what somebody
+//! thinks it is.
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, Consumer};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::model::stream;
+use crate::source::amqp::connection::Live;
+use crate::source::amqp::exchange::short;
+
+/// The header, and the consumer's argument, with a stream's offset.
+pub(crate) const OFFSET: &str = "x-stream-offset";
+
+/// How long the first message may take where there may be none. The broker sends it with its consent, if there is one.
+pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begin {
+    /// With the chunk that holds the last message.
+    LastChunk,
+    /// At an offset, or with the first after it that there is.
+    At(u64),
+}
+
+/// A consumer of a stream on a channel of its own.
+pub(super) struct Attached {
+    pub(super) channel: Channel,
+    pub(super) deliveries: Consumer,
+    first: Option<First>,
+}
+
+/// The first message that came.
+pub(super) struct First {
+    pub(super) position: u64,
+    pub(super) delivery: Delivery,
+}
+
+impl Attached {
+    /// Attaches, with so many messages sent ahead, and waits so long for the first; there is none where the stream does not
+    /// reach as far.
+    pub(super) async fn open(
+        live: &Live,
+        stream: &str,
+        begin: Begin,
+        (prefetch, patience): (u16, Duration),
+    ) -> lapin::Result<Self> {
+        let other = |trouble: crate::source::Trouble| lapin::Error::from(std::io::Error::other(trouble.0));
+        let channel = live.channel().await.map_err(other)?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let mut arguments = FieldTable::default();
+        let begin = match begin {
+            Begin::LastChunk => AMQPValue::LongString(LongString::from("last")),
+            Begin::At(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+        };
+        arguments.insert(short(OFFSET).map_err(other)?, begin);
+        let (name, tag) = (short(stream).map_err(other)?, short("messages").map_err(other)?);
+        let mut deliveries = channel.basic_consume(name, tag, BasicConsumeOptions::default(), arguments).await?;
+        let first = match tokio::time::timeout(patience, deliveries.next()).await {
+            Ok(Some(Ok(delivery))) => position(&delivery).map(|position| First { position, delivery }),
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(None) | Err(_) => None,
+        };
+        Ok(Self { channel, deliveries, first })
+    }
+
+    /// The first message, if it was not taken.
+    pub(super) fn first(&self) -> Option<&First> {
+        self.first.as_ref()
+    }
+
+    /// Takes it.
+    pub(super) fn take_first(&mut self) -> Option<First> {
+        self.first.take()
+    }
+}
+
+/// The position of a message that came from a stream; nothing for one that came from no stream.
+pub(super) fn position(delivery: &Delivery) -> Option<u64> {
+    let headers = delivery.properties.headers().as_ref()?;
+    let offset = match headers.inner().get(OFFSET)? {
+        AMQPValue::LongLongInt(offset) => u64::try_from(*offset).ok()?,
+        _ => return None,
+    };
+    stream::position(offset, hash(delivery))
+}
+
+/// A number for a stream's name, short enough for a cursor.
+pub(super) fn hash_of_name(stream: &str) -> u64 {
+    xxh3_64(stream.as_bytes()) >> 32
+}
+
+/// The same on every node and after every update: only what the publisher sent is looked at.
+fn hash(delivery: &Delivery) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.write(delivery.routing_key.as_str().as_bytes());
+    // No name holds a zero byte, so what stands on either side of it is told apart.
+    hasher.write(&[0]);
+    let message_id = delivery.properties.message_id().as_ref().map(|id| id.as_str().as_bytes());
+    hasher.write(message_id.unwrap_or_default());
+    hasher.write(&[0]);
+    hasher.write(&delivery.properties.timestamp().unwrap_or_default().to_le_bytes());
+    hasher.write(&delivery.data);
+    hasher.finish()
+}

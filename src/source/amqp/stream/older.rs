@@ -1,0 +1,178 @@
+//! What a stream has and the log does not: fetched in pages by a few consumers, each on a channel of its own, for as long as
+//! somebody wants to read there. The lowest want comes first, so that one pass over the stream serves all who read it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use lapin::options::BasicAckOptions;
+
+use crate::config::{self, StreamInput};
+use crate::hub::archive::{Archive, Fetch, Fetched, PAGE_BYTES, PAGE_MESSAGES, Stretch};
+use crate::hub::feed::Feed;
+use crate::model::publication::Publication;
+use crate::model::stream;
+use crate::source::Trouble;
+use crate::source::amqp::Context;
+use crate::source::amqp::connection::Live;
+use crate::source::amqp::mapping::Mapper;
+use crate::source::amqp::receive::{delivered, now};
+use crate::source::amqp::words;
+
+use super::attach::{self, Attached, Begin, FIRST_TIMEOUT};
+
+/// Messages that the broker sends ahead.
+const PREFETCH: u16 = 512;
+
+/// How long a consumer waits for the next page to be wanted.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// How long one message may take once the consumer stands.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between a fetch that failed and the next try.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub(super) struct Older<'a> {
+    context: &'a Arc<Context>,
+    source: config::Source,
+    input: StreamInput,
+}
+
+/// One of the consumers.
+struct Worker<'a> {
+    live: &'a Live,
+    feed: &'a Feed,
+    stream: &'a str,
+    mapper: Mapper,
+    work: Work,
+    /// What it still has open, and the position up to which it has read.
+    open: Option<(Attached, u64)>,
+}
+
+/// Which places a worker looks at. Cursors from the future take their time, which must not be the time of those who read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Those that the log has passed.
+    Passed,
+    /// Those that it has not: cursors from a node that is ahead, or forged ones.
+    Ahead,
+}
+
+impl<'a> Older<'a> {
+    pub(super) fn new(context: &'a Arc<Context>, source: &config::Source, input: &StreamInput) -> Self {
+        Self { context, source: source.clone(), input: input.clone() }
+    }
+
+    /// Fetches what is wanted, until it is dropped.
+    pub(super) async fn run(&self, live: &Live, feed: &Feed) -> Infallible {
+        let works = std::iter::repeat_n(Work::Passed, self.input.replays_max.max(1)).chain([Work::Ahead]);
+        let worker = |work| Worker {
+            live,
+            feed,
+            stream: &self.input.stream,
+            mapper: Mapper::new(&self.source),
+            work,
+            open: None,
+        };
+        join_all(works.map(worker).map(|mut worker| async move { worker.work(self.context).await })).await;
+        std::future::pending().await
+    }
+}
+
+impl Worker<'_> {
+    async fn work(&mut self, context: &Context) {
+        let Some(archive) = self.feed.archive() else { return };
+        loop {
+            let fetch = match tokio::time::timeout(IDLE_MAX, self.next(archive)).await {
+                Ok(fetch) => fetch,
+                Err(_) => {
+                    self.open = None;
+                    self.next(archive).await
+                }
+            };
+            match self.fetch(&fetch).await {
+                Ok(fetched) => {
+                    context.metrics.stream_fetch(self.feed.info().id);
+                    fetch.answer(fetched);
+                    self.feed.answered();
+                }
+                Err(trouble) => {
+                    self.open = None;
+                    tracing::warn!(source = &*self.feed.info().name, "reading stream '{}': {trouble}", self.stream);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn next<'b>(&self, archive: &'b Archive) -> Fetch<'b> {
+        let places = || match (self.work, self.feed.standing().end) {
+            (Work::Passed, end) => 0..=end,
+            (Work::Ahead, end) => end.saturating_add(1)..=u64::MAX,
+        };
+        archive.next(places).await
+    }
+
+    /// A page, or what became of the place after which it was wanted.
+    async fn fetch(&mut self, fetch: &Fetch<'_>) -> Result<Fetched, Trouble> {
+        let after = fetch.after();
+        if self.open.as_ref().is_some_and(|(_, at)| *at == after) {
+            return self.page(Stretch::default()).await.map(Fetched::Genuine);
+        }
+        let named = stream::named(after);
+        let begin = named.unwrap_or_else(|| stream::following(after));
+        // What the log has passed is there; of what it has not nobody knows.
+        let patience = if after <= self.feed.standing().end { MESSAGE_TIMEOUT } else { FIRST_TIMEOUT };
+        let opened = Attached::open(self.live, self.stream, Begin::At(begin), (PREFETCH, patience)).await;
+        let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
+        let Some(mut first) = attached.take_first() else {
+            // Nothing stands there yet, so nobody can have been given its position.
+            return Ok(if named.is_some() { Fetched::Foreign } else { Fetched::Genuine(Stretch::default()) });
+        };
+        let offset = stream::following(first.position) - 1;
+        if offset == begin && named.is_some() {
+            if first.position != after {
+                return Ok(Fetched::Foreign);
+            }
+            self.open = Some((attached, after));
+            return self.page(Stretch::default()).await.map(Fetched::Genuine);
+        }
+        let publications = self.publication(first.position, &mut first.delivery).into_iter().collect();
+        self.open = Some((attached, first.position));
+        let stretch = self.page(Stretch { publications, until: first.position }).await?;
+        Ok(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
+    }
+
+    /// Reads on until the page is full or the log has what follows.
+    async fn page(&mut self, mut page: Stretch) -> Result<Stretch, Trouble> {
+        let Some((mut attached, mut at)) = self.open.take() else { return Ok(page) };
+        let (mut count, mut bytes, mut last) = (0, 0, None);
+        while count < PAGE_MESSAGES && bytes < PAGE_BYTES && at < self.feed.standing().floor {
+            let Ok(next) = tokio::time::timeout(MESSAGE_TIMEOUT, attached.deliveries.next()).await else {
+                return Err(Trouble("the broker does not send on".into()));
+            };
+            let mut delivery = delivered(next, &attached.deliveries)?;
+            at = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
+            (count, bytes) = (count + 1, bytes + delivery.data.len());
+            last = Some(delivery.acker.clone());
+            page.publications.extend(self.publication(at, &mut delivery));
+            page.until = at;
+        }
+        if let Some(acker) = last {
+            let acknowledged = acker.ack(BasicAckOptions { multiple: true }).await;
+            acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
+        }
+        self.open = Some((attached, at));
+        Ok(page)
+    }
+
+    /// What cannot be mapped was counted when it came live, and is passed over here.
+    fn publication(&mut self, position: u64, delivery: &mut lapin::message::Delivery) -> Option<Arc<Publication>> {
+        let draft = self.mapper.draft(delivery, now()).ok()?;
+        Some(Arc::new(Publication { source: self.feed.info().clone(), offset: position, draft }))
+    }
+}
