@@ -166,10 +166,26 @@ fn every_mistake_is_named_with_file_line_and_key() {
 #[test]
 fn mistakes_of_sources() {
     for (text, expected) in [
-        ("[source.x]\n", "3: source.x: reads nothing: set exchange = \"…\" or queue = \"…\""),
+        ("[source.x]\n", "3: source.x: reads nothing: set exchange = \"…\", queue = \"…\" or stream = \"…\""),
         (
-            "[source.x]\nstream = \"s\"\nexchange = \"e\"\n",
-            "4: source.x.stream: stream sources are not available yet (issue 3): use exchange = \"…\" or queue = \"…\"",
+            "[source.x]\nstream = \"s\"\nqueue = \"q\"\n",
+            "5: source.x.queue: stands beside stream: a source reads one of them, so make two sources",
+        ),
+        (
+            "[source.x]\nstream = \"s\"\nexchange = \"e\"\nbindings = \"on-demand\"\n",
+            "6: source.x.bindings is \"on-demand\", and a stream keeps what comes whoever listens: write \"all\" or a list",
+        ),
+        (
+            "[source.x]\nstream = \"s\"\nbindings = \"all\"\n",
+            "5: source.x.bindings is set, and there is no exchange to bind the stream to: set exchange too",
+        ),
+        (
+            "[source.x]\nstream = \"s\"\nlinger = \"1m\"\n",
+            "5: source.x.linger is no key of a source that reads a stream: remove it",
+        ),
+        (
+            "[source.x]\nexchange = \"e\"\nretention_age = \"1m\"\n",
+            "5: source.x.retention_age is no key of a source that reads an exchange: remove it",
         ),
         (
             "[source.\"a b\"]\nqueue = \"q\"\n",
@@ -177,11 +193,11 @@ fn mistakes_of_sources() {
         ),
         (
             "[source.x]\nqueue = \"q\"\ntype = \"topic\"\n",
-            "5: source.x.type is a key of exchange sources, and this one reads a queue: remove it",
+            "5: source.x.type is no key of a source that reads a queue: remove it",
         ),
         (
             "[source.x]\nexchange = \"e\"\nshared = true\n",
-            "5: source.x.shared is a key of queue sources, and this one reads an exchange: remove it",
+            "5: source.x.shared is no key of a source that reads an exchange: remove it",
         ),
         (
             "[source.x]\nexchange = \"e\"\ntype = \"topci\"\n",

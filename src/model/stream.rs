@@ -10,19 +10,17 @@ const MARK_BITS: u32 = 22;
 /// The highest offset that a position can name: about four million million messages.
 pub const OFFSET_MAX: u64 = (1 << (u64::BITS - MARK_BITS)) - 2;
 
-/// A number that messages are told apart by, from whatever hash of one: never 0, which marks no message.
-fn mark(hash: u64) -> u64 {
-    hash % ((1 << MARK_BITS) - 1) + 1
-}
+/// The mark of a place rather than a message: above every message's, so that the place is after the message before it.
+const PLACE: u64 = (1 << MARK_BITS) - 1;
 
 /// The position of the message at a stream's offset, with a hash of what it is; nothing beyond [`OFFSET_MAX`].
 pub fn position(offset: u64, hash: u64) -> Option<u64> {
-    (offset <= OFFSET_MAX).then(|| (offset + 1) << MARK_BITS | mark(hash))
+    (offset <= OFFSET_MAX).then(|| (offset + 1) << MARK_BITS | hash % PLACE)
 }
 
 /// The position right before whatever stands at a stream's offset.
 pub fn before(offset: u64) -> u64 {
-    offset.min(OFFSET_MAX) << MARK_BITS
+    if offset == 0 { 0 } else { offset.min(OFFSET_MAX) << MARK_BITS | PLACE }
 }
 
 /// The stream's offset that follows a position.
@@ -32,7 +30,7 @@ pub fn following(position: u64) -> u64 {
 
 /// The stream's offset of the message that a position names; nothing where it names none, but only a place before one.
 pub fn named(position: u64) -> Option<u64> {
-    if position.is_multiple_of(1 << MARK_BITS) { None } else { following(position).checked_sub(1) }
+    if position & PLACE == PLACE { None } else { following(position).checked_sub(1) }
 }
 
 /// Whether a number is a position at all: before the first message there is only 0.

@@ -143,7 +143,7 @@ impl Settler<'_> {
         for (key, _) in OF_SOME.iter().filter(|(key, _)| !reads.has(key)) {
             let path = format!("{base}.{key}");
             if self.raw.is_set(&path) {
-                let sentence = format!("has no meaning for a source that reads {}: remove it", reads.words());
+                let sentence = format!("is no key of a source that reads {}: remove it", reads.words());
                 self.mistake(&path, sentence);
             }
         }
@@ -232,7 +232,7 @@ impl Settler<'_> {
             self.mistake(&path("bindings"), sentence);
         }
         if exchange.is_none() && self.raw.is_set(&path("bindings")) {
-            self.mistake(&path("bindings"), "binds the stream to an exchange, and none is named: set exchange");
+            self.mistake(&path("bindings"), "is set, and there is no exchange to bind the stream to: set exchange too");
         }
         StreamInput {
             stream,

@@ -60,7 +60,8 @@ pub(crate) struct StreamSource {
 /// # Errors
 /// The broker's refusal.
 pub(super) async fn look(live: &Live, stream: &str) -> lapin::Result<()> {
-    Attached::open(live, stream, Begin::LastChunk, (1, Duration::ZERO)).await.map(|_| ())
+    Attached::open(live, stream, Begin::LastChunk, (1, Duration::ZERO)).await?.close().await;
+    Ok(())
 }
 
 /// The number that says in every cursor which source's stream it is from; the same on every node.

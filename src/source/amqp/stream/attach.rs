@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::model::stream;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::exchange::short;
+use crate::source::amqp::receive::CANCEL_TIMEOUT;
 
 /// The header, and the consumer's argument, with a stream's offset.
 pub(crate) const OFFSET: &str = "x-stream-offset";
@@ -69,6 +70,12 @@ impl Attached {
             Ok(None) | Err(_) => None,
         };
         Ok(Self { channel, deliveries, first })
+    }
+
+    /// Ends it, and with it whatever the broker has sent ahead. A dropped channel would stay.
+    pub(super) async fn close(self) {
+        // A broker that is gone has ended it by itself.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.channel.close(200, "read".into())).await;
     }
 
     /// The first message, if it was not taken.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 
 use crate::config::{self, StreamInput};
@@ -25,6 +26,9 @@ use super::attach::{self, Attached, Begin, FIRST_TIMEOUT};
 
 /// Messages that the broker sends ahead.
 const PREFETCH: u16 = 512;
+
+/// Messages after which the broker is told that they have come.
+const ACKNOWLEDGE_EVERY: usize = PREFETCH as usize / 4;
 
 /// How long a consumer waits for the next page to be wanted.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -90,7 +94,7 @@ impl Worker<'_> {
             let fetch = match tokio::time::timeout(IDLE_MAX, self.next(archive)).await {
                 Ok(fetch) => fetch,
                 Err(_) => {
-                    self.open = None;
+                    self.close().await;
                     self.next(archive).await
                 }
             };
@@ -101,7 +105,7 @@ impl Worker<'_> {
                     self.feed.answered();
                 }
                 Err(trouble) => {
-                    self.open = None;
+                    self.close().await;
                     tracing::warn!(source = &*self.feed.info().name, "reading stream '{}': {trouble}", self.stream);
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -123,6 +127,7 @@ impl Worker<'_> {
         if self.open.as_ref().is_some_and(|(_, at)| *at == after) {
             return self.page(Stretch::default()).await.map(Fetched::Genuine);
         }
+        self.close().await;
         let named = stream::named(after);
         let begin = named.unwrap_or_else(|| stream::following(after));
         // What the log has passed is there; of what it has not nobody knows.
@@ -130,18 +135,21 @@ impl Worker<'_> {
         let opened = Attached::open(self.live, self.stream, Begin::At(begin), (PREFETCH, patience)).await;
         let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
         let Some(mut first) = attached.take_first() else {
+            attached.close().await;
             // Nothing stands there yet, so nobody can have been given its position.
-            return Ok(if named.is_some() { Fetched::Foreign } else { Fetched::Genuine(Stretch::default()) });
+            return Ok(if after == 0 { Fetched::Genuine(Stretch::default()) } else { Fetched::Foreign });
         };
         let offset = stream::following(first.position) - 1;
         if offset == begin && named.is_some() {
             if first.position != after {
+                attached.close().await;
                 return Ok(Fetched::Foreign);
             }
             self.open = Some((attached, after));
             return self.page(Stretch::default()).await.map(Fetched::Genuine);
         }
-        let publications = self.publication(first.position, &mut first.delivery).into_iter().collect();
+        let publications = publication(&mut self.mapper, self.feed, first.position, &mut first.delivery);
+        let publications = publications.into_iter().collect();
         self.open = Some((attached, first.position));
         let stretch = self.page(Stretch { publications, until: first.position }).await?;
         Ok(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
@@ -149,30 +157,36 @@ impl Worker<'_> {
 
     /// Reads on until the page is full or the log has what follows.
     async fn page(&mut self, mut page: Stretch) -> Result<Stretch, Trouble> {
-        let Some((mut attached, mut at)) = self.open.take() else { return Ok(page) };
-        let (mut count, mut bytes, mut last) = (0, 0, None);
-        while count < PAGE_MESSAGES && bytes < PAGE_BYTES && at < self.feed.standing().floor {
+        let Some((attached, at)) = &mut self.open else { return Ok(page) };
+        let (mut count, mut bytes) = (0, 0);
+        while count < PAGE_MESSAGES && bytes < PAGE_BYTES && *at < self.feed.standing().floor {
             let Ok(next) = tokio::time::timeout(MESSAGE_TIMEOUT, attached.deliveries.next()).await else {
                 return Err(Trouble("the broker does not send on".into()));
             };
             let mut delivery = delivered(next, &attached.deliveries)?;
-            at = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
+            *at = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
             (count, bytes) = (count + 1, bytes + delivery.data.len());
-            last = Some(delivery.acker.clone());
-            page.publications.extend(self.publication(at, &mut delivery));
-            page.until = at;
+            // The broker sends on what was acknowledged.
+            if count % ACKNOWLEDGE_EVERY == 0 || bytes >= PAGE_BYTES {
+                let acknowledged = delivery.acker.ack(BasicAckOptions { multiple: true }).await;
+                acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
+            }
+            page.until = *at;
+            page.publications.extend(publication(&mut self.mapper, self.feed, *at, &mut delivery));
         }
-        if let Some(acker) = last {
-            let acknowledged = acker.ack(BasicAckOptions { multiple: true }).await;
-            acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
-        }
-        self.open = Some((attached, at));
         Ok(page)
     }
 
-    /// What cannot be mapped was counted when it came live, and is passed over here.
-    fn publication(&mut self, position: u64, delivery: &mut lapin::message::Delivery) -> Option<Arc<Publication>> {
-        let draft = self.mapper.draft(delivery, now()).ok()?;
-        Some(Arc::new(Publication { source: self.feed.info().clone(), offset: position, draft }))
+    /// Ends the consumer that is still open.
+    async fn close(&mut self) {
+        if let Some((attached, _)) = self.open.take() {
+            attached.close().await;
+        }
     }
+}
+
+/// What cannot be mapped was counted when it came live, and is passed over here.
+fn publication(mapper: &mut Mapper, feed: &Feed, position: u64, delivery: &mut Delivery) -> Option<Arc<Publication>> {
+    let draft = mapper.draft(delivery, now()).ok()?;
+    Some(Arc::new(Publication { source: feed.info().clone(), offset: position, draft }))
 }
