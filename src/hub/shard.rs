@@ -524,7 +524,7 @@ impl Shard {
         for part in &mut subscription.parts {
             let lane = &mut self.lanes[part.source.index()];
             let since = lane.position();
-            if part.progress != (Progress::Reading { read: since }) {
+            if !part.is_level(lane) {
                 continue;
             }
             // What others of the subscriber are still to be sent of this source comes before anything live.

@@ -58,6 +58,12 @@ pub(super) enum Progress {
 }
 
 impl Part {
+    /// Whether it has read as far as the shard is, and that is not before what its start has judged: until then it is sent
+    /// what it asked for.
+    pub(super) fn is_level(&self, lane: &Lane) -> bool {
+        self.progress == Progress::Reading { read: lane.position() } && lane.position() >= self.judged_until
+    }
+
     pub(super) fn is_behind(&self) -> bool {
         matches!(self.progress, Progress::Behind { .. })
     }
@@ -98,9 +104,7 @@ impl Subscription {
         !self.has_list()
             && self.parts.iter().all(|part| match part.progress {
                 Progress::Waiting { .. } => false,
-                Progress::Reading { read } => {
-                    lanes.get(part.source.index()).is_some_and(|lane| lane.position() == read)
-                }
+                Progress::Reading { .. } => lanes.get(part.source.index()).is_some_and(|lane| part.is_level(lane)),
                 Progress::Live { .. } | Progress::Behind { .. } => true,
             })
     }
@@ -160,7 +164,7 @@ impl Subscription {
             if let Some(cursor) = after {
                 let resume = log.resume(&self.pattern, cursor);
                 read = resume.read_after;
-                replay |= read < lane.position();
+                replay |= read < log.end();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
                 gaps.extend(resume.gaps.iter().map(|gap| missed(&self.pattern, lane, gap.reason, gap.missed)));
