@@ -363,6 +363,10 @@ impl Shard {
     /// each of its subscriptions, because each takes it for its own.
     pub fn cursors(&self, id: SubscriberId) -> JointCursor {
         let Some(subscriber) = self.subscribers.get(id.index()) else { return JointCursor::default() };
+        // Nothing was judged yet of the cursors that it came with: they are all it has, and stay so.
+        if subscriber.form == Some(CursorForm::Joint) && subscriber.subscriptions.iter().any(Subscription::is_waiting) {
+            return JointCursor::default();
+        }
         let of_lane = |(info, position): &(Arc<SourceInfo>, u64)| {
             let floor = match subscriber.form {
                 Some(CursorForm::Joint) => subscriber.floor(info.id, *position)?,

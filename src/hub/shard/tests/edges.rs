@@ -93,6 +93,20 @@ fn what_is_sent_for_another_pattern_is_not_counted_as_dropped() {
     assert_eq!(bench.seen[&subscriber], ["a2", "a4", "a5", "a6", "a7"]);
 }
 
+/// An event stream would come back with it, though nobody has said yet what was missed after the cursor that it had.
+#[test]
+fn no_position_is_told_to_an_event_stream_that_waits_for_its_bindings() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Joint);
+    let request = bench.request("x", &[7, 7]);
+    let id = request.id;
+    bench.shard.subscribe(subscriber, request).unwrap();
+    assert_eq!(bench.shard.cursors(subscriber), JointCursor::default());
+    let activated = bench.shard.activate(subscriber, id);
+    assert_eq!(activated[0].gaps.len(), 2, "cursors from the future");
+    assert_eq!(bench.shard.cursors(subscriber).0.len(), 2);
+}
+
 /// The client would take a position for that of each of its subscriptions.
 #[test]
 fn no_position_is_told_that_is_not_that_of_every_subscription() {
