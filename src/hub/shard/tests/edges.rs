@@ -93,6 +93,27 @@ fn what_is_sent_for_another_pattern_is_not_counted_as_dropped() {
     assert_eq!(bench.seen[&subscriber], ["a2", "a4", "a5", "a6", "a7"]);
 }
 
+/// What another pattern would be sent only for being the newest of its topic may be superseded before it is its turn.
+#[test]
+fn what_is_superseded_before_it_is_sent_for_another_pattern_is_counted_as_dropped() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    let everything = bench.request("y", &[]);
+    let latest = SubscribeRequest { flow: Flow::Latest, ..bench.request("x", &[]) };
+    let newest = SubscribeRequest { flow: Flow::DropOldest, ..bench.request("#", &[]) };
+    activate(&mut bench, subscriber, vec![everything, latest, newest]);
+    bench.full.insert(subscriber);
+    ["y", "y", "y", "y", "x", "x.y", "x.y", "x.y"].into_iter().for_each(|topic| append(&bench.hub, 0, topic));
+    while bench.turn() {}
+    bench.full.clear();
+    bench.replay(subscriber);
+    append(&bench.hub, 0, "x");
+    bench.settle(&[subscriber]);
+    let told: Vec<_> = bench.gaps.iter().map(|gap| (gap.pattern.as_str(), gap.missed)).collect();
+    assert_eq!(told, [("#", Some(2))]);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2", "a3", "a4", "a7", "a8", "a9"]);
+}
+
 /// An event stream would come back with it, though nobody has said yet what was missed after the cursor that it had.
 #[test]
 fn no_position_is_told_to_an_event_stream_that_waits_for_its_bindings() {
