@@ -369,6 +369,8 @@ export class Client {
   /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */ #requests = new Map();
   /** @type {Set<() => void>} */ #waiting = new Set();
   /** @type {Map<string, Subscription>} */ #subscriptions = new Map();
+  /** Unsubscribed while they replayed, and not answered yet: till then their messages come. @type {Set<Subscription>} */
+  #leaving = new Set();
   /** @type {Map<string, Consumption>} */ #consumptions = new Map();
   /** What this session holds, by tag. @type {Map<string, {delivery: Delivery, consumption: Consumption}>} */ #held =
     new Map();
@@ -423,7 +425,9 @@ export class Client {
     if (!subscription) return;
     this.#subscriptions.delete(subscription.pattern);
     if (this.state === "open" && subscription._stage !== "idle") {
-      this.#request({ op: "unsubscribe", pattern: subscription.pattern }).catch(() => {});
+      if (subscription._progress.replaying) this.#leaving.add(subscription);
+      const left = () => void this.#leaving.delete(subscription);
+      this.#request({ op: "unsubscribe", pattern: subscription.pattern }).then(left, left);
     }
     subscription._end(null);
     this.#pump();
@@ -742,11 +746,14 @@ export class Client {
     for (const consumption of this.#consumptions.values()) {
       if (consumption._stage === "idle") this.#take(consumption);
     }
-    let turn = [...this.#subscriptions.values()].find((one) => one._stage !== "idle" && one._progress.replaying)?._turn;
+    const replaying = [...this.#subscriptions.values()].filter(isReplaying);
+    let turn = replaying[0]?._turn;
+    // Who has gone on since it asked has messages that would come again for one that joins it.
+    const moved = replaying.some((one) => one._turn !== one._replayKey());
     for (const subscription of this.#subscriptions.values()) {
       if (subscription._stage !== "idle") continue;
       const key = subscription._replayKey();
-      if (key !== "" && key !== (turn ??= key)) continue;
+      if (key !== "" && (moved || key !== (turn ??= key))) continue;
       this.#ask(subscription, key);
     }
   }
@@ -963,7 +970,9 @@ export class Client {
     const listening = [...this.#subscriptions.values()].filter((one) => hears(one, message));
     const matching = listening.filter((one) => matches(one.pattern, message.topic));
     if (message.replay) {
-      const alone = matching.length === 1;
+      // It may as well be for one that is not heard yet, or not any more.
+      const asked = [...this.#subscriptions.values()].filter((one) => isReplaying(one) && one._stage === "asked");
+      const alone = matching.length === 1 && ![...this.#leaving, ...asked].some((one) => wants(one, message));
       for (const one of matching) if (one._progress.replayed(message, alone)) one._deliver(message);
       return;
     }
@@ -972,6 +981,13 @@ export class Client {
     }
   }
 }
+
+/** Whether older messages are on their way to a subscription, or will be. @param {Subscription} subscription */
+const isReplaying = ({ _stage, _progress }) => _stage !== "idle" && _progress.replaying;
+
+/** Whether a subscription is about such a message. @param {Subscription} subscription @param {Message} message */
+const wants = ({ pattern, options }, message) =>
+  (options.source ?? message.source) === message.source && matches(pattern, message.topic);
 
 /**
  * Whether a message may concern a subscription. A replay is for those that stand and replay: before

@@ -261,7 +261,13 @@ impl Feed {
     ///
     /// What a lost link costs is noted by [`Self::bound`].
     pub fn hole(&self, reason: GapReason, missed: Option<u64>) {
-        self.0.log().hole(reason, missed);
+        let several = self.0.interest.held() > 1;
+        let mut log = self.0.log();
+        if several {
+            log.bound_unheard();
+        }
+        log.hole(reason, missed);
+        drop(log);
         self.0.ring();
     }
 
@@ -468,6 +474,27 @@ mod tests {
         assert_eq!((began, gaps(&state, "a", began)), (3, vec![]));
         feed.link_up();
         assert_eq!(state.log().end(), began);
+    }
+
+    /// The number of lost messages is told for a pattern only when all of them must have matched it.
+    #[test]
+    fn messages_of_a_binding_that_is_gone_or_not_confirmed_may_be_among_the_lost() {
+        let missed = |feed: &Feed, state: &SourceState| {
+            feed.hole(GapReason::Slow, Some(1));
+            state.log().tail(state.log().end() - 1, 9, 9).holes.last().map(|hole| hole.gap(&pattern("a")).missed)
+        };
+        let (feed, state, _) = source(ON_DEMAND);
+        let _claim = feed.interest().claim(&pattern("a"));
+        feed.interest().plan(Instant::now());
+        feed.bound(&pattern("a"));
+        assert_eq!(missed(&feed, &state), Some(Some(1)));
+        let other = feed.interest().claim(&pattern("b"));
+        assert_eq!(feed.interest().plan(Instant::now()).bind, [pattern("b")]);
+        assert_eq!(missed(&feed, &state), Some(None), "the broker may have bound it");
+        drop(other);
+        feed.bound(&pattern("b"));
+        feed.unbound(&pattern("b"));
+        assert_eq!(missed(&feed, &state), Some(None), "its messages may still wait");
     }
 
     /// Also before it was ever read: what waits in a queue comes.

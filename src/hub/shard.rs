@@ -372,6 +372,10 @@ impl Shard {
     /// each of its subscriptions, because each takes it for its own.
     pub fn cursors(&self, id: SubscriberId) -> JointCursor {
         let Some(subscriber) = self.subscribers.get(id.index()) else { return JointCursor::default() };
+        // Nothing was judged yet of the cursors that it came with: they are all it has, and stay so.
+        if subscriber.form == Some(CursorForm::Joint) && subscriber.subscriptions.iter().any(Subscription::is_waiting) {
+            return JointCursor::default();
+        }
         let of_lane = |(info, position): &(Arc<SourceInfo>, u64)| {
             let floor = match subscriber.form {
                 Some(CursorForm::Joint) => subscriber.floor(info.id, *position)?,
@@ -539,7 +543,7 @@ impl Shard {
         for part in &mut subscription.parts {
             let lane = &mut self.lanes[part.source.index()];
             let since = lane.position();
-            if part.progress != (Progress::Reading { read: since }) {
+            if !part.is_level(lane) {
                 continue;
             }
             // What others of the subscriber are still to be sent of this source comes before anything live.

@@ -124,6 +124,47 @@ test("while one replays, live messages of another do not move its cursor, and co
   assert.deepEqual(replaying.subscription.cursors, { events: "c14" });
 });
 
+test("what still comes for one that was let go as it replayed moves no other", async () => {
+  const line = await openLine();
+  const after = { events: "c1" };
+  const [let_go, kept] = ["a.#", "a.b"].map((pattern) => collect(line, pattern, { after }));
+  for (const pattern of ["a.#", "a.b"]) subscribed(line, pattern, 1);
+  let_go.subscription.unsubscribe();
+  line.socket.says(message(4, "a.b", { replay: true }));
+  assert.deepEqual(kept.subscription.cursors, { events: "c1" }, "2 and 3 have not come");
+  line.socket.says({ op: "ok", id: line.socket.of("unsubscribe")[0].id });
+  await settled();
+  line.socket.says(...[2, 3, 4].map((number) => message(number, "a.b", { replay: true })));
+  assert.deepEqual(kept.got, [4, 2, 3]);
+  assert.deepEqual(kept.subscription.cursors, { events: "c4" });
+});
+
+test("what comes before another that replays too has its answer comes once", async () => {
+  const line = await openLine();
+  const after = { events: "c1" };
+  const [late, first] = ["a.#", "a.b"].map((pattern) => collect(line, pattern, { after }));
+  subscribed(line, "a.b", 1);
+  line.socket.says(message(2, "a.b", { replay: true }));
+  subscribed(line, "a.#", 1);
+  line.socket.says(message(2, "a.b", { replay: true }));
+  assert.deepEqual([late.got, first.got], [[2], [2]]);
+});
+
+test("nobody joins one that has gone on since it asked", async () => {
+  const line = await openLine();
+  const after = { events: "c1" };
+  const { got } = collect(line, "a.b", { after });
+  const id = subscribed(line, "a.b", 1);
+  line.socket.says(message(2, "a.b", { replay: true }));
+  collect(line, "a.#", { after });
+  assert.equal(line.socket.of("subscribe").length, 1, "it waits for its turn");
+  line.socket.says(caughtUp(id, 2));
+  assert.deepEqual(line.socket.of("subscribe")[1].after, after);
+  subscribed(line, "a.#", 1);
+  line.socket.says(message(2, "a.b", { replay: true }));
+  assert.deepEqual(got, [2]);
+});
+
 test("once caught up, the cursor is where the server says that the replay ended", async () => {
   const line = await openLine();
   const { subscription } = collect(line, "a", { after: { events: "c1" } });

@@ -221,6 +221,15 @@ impl Interest {
         }
     }
 
+    /// How many bindings there are or may be at the broker.
+    pub(super) fn held(&self) -> usize {
+        match &self.shared.lock().bindings {
+            Bindings::OnDemand(planner) => planner.held(),
+            // The whole list counts as one.
+            Bindings::Fixed(_) => 1,
+        }
+    }
+
     /// The bindings that stand, in order of their texts, at most so many.
     pub fn bound(&self, count_max: usize) -> Vec<Pattern> {
         match &self.shared.lock().bindings {

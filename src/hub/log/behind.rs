@@ -1,5 +1,5 @@
-//! What a log offers to a reader that fell behind what is live: where the next hole is, the newest message of each topic
-//! alone, and how many to skip so that only so many are left.
+//! What a log offers to a reader that fell behind what is live: where the next hole is, what waits, and the newest message
+//! of each topic alone.
 
 use std::sync::Arc;
 
@@ -64,14 +64,5 @@ impl Log {
     /// Whether nothing on the same topic follows a publication up to an offset.
     pub fn is_newest(&self, publication: &Publication, until: u64) -> bool {
         self.ring.is_newest(publication, until)
-    }
-
-    /// Where to read on after one offset so that of what matches up to another only the newest `keep` are left, and how
-    /// many that passes over. What has left the log is not counted: reading tells of it.
-    pub fn skip(&self, pattern: &Pattern, after: u64, until: u64, keep: usize) -> (u64, u64) {
-        let waiting = self.ring.matching(pattern, after, until).count();
-        let passed = waiting.saturating_sub(keep);
-        let last = passed.checked_sub(1).and_then(|last| self.ring.matching(pattern, after, until).nth(last));
-        (last.map_or(after, |(publication, _)| publication.offset), passed as u64)
     }
 }

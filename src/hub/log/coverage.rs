@@ -117,6 +117,11 @@ impl Coverage {
         }
     }
 
+    /// A binding may have stood without a word of it.
+    pub(super) fn bound_unheard(&mut self) {
+        self.since_lost = Stood::Several;
+    }
+
     /// The only binding that stands, if none but it has stood on this link: whatever is in flight matches it.
     pub(super) fn sole(&self) -> Option<&Pattern> {
         let Stood::One(key) = self.since_lost else { return None };

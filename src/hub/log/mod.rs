@@ -251,6 +251,11 @@ impl Log {
         self.end += 1;
     }
 
+    /// Messages may come, or be lost, by a binding that the broker has not confirmed.
+    pub fn bound_unheard(&mut self) {
+        self.coverage.bound_unheard();
+    }
+
     /// A binding stands from here on. Takes a position unless another one that stands includes it.
     pub fn bound(&mut self, pattern: &Pattern) {
         // A stream has all there is, whatever is bound.

@@ -1,6 +1,7 @@
 //! One subscription of one subscriber, in as many parts as it has sources, and how it catches up from their logs.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::hub::archive::{Archive, Check, Found};
@@ -67,6 +68,12 @@ impl CatchingUp {
 }
 
 impl Part {
+    /// Whether it has read as far as the shard is, and that is not before what its start has judged: until then it is sent
+    /// what it asked for.
+    pub(super) fn is_level(&self, lane: &Lane) -> bool {
+        self.progress == Progress::Reading { read: lane.position() } && lane.position() >= self.judged_until
+    }
+
     pub(super) fn is_behind(&self) -> bool {
         matches!(self.progress, Progress::Behind { .. })
     }
@@ -115,9 +122,7 @@ impl Subscription {
         !self.has_list()
             && self.parts.iter().all(|part| match part.progress {
                 Progress::Waiting { .. } => false,
-                Progress::Reading { read } => {
-                    lanes.get(part.source.index()).is_some_and(|lane| lane.position() == read)
-                }
+                Progress::Reading { .. } => lanes.get(part.source.index()).is_some_and(|lane| part.is_level(lane)),
                 Progress::Live { .. } | Progress::Behind { .. } => true,
             })
     }
@@ -179,7 +184,7 @@ impl Subscription {
             let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
             if let Some(resume) = resume {
                 read = resume.read_after;
-                replay |= read < lane.position();
+                replay |= read < log.end();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
                 gaps.extend(resume.gaps.iter().map(|gap| missed(&self.pattern, lane, gap.reason, gap.missed)));
@@ -396,13 +401,18 @@ impl Reader<'_> {
         until
     }
 
-    /// Passes over what it is not sent any more.
-    fn pass_over(&mut self, log: &Log, until: u64, (read, passed): (u64, u64), gaps: &mut Vec<LogGap>) {
-        if passed > 0 {
-            gaps.extend(log.left(self.pattern, *self.read, until));
-            gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
-            *self.read = read;
+    /// Tells of what it is not sent any more: of `dropped` those up to the horizon, and what has left the log before them.
+    fn pass_over(&self, log: &Log, until: u64, horizon: u64, dropped: &[u64]) -> Vec<LogGap> {
+        if dropped.is_empty() {
+            return Vec::new();
         }
+        let passed = dropped.partition_point(|offset| *offset <= horizon) as u64;
+        let passed = (passed > 0).then_some(LogGap { reason: GapReason::Slow, missed: Some(passed) });
+        log.left(self.pattern, *self.read, until).into_iter().chain(passed).collect()
+    }
+
+    fn drops_oldest(&self) -> bool {
+        matches!(self.view, View::Newest(_))
     }
 
     /// Whether it is sent a publication, and not only while it is among the newest.
@@ -417,22 +427,28 @@ impl Reader<'_> {
 
     /// From the stream itself, where the log does not reach back to what comes next. Nothing while that is fetched: the
     /// source rings when it is there.
-    fn read_older(&self, (archive, log): Older<'_>, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
-        let Found::Page { from, page } = archive.read(*self.read) else {
-            return ReadOn { found: Passed::Own(Vec::new()), next: *self.read };
+    fn read_older(
+        &self,
+        (archive, log): Older<'_>,
+        span: Range<u64>,
+        logs: &mut Logs<'_>,
+        gaps: &mut Vec<LogGap>,
+    ) -> ReadOn {
+        let Found::Page { from, page } = archive.read(span.start) else {
+            return ReadOn { found: Passed::Own(Vec::new()), next: span.start };
         };
-        if from > *self.read {
-            gaps.extend(log.cut_off(self.pattern, *self.read, from));
+        if from > span.start {
+            gaps.extend(log.cut_off(self.pattern, span.start, from));
         }
-        let found = logs.passages.read_page(log, self.pattern, from..until, &page);
+        let found = logs.passages.read_page(log, self.pattern, from..span.end, &page);
         ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 
     /// From the log itself.
-    fn read_alone(&self, log: &Log, until: u64, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+    fn read_alone(&self, log: &Log, span: Range<u64>, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         let chunk = match self.view {
-            View::Latest => log.read_latest(self.pattern, *self.read, until, logs.bounds),
-            View::All | View::Newest(_) => log.read(self.pattern, *self.read, until, logs.bounds),
+            View::Latest => log.read_latest(self.pattern, span.start, span.end, logs.bounds),
+            View::All | View::Newest(_) => log.read(self.pattern, span.start, span.end, logs.bounds),
         };
         gaps.extend(chunk.gap);
         ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
@@ -444,42 +460,49 @@ impl Reader<'_> {
         lane.state().archive().filter(|_| wants_all && *self.read < log.floor())
     }
 
-    fn read(&self, (lane, log): Place<'_>, until: u64, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+    fn read(&self, (lane, log): Place<'_>, span: Range<u64>, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         if let View::Latest = self.view {
-            return self.read_alone(log, until, logs, gaps);
+            return self.read_alone(log, span, logs, gaps);
         }
         if let Some(archive) = self.older(lane, log) {
-            return self.read_older((archive, log), until, logs, gaps);
+            return self.read_older((archive, log), span, logs, gaps);
         }
-        let found = logs.passages.read(log, self.pattern, *self.read..until, logs.bounds);
+        let found = logs.passages.read(log, self.pattern, span, logs.bounds);
         gaps.extend(found.gap);
         ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 }
 
-/// For each reader that drops the oldest: where it reads on, and how many messages that passes over. Of all that these
-/// readers alone would be sent the newest stay; what another one is sent anyway is not dropped.
-fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64) -> Vec<(u64, u64)> {
-    if let [Reader { pattern, view: View::Newest(keep), read, .. }] = readers {
-        return vec![log.skip(pattern, **read, until, *keep)];
-    }
-    let dropped = |reader: &Reader<'_>| -> Vec<u64> {
-        let View::Newest(_) = reader.view else { return Vec::new() };
-        let waiting = log.waiting(reader.pattern, *reader.read, until);
-        let alone = waiting.filter(|one| !readers.iter().any(|other| other.is_sent(one, log, until)));
-        alone.map(|publication| publication.offset).collect()
-    };
-    let waiting: Vec<Vec<u64>> = readers.iter().map(dropped).collect();
-    let mut all = waiting.concat();
-    all.sort_unstable();
-    all.dedup();
+/// For each reader that drops the oldest: what it is not sent, in order. Of all that these readers alone would be sent up to
+/// `until` the newest stay; what another one is sent anyway is not dropped. That is certain only up to the horizon, how far
+/// the others have been read: what follows may be superseded, or have left the log, before it is sent.
+fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> Vec<Vec<u64>> {
     let keep = readers.iter().find_map(|reader| match reader.view {
         View::Newest(keep) => Some(keep),
         View::All | View::Latest => None,
     });
-    let last = keep.and_then(|keep| all.len().checked_sub(keep + 1)).and_then(|last| all.get(last)).copied();
-    let pass = |offsets: Vec<u64>| last.map_or((0, 0), |last| (last, offsets.partition_point(|at| *at <= last) as u64));
-    waiting.into_iter().map(pass).collect()
+    let Some(keep) = keep else { return Vec::new() };
+    let waiting = |reader: &Reader<'_>| -> Vec<u64> {
+        if !reader.drops_oldest() {
+            return Vec::new();
+        }
+        let waiting = log.waiting(reader.pattern, *reader.read, until);
+        let alone = waiting.filter(|one| !readers.iter().any(|other| other.is_sent(one, log, until)));
+        // As many as are kept are enough to know that nothing before the horizon is.
+        let mut beyond = 0;
+        let is_needed = |offset: &u64| {
+            beyond += usize::from(*offset > horizon);
+            beyond <= keep
+        };
+        alone.map(|publication| publication.offset).take_while(is_needed).collect()
+    };
+    let mut dropped: Vec<Vec<u64>> = readers.iter().map(waiting).collect();
+    let mut all = dropped.concat();
+    all.sort_unstable();
+    all.dedup();
+    let last = all.len().checked_sub(keep + 1).and_then(|last| all.get(last)).map_or(0, |last| horizon.min(*last));
+    dropped.iter_mut().for_each(|offsets| offsets.retain(|offset| *offset <= last));
+    dropped
 }
 
 /// A stream beyond its log.
@@ -528,22 +551,31 @@ pub(super) fn read_together(
     // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
     let shares =
         alone || lane.state().archive().is_some() || readers.iter().all(|reader| *reader.read >= log.evicted());
-    let passed = drop_oldest(readers, &log, until);
-    for (number, reader) in readers.iter_mut().enumerate().filter(|(_, reader)| *reader.read < until) {
-        let mut gaps = Vec::new();
-        reader.pass_over(&log, until, passed.get(number).copied().unwrap_or_default(), &mut gaps);
-        let read = if shares {
-            reader.read((lane, &log), until, logs, &mut gaps)
-        } else {
-            reader.read_alone(&log, until, logs, &mut gaps)
-        };
-        tell(reader.pattern, gaps);
-        horizon = horizon.min(read.next);
-        match read.found {
-            Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),
-            Passed::Shared(excerpt) => found.extend_from_slice(excerpt.publications()),
-            Passed::Own(publications) => found.extend(publications),
+    let mut dropped = Vec::new();
+    for drops_oldest in [false, true] {
+        if drops_oldest {
+            dropped = drop_oldest(readers, &log, until, horizon);
         }
+        let read_now = |reader: &Reader<'_>| *reader.read < until && reader.drops_oldest() == drops_oldest;
+        for (number, reader) in readers.iter().enumerate().filter(|(_, reader)| read_now(reader)) {
+            let after = dropped.get(number).and_then(|offsets| offsets.last()).map_or(*reader.read, |last| *last);
+            let mut gaps = Vec::new();
+            let read = if shares {
+                reader.read((lane, &log), after..until, logs, &mut gaps)
+            } else {
+                reader.read_alone(&log, after..until, logs, &mut gaps)
+            };
+            tell(reader.pattern, gaps);
+            horizon = horizon.min(read.next);
+            match read.found {
+                Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),
+                Passed::Shared(excerpt) => found.extend_from_slice(excerpt.publications()),
+                Passed::Own(publications) => found.extend(publications),
+            }
+        }
+    }
+    for (reader, dropped) in readers.iter().zip(&dropped) {
+        tell(reader.pattern, reader.pass_over(&log, until, horizon, dropped));
     }
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use passerelle::model::cursor::{Cursor, JointCursor};
 use passerelle::model::flow::Flow;
 use passerelle::model::topic::Pattern;
-use passerelle::protocol::{Command, Subscribe};
+use passerelle::protocol::{Command, CommandId, Subscribe};
 use serde_json::value::RawValue;
 
 use crate::history::node::{Frame, Message};
@@ -151,6 +151,8 @@ fn identity(message: &Message) -> (usize, u64, u64) {
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Unsubscribed while they replayed, by the id under which that will be answered: till then their messages come.
+    leaving: Vec<(u64, Subscription)>,
     connected: bool,
     next_id: u64,
 }
@@ -163,6 +165,7 @@ impl Page {
 
     pub(crate) fn disconnect(&mut self, notes: &mut Notes) {
         self.connected = false;
+        self.leaving.clear();
         for one in &mut self.subscriptions {
             if one.stage != Stage::Idle {
                 notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
@@ -177,8 +180,13 @@ impl Page {
         self.pump(notes)
     }
 
-    /// Subscribes again on a pattern that stands: from where it is, or as if for the first time.
+    /// Subscribes again on a pattern that stands: from where it is, or as if for the first time. Where others replay it is
+    /// not the turn of this one.
     pub(crate) fn replace(&mut self, place: usize, resumes: bool, notes: &mut Notes) -> Vec<Command> {
+        let is_replaying = |one: &Subscription| one.stage != Stage::Idle && one.replaying;
+        if resumes && (!self.leaving.is_empty() || self.subscriptions.iter().any(is_replaying)) {
+            return Vec::new();
+        }
         let Some(one) = self.subscriptions.get_mut(place).filter(|one| one.is_standing() && !one.replaying) else {
             return Vec::new();
         };
@@ -195,7 +203,11 @@ impl Page {
         let mut commands = Vec::new();
         if self.connected && one.stage != Stage::Idle {
             notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
-            commands.push(Command::Unsubscribe { id: None, pattern: one.wish.pattern });
+            self.next_id += 1;
+            commands.push(Command::Unsubscribe { id: command_id(self.next_id), pattern: one.wish.pattern.clone() });
+            if one.replaying {
+                self.leaving.push((self.next_id, one));
+            }
         }
         commands.extend(self.pump(notes));
         commands
@@ -206,12 +218,14 @@ impl Page {
         if !self.connected {
             return Vec::new();
         }
-        let replays = self.subscriptions.iter().find(|one| one.stage != Stage::Idle && one.replaying);
-        let mut turn = replays.map(|one| one.turn.clone());
+        let mut replaying = self.subscriptions.iter().filter(|one| one.stage != Stage::Idle && one.replaying);
+        let mut turn = replaying.clone().next().map(|one| one.turn.clone());
+        // Who has gone on since it asked has messages that would come again for one that joins it.
+        let has_moved = replaying.any(|one| one.turn != one.replay_key());
         let mut commands = Vec::new();
         for one in self.subscriptions.iter_mut().filter(|one| one.stage == Stage::Idle) {
             let key = one.replay_key();
-            if !key.is_empty() && *turn.get_or_insert_with(|| key.clone()) != key {
+            if !key.is_empty() && (has_moved || *turn.get_or_insert_with(|| key.clone()) != key) {
                 continue;
             }
             self.next_id += 1;
@@ -241,6 +255,7 @@ impl Page {
                 }
                 return self.pump(notes);
             }
+            Frame::Unsubscribed(id) => self.leaving.retain(|(leaving, _)| Some(*leaving) != id),
             Frame::Position { cursors } => {
                 for one in self.subscriptions.iter_mut().filter(|one| one.stage == Stage::Standing) {
                     let heard = cursors.0.iter().filter(|(name, _)| one.reads(name)).cloned().collect();
@@ -264,7 +279,11 @@ impl Page {
     fn message(&mut self, message: &Message, source: &str, notes: &mut Notes) {
         let hears: Vec<bool> = self.subscriptions.iter().map(|one| one.hears(message, source)).collect();
         let matches = |one: &Subscription| one.wish.pattern.matches(&message.topic);
-        let alone = self.subscriptions.iter().zip(&hears).filter(|(one, hears)| **hears && matches(one)).count() == 1;
+        // It may as well be for one that is not heard yet, or not any more.
+        let asked = self.subscriptions.iter().filter(|one| one.stage == Stage::Asked && one.replaying);
+        let mut others = self.leaving.iter().map(|(_, one)| one).chain(asked);
+        let alone = !others.any(|one| one.reads(source) && matches(one))
+            && self.subscriptions.iter().zip(&hears).filter(|(one, hears)| **hears && matches(one)).count() == 1;
         for (one, hears) in self.subscriptions.iter_mut().zip(hears) {
             let matching = matches(one);
             let early = match (hears, message.replay) {
@@ -289,8 +308,12 @@ fn ask(one: &Subscription, after: Saved, last: usize, notes: &mut Notes) -> Comm
     subscribe_command(Some(one.id), &one.wish, JointCursor(after.into_iter().collect()), last)
 }
 
+fn command_id(number: u64) -> CommandId {
+    Some(RawValue::from_string(number.to_string()).expect("a number is JSON"))
+}
+
 fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usize) -> Command {
-    let id = id.map(|id| RawValue::from_string(id.to_string()).expect("a number is JSON"));
+    let id = id.and_then(command_id);
     let Wish { pattern, source, flow, .. } = wish.clone();
     Command::Subscribe(Subscribe { id, pattern, after, last, source, flow: Some(flow) })
 }
@@ -340,6 +363,7 @@ impl Stream {
                 notes.extend(of(&pattern).map(note));
                 self.last_id = cursors;
             }
+            Frame::Unsubscribed(_) => {}
             Frame::Position { cursors } => self.last_id = cursors,
             Frame::Gap { pattern, source, reason, missed } => {
                 let note = Note::Gap { source: source.to_string(), reason, missed };

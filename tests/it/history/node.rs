@@ -29,6 +29,7 @@ pub(crate) enum Frame {
     Message(Message),
     Subscribed { id: Option<u64>, pattern: String, cursors: JointCursor, resumed: bool },
     CaughtUp { id: Option<u64>, pattern: String, cursors: JointCursor },
+    Unsubscribed(Option<u64>),
     Position { cursors: JointCursor },
     Gap { pattern: String, source: Arc<str>, reason: GapReason, missed: Option<u64> },
 }
@@ -442,6 +443,7 @@ fn frame(event: Event) -> Option<Frame> {
         Event::CaughtUp { id, pattern, cursors } => {
             Some(Frame::CaughtUp { id: number(id), pattern: pattern.to_string(), cursors })
         }
+        Event::Done { id, .. } => Some(Frame::Unsubscribed(number(id))),
         Event::Position { cursors } => Some(Frame::Position { cursors }),
         Event::Gap(Gap { pattern, source, missed, reason }) => {
             Some(Frame::Gap { pattern: pattern.to_string(), source, reason, missed })

@@ -106,7 +106,9 @@ impl Phase {
         let pass = |(place, told): (usize, &Told)| match &told.what {
             What::Message(Received { number, replay, redelivered, early }) => {
                 let message = ground.message(*number);
-                let counts = message.source == self.source && !early && !redelivered;
+                // What is older than its beginning and not replayed comes late, for the sake of another subscription.
+                let foreign = !replay && self.start.is_some_and(|start| message.at.to <= start.from);
+                let counts = message.source == self.source && !early && !redelivered && !foreign;
                 counts.then_some(Pass { place, at: message.at, replay: *replay, message: true })
             }
             What::CaughtUp { cursors } => {

@@ -11,9 +11,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use passerelle::model::gap::GapReason;
 
-use crate::history::ground::Ground;
+use crate::history::ground::{Ground, Stretch};
 use crate::history::phase::{Pass, Phase, phases};
-use crate::history::record::{Fate, History, Line, Moment, Number, Record, Span, What};
+use crate::history::record::{self, Fate, History, Line, Moment, Number, Record, Span, What};
 
 /// A place at which the rule is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,9 +135,7 @@ impl<'a> Judge<'a> {
             });
             let Some(Some((answer, resumed))) = answer else { continue };
             let is_gap = told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { .. }));
-            // What the log let go of after it was said comes as a gap of its own.
-            let later =
-                told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { reason: GapReason::Slow, .. }));
+            let later = told.get(answer + 1).is_some_and(|gap| self.came_later(gap, told[place].at));
             if resumed && ((is_gap && !later) || !everywhere) {
                 self.wrong.push(format!("resumed was said at {} and something was missed", told[answer].at));
             }
@@ -146,6 +144,18 @@ impl<'a> Judge<'a> {
             if !resumed && everywhere && !is_gap && !matches!(next, None | Some(What::Ended { .. })) {
                 self.wrong.push(format!("resumed was not said at {} and nothing was missed", told[answer].at));
             }
+        }
+    }
+
+    /// Whether a gap that follows an answer may tell of what happened after the answer was given, to what was asked at a
+    /// moment: the log let go of something, or the link was lost only then.
+    fn came_later(&self, gap: &record::Told, asked_at: Moment) -> bool {
+        let What::Gap { source, reason, .. } = gap.what else { return false };
+        let mut outages = self.ground.truth.sources[source].outages.iter();
+        match reason {
+            GapReason::Slow => true,
+            GapReason::Outage => outages.any(|(lost, _)| *lost > asked_at && *lost <= gap.at),
+            _ => false,
         }
     }
 
@@ -243,7 +253,7 @@ impl<'a> Judge<'a> {
         let until = after.filter(|_| !judged).map_or(gap.at, |pass| pass.at.to.min(gap.at));
         let source = phase.source;
         let stretches = self.ground.uncovered(source, &self.history.pattern);
-        let mut within = stretches.iter().filter(|stretch| stretch.to > since + 1 && stretch.from <= until);
+        let mut within = stretches.iter().filter(|stretch| stretch.to > since && stretch.from <= until);
         let is_right = match gap.reason {
             GapReason::Outage => within.any(|stretch| stretch.outage),
             GapReason::Unbound => phase.resumes && is_first && within.any(|stretch| stretch.unbound),
@@ -280,7 +290,7 @@ impl<'a> Judge<'a> {
         let told: Vec<&Told> = gaps.iter().filter(|gap| gap.reason == GapReason::Outage).collect();
         let Some(last) = told.last() else { return };
         let stretches = self.ground.uncovered(phase.source, &self.history.pattern);
-        let within = stretches.iter().filter(|stretch| stretch.to > start.from + 1 && stretch.from <= last.at);
+        let within = stretches.iter().filter(|stretch| stretch.to > start.from && stretch.from <= last.at);
         let outages = self.ground.truth.sources[phase.source].outages.iter();
         let lost = outages.filter(|(from, to)| *to > start.from && *from <= last.at).count();
         let happened = within.filter(|stretch| stretch.outage).count().max(lost);
@@ -311,11 +321,23 @@ impl<'a> Judge<'a> {
         if told > most {
             self.wrong.push(format!("gaps by {} tell {told} messages, {most} were missed", last.at));
         }
-        let is_lost = |number: &&Number| !(phase.latest && self.ground.is_superseded(**number, Moment::MAX));
+        let is_lost = |number: &&Number| {
+            let is_superseded = phase.latest && self.ground.is_superseded(**number, Moment::MAX);
+            !is_superseded && !self.is_told_uncounted(**number, phase, gaps)
+        };
         let least = least.iter().filter(is_lost).count() as u64;
         if told < least && counted.iter().all(|gap| gap.missed.is_some()) {
             self.wrong.push(format!("gaps by {} tell {told} messages, {least} were missed", last.at));
         }
+    }
+
+    /// Whether the broker dropped a message where nothing covered the pattern: the gap that says so counts nothing.
+    fn is_told_uncounted(&self, number: Number, phase: &Phase, gaps: &[Told]) -> bool {
+        let message = self.ground.message(number);
+        let stretches = self.ground.uncovered(phase.source, &self.history.pattern);
+        let is_within = |stretch: &Stretch| stretch.from <= message.at.from && message.at.to <= stretch.to;
+        let tells = |gap: &Told| matches!(gap.reason, GapReason::Outage | GapReason::Unbound);
+        message.fate == Fate::Dropped && phase.resumes && stretches.iter().any(is_within) && gaps.iter().any(tells)
     }
 }
 

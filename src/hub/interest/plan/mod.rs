@@ -294,6 +294,11 @@ impl Planner {
         self.lattice.in_order().filter(move |(_, key)| is_bound(*key)).map(|(pattern, _)| pattern)
     }
 
+    /// How many bindings there are or may be at the broker.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
     fn standing(&self, key: usize) -> Standing {
         let entry = &self.entries[key];
         match &entry.demand {
