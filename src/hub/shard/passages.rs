@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::hub::log::{Log, LogGap, ReadBounds};
+use crate::hub::log::{Chunk, Log, LogGap, ReadBounds};
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::publication::{Publication, SourceId};
-use crate::model::topic::Pattern;
+use crate::model::selector::Selector;
 
 /// Payload bytes that all passages of a shard may hold on to; the oldest go first.
 const BYTES_MAX: usize = 16 << 20;
@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 16 << 20;
 /// Passages of a shard, which may be empty of messages.
 const PASSAGES_MAX: usize = 4096;
 
-/// A stretch of one source's log as one pattern sees it.
+/// A stretch of one source's log as those see it who want the same of it.
 #[derive(Debug)]
 pub(super) struct Passage {
     /// It begins after this offset.
@@ -61,10 +61,10 @@ pub(super) struct Found {
 /// All passages of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Passages {
-    /// Of each source and pattern, in order of their beginnings; none begins within another.
-    by_pattern: HashMap<(SourceId, Pattern), Vec<Rc<Passage>>>,
+    /// Of each source and what is wanted of it, in order of their beginnings; none begins within another.
+    by_selector: HashMap<(SourceId, Selector), Vec<Rc<Passage>>>,
     /// Whose first passage goes next.
-    ages: VecDeque<(SourceId, Pattern)>,
+    ages: VecDeque<(SourceId, Selector)>,
     bytes: usize,
 }
 
@@ -102,11 +102,11 @@ impl Passage {
 }
 
 impl Passages {
-    /// What matches after one offset and up to another: from a passage that holds it, else from the log.
-    pub(super) fn read(&mut self, log: &Log, pattern: &Pattern, span: Range<u64>, bounds: ReadBounds) -> Found {
+    /// What is wanted after one offset and up to another: from a passage that holds it, else from the log.
+    pub(super) fn read(&mut self, log: &Log, wanted: &Selector, span: Range<u64>, bounds: ReadBounds) -> Found {
         let (after, until) = (span.start, span.end);
-        let key = (log.info().id, pattern.clone());
-        let passages = self.by_pattern.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let key = (log.info().id, wanted.clone());
+        let passages = self.by_selector.get(&key).map(Vec::as_slice).unwrap_or_default();
         // The last that begins at or before here, and with it the first that begins after.
         let following = passages.partition_point(|passage| passage.after <= after);
         let held = following.checked_sub(1).and_then(|place| passages.get(place)).filter(|held| after < held.until);
@@ -115,7 +115,7 @@ impl Passages {
             return Found { next: passage.until.min(until), excerpt: Excerpt::of(passage, after, until), gap: None };
         }
         let until = passages.get(following).map_or(until, |next| next.after.min(until));
-        let chunk = log.read(pattern, after, until, bounds);
+        let chunk = self.search(log, wanted, after..until, bounds);
         let bytes = chunk.publications.iter().map(|publication| publication.draft.payload.len()).sum();
         // Who comes from further back misses more, and is to find that out from the log.
         let begin = after.max(log.evicted().min(chunk.next));
@@ -127,12 +127,24 @@ impl Passages {
             joined: RefCell::default(),
         });
         if begin < chunk.next {
-            self.by_pattern.entry(key.clone()).or_default().insert(following, passage.clone());
+            let passages = self.by_selector.entry(key.clone()).or_default();
+            passages.insert(passages.partition_point(|known| known.after <= begin), passage.clone());
             self.ages.push_back(key);
             self.bytes += bytes;
             self.shed();
         }
         Found { next: chunk.next, excerpt: Excerpt::of(passage, after, until), gap: chunk.gap }
+    }
+
+    /// What no passage holds. The log is searched for a pattern; what a filter lets in of that is looked for in what all who
+    /// read the pattern share, so that however many filters there are, the log is searched once.
+    fn search(&mut self, log: &Log, wanted: &Selector, span: Range<u64>, bounds: ReadBounds) -> Chunk {
+        if wanted.filter.is_none() {
+            return log.read(&wanted.pattern, span.start, span.end, bounds);
+        }
+        let Found { excerpt, next, gap } = self.read(log, &wanted.pattern.clone().into(), span, bounds);
+        let lets_in = |publication: &&Arc<Publication>| wanted.lets_in(&publication.draft);
+        Chunk { publications: excerpt.publications().iter().filter(lets_in).cloned().collect(), next, gap }
     }
 
     /// Forgets everything: nobody reads any more.
@@ -143,12 +155,12 @@ impl Passages {
     fn shed(&mut self) {
         while self.bytes > BYTES_MAX || self.ages.len() > PASSAGES_MAX {
             let Some(key) = self.ages.pop_front() else { return };
-            let Some(passages) = self.by_pattern.get_mut(&key) else { continue };
+            let Some(passages) = self.by_selector.get_mut(&key) else { continue };
             if !passages.is_empty() {
                 self.bytes -= passages.remove(0).bytes;
             }
             if passages.is_empty() {
-                self.by_pattern.remove(&key);
+                self.by_selector.remove(&key);
             }
         }
     }

@@ -11,13 +11,13 @@ use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId};
-use crate::model::topic::Pattern;
+use crate::model::selector::Selector;
 
 /// A subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) id: SubscriptionId,
-    pub(super) pattern: Pattern,
+    pub(super) wanted: Selector,
     /// What becomes of its messages when it falls behind.
     pub(super) flow: Flow,
     /// Whether all its bindings stand.
@@ -72,9 +72,9 @@ impl Part {
 }
 
 impl Subscription {
-    pub(super) fn new(id: SubscriptionId, pattern: Pattern, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
+    pub(super) fn new(id: SubscriptionId, wanted: Selector, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
         let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, list: VecDeque::new() }));
-        Self { id, pattern, flow, stands: false, parts, catching_up }
+        Self { id, wanted, flow, stands: false, parts, catching_up }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -158,12 +158,12 @@ impl Subscription {
             let mut read = log.end();
             let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
             if let Some(cursor) = after {
-                let resume = log.resume(&self.pattern, cursor);
+                let resume = log.resume(&self.wanted.pattern, cursor);
                 read = resume.read_after;
                 replay |= read < lane.position();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
-                gaps.extend(resume.gaps.iter().map(|gap| missed(&self.pattern, lane, gap.reason, gap.missed)));
+                gaps.extend(resume.gaps.iter().map(|gap| missed(&self.wanted, lane, gap.filtered(&self.wanted))));
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
@@ -171,7 +171,7 @@ impl Subscription {
             } else {
                 resumed = false;
                 if let Some(catching_up) = &self.catching_up {
-                    list.extend(log.newest(&self.pattern, catching_up.last.each, catching_up.last.total_max));
+                    list.extend(log.newest(&self.wanted, catching_up.last.each, catching_up.last.total_max));
                 }
             }
             cursors.0.push((info.name.to_string(), Cursor { epoch: info.epoch, offset: read }));
@@ -192,7 +192,7 @@ impl Subscription {
         // What falls behind in another way may never be sent.
         self.flow == Flow::CatchUp
             && self.part(publication.source.id).is_some_and(is_live)
-            && self.pattern.matches(&publication.draft.topic)
+            && self.wanted.matches(&publication.draft)
     }
 
     /// Whether a publication was or will be sent as one of those that come after its beginning.
@@ -202,14 +202,14 @@ impl Subscription {
             Progress::Reading { read } => read < publication.offset,
             Progress::Waiting { .. } => false,
         };
-        self.part(publication.source.id).is_some_and(comes_after) && self.pattern.matches(&publication.draft.topic)
+        self.part(publication.source.id).is_some_and(comes_after) && self.wanted.matches(&publication.draft)
     }
 
     /// Its part in a source, if that replays what was asked for.
     fn replaying_reader(&mut self, source: SourceId) -> Option<Reader<'_>> {
         let part = self.parts.iter_mut().find(|part| part.source == source)?;
         let Progress::Reading { read } = &mut part.progress else { return None };
-        Some(Reader { pattern: &self.pattern, view: View::All, read, judged_until: &mut part.judged_until })
+        Some(Reader { wanted: &self.wanted, view: View::All, read, judged_until: &mut part.judged_until })
     }
 
     /// Its part in a source, if that fell behind.
@@ -221,7 +221,7 @@ impl Subscription {
             Flow::Latest => View::Latest,
             Flow::DropOldest => View::Newest(drop_oldest_keep),
         };
-        Some(Reader { pattern: &self.pattern, view, read, judged_until: &mut part.judged_until })
+        Some(Reader { wanted: &self.wanted, view, read, judged_until: &mut part.judged_until })
     }
 
     pub(super) fn part(&self, source: SourceId) -> Option<&Part> {
@@ -256,8 +256,9 @@ impl Subscription {
     }
 }
 
-pub(super) fn missed(pattern: &Pattern, lane: &Lane, reason: GapReason, missed: Option<u64>) -> Missed {
-    Missed { pattern: pattern.clone(), source: lane.info().name.clone(), reason, missed }
+pub(super) fn missed(wanted: &Selector, lane: &Lane, gap: LogGap) -> Missed {
+    let (pattern, source) = (wanted.pattern.clone(), lane.info().name.clone());
+    Missed { pattern, source, reason: gap.reason, missed: gap.missed }
 }
 
 /// What replays read: the lanes' logs, and what was read of them before.
@@ -338,9 +339,9 @@ pub(super) fn settle_positions(
     !replay.messages.is_empty() || replay.excerpt.is_some()
 }
 
-/// A part that reads one source's log, for its pattern.
+/// A part that reads one source's log, for what is wanted of it.
 pub(super) struct Reader<'a> {
-    pattern: &'a Pattern,
+    wanted: &'a Selector,
     view: View,
     /// Everything up to here was sent, as far as it is wanted.
     read: &'a mut u64,
@@ -371,7 +372,7 @@ impl Reader<'_> {
             if hole.at > *self.read {
                 return hole.at;
             }
-            gaps.push(hole.gap(self.pattern));
+            gaps.push(hole.gap(&self.wanted.pattern).filtered(self.wanted));
             *self.read = hole.at + 1;
         }
         until
@@ -380,7 +381,7 @@ impl Reader<'_> {
     /// Passes over what it is not sent any more.
     fn pass_over(&mut self, log: &Log, until: u64, (read, passed): (u64, u64), gaps: &mut Vec<LogGap>) {
         if passed > 0 {
-            gaps.extend(log.left(self.pattern, *self.read, until));
+            gaps.extend(log.left(&self.wanted.pattern, *self.read, until).map(|gap| gap.filtered(self.wanted)));
             gaps.push(LogGap { reason: GapReason::Slow, missed: Some(passed) });
             *self.read = read;
         }
@@ -388,21 +389,22 @@ impl Reader<'_> {
 
     /// Whether it is sent a publication, and not only while it is among the newest.
     fn is_sent(&self, publication: &Publication, log: &Log, until: u64) -> bool {
-        let is_wanted = || *self.read < publication.offset && self.pattern.matches(&publication.draft.topic);
+        let is_wanted = || *self.read < publication.offset && self.wanted.matches(&publication.draft);
         match self.view {
             View::All => is_wanted(),
-            View::Latest => is_wanted() && log.is_newest(publication, until),
+            View::Latest => is_wanted() && log.is_newest(publication, self.wanted, until),
             View::Newest(_) => false,
         }
     }
 
     /// From the log itself.
     fn read_alone(&self, log: &Log, until: u64, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
-        let chunk = match self.view {
-            View::Latest => log.read_latest(self.pattern, *self.read, until, logs.bounds),
-            View::All | View::Newest(_) => log.read(self.pattern, *self.read, until, logs.bounds),
+        let mut chunk = match self.view {
+            View::Latest => log.read_latest(self.wanted, *self.read, until, logs.bounds),
+            View::All | View::Newest(_) => log.read(&self.wanted.pattern, *self.read, until, logs.bounds),
         };
-        gaps.extend(chunk.gap);
+        chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
+        gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
         ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
     }
 
@@ -410,8 +412,8 @@ impl Reader<'_> {
         if let View::Latest = self.view {
             return self.read_alone(log, until, logs, gaps);
         }
-        let found = logs.passages.read(log, self.pattern, *self.read..until, logs.bounds);
-        gaps.extend(found.gap);
+        let found = logs.passages.read(log, self.wanted, *self.read..until, logs.bounds);
+        gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
         ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 }
@@ -419,12 +421,12 @@ impl Reader<'_> {
 /// For each reader that drops the oldest: where it reads on, and how many messages that passes over. Of all that these
 /// readers alone would be sent the newest stay; what another one is sent anyway is not dropped.
 fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64) -> Vec<(u64, u64)> {
-    if let [Reader { pattern, view: View::Newest(keep), read, .. }] = readers {
-        return vec![log.skip(pattern, **read, until, *keep)];
+    if let [Reader { wanted, view: View::Newest(keep), read, .. }] = readers {
+        return vec![log.skip(wanted, **read, until, *keep)];
     }
     let dropped = |reader: &Reader<'_>| -> Vec<u64> {
         let View::Newest(_) = reader.view else { return Vec::new() };
-        let waiting = log.waiting(reader.pattern, *reader.read, until);
+        let waiting = log.waiting(reader.wanted, *reader.read, until);
         let alone = waiting.filter(|one| !readers.iter().any(|other| other.is_sent(one, log, until)));
         alone.map(|publication| publication.offset).collect()
     };
@@ -464,15 +466,15 @@ pub(super) fn read_together(
 ) -> Vec<Arc<Publication>> {
     let log = lane.state().log();
     let looked_at = log.looked_at();
-    let mut tell = |pattern: &Pattern, gaps: Vec<LogGap>| {
+    let mut tell = |wanted: &Selector, gaps: Vec<LogGap>| {
         replay.progressed |= !gaps.is_empty();
-        replay.gaps.extend(gaps.into_iter().map(|gap| missed(pattern, lane, gap.reason, gap.missed)));
+        replay.gaps.extend(gaps.into_iter().map(|gap| missed(wanted, lane, gap)));
     };
     let mut until = lane.position();
     for reader in readers.iter_mut() {
         let mut gaps = Vec::new();
         until = until.min(reader.pass_holes(&log, lane.position(), &mut gaps));
-        tell(reader.pattern, gaps);
+        tell(reader.wanted, gaps);
     }
     let mut horizon = until;
     let mut excerpt_found = None;
@@ -489,7 +491,7 @@ pub(super) fn read_together(
         } else {
             reader.read_alone(&log, until, logs, &mut gaps)
         };
-        tell(reader.pattern, gaps);
+        tell(reader.wanted, gaps);
         horizon = horizon.min(read.next);
         match read.found {
             Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),

@@ -292,7 +292,7 @@ fn ask(one: &Subscription, after: Saved, last: usize, notes: &mut Notes) -> Comm
 fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usize) -> Command {
     let id = id.map(|id| RawValue::from_string(id.to_string()).expect("a number is JSON"));
     let Wish { pattern, source, flow, .. } = wish.clone();
-    Command::Subscribe(Subscribe { id, pattern, after, last, source, flow: Some(flow) })
+    Command::Subscribe(Subscribe { id, pattern, filter: None, after, last, source, flow: Some(flow) })
 }
 
 /// A browser's event stream: the patterns of its URL, and the last `id`.

@@ -108,7 +108,7 @@ fn no_position_is_told_that_is_not_that_of_every_subscription() {
     assert_eq!(told(&bench), "ab");
 }
 
-fn append_large(bench: &Bench, topic: &str) {
+pub(super) fn append_large(bench: &Bench, topic: &str) {
     let payload = Bytes::from(vec![0; crate::hub::log::LIVE_BYTES_MIN / 2]);
     let topic = Topic::parse(topic).unwrap();
     let draft = Draft { topic, payload, attributes: Attributes::default(), received_at: 0 };
@@ -116,7 +116,7 @@ fn append_large(bench: &Bench, topic: &str) {
 }
 
 /// A bench whose first log holds two large messages, and its source.
-fn small() -> (Bench, Feed) {
+pub(super) fn small() -> (Bench, Feed) {
     let bounds = LogBounds { bytes_max: 0, ..LogBounds::default() };
     let mode = BindingMode::Fixed(vec![Pattern::all()]);
     let state = SourceState::new(Arc::new(test_info()), bounds, mode);
