@@ -109,9 +109,14 @@ fn no_position_is_told_that_is_not_that_of_every_subscription() {
 }
 
 pub(super) fn append_large(bench: &Bench, topic: &str) {
+    append_large_with(bench, topic, Headers::default());
+}
+
+pub(super) fn append_large_with(bench: &Bench, topic: &str, headers: Headers) {
     let payload = Bytes::from(vec![0; crate::hub::log::LIVE_BYTES_MIN / 2]);
     let topic = Topic::parse(topic).unwrap();
-    let draft = Draft { topic, payload, attributes: Attributes::default(), received_at: 0 };
+    let attributes = Attributes { headers, ..Attributes::default() };
+    let draft = Draft { topic, payload, attributes, received_at: 0 };
     Feed::new(bench.hub.sources()[0].clone()).append(vec![draft], 0);
 }
 

@@ -1,6 +1,6 @@
 //! Filters: asked once for all who share them, applied wherever messages come from, and honest about what may be missing.
 
-use super::edges::{append_large, small};
+use super::edges::{append_large, append_large_with, small};
 use super::*;
 
 /// A subscriber that wants one number of what a pattern matches.
@@ -139,6 +139,30 @@ fn a_gap_of_a_filter_has_no_number_and_stands_only_where_its_topics_were_lost() 
     let activated = bench.subscribe_to(late, ("y", Some(1)), &[0]);
     assert_eq!((activated[0].resumed, activated[0].gaps.len()), (true, 0));
     bench.shard.leave(other);
+}
+
+/// A message that is held back supersedes nothing, so what it followed was lost with the log.
+#[test]
+fn latest_misses_what_only_others_superseded() {
+    for (last, sent, gaps) in [(0, vec![], vec![None]), (1, vec!["a5"], vec![])] {
+        let (mut bench, _feed) = small();
+        let subscriber = bench.shard.join(CursorForm::Separate);
+        let mut request = SubscribeRequest { flow: Flow::Latest, ..bench.request("x", &[]) };
+        request.wanted.filter = of_number(1);
+        bench.open(subscriber, request);
+        bench.full.insert(subscriber);
+        append_numbers(&bench, &[("x", 1)]);
+        while bench.turn() {}
+        assert!(bench.shard.is_behind(subscriber));
+        for number in [0, 0, 0, last] {
+            append_large_with(&bench, "x", numbered(number));
+            while bench.turn() {}
+        }
+        bench.full.clear();
+        bench.settle(&[subscriber]);
+        assert_eq!(bench.seen.remove(&subscriber).unwrap_or_default(), sent);
+        assert_eq!(bench.gaps.iter().map(|gap| gap.missed).collect::<Vec<_>>(), gaps);
+    }
 }
 
 const NUMBERS: [i64; 3] = [0, 1, 2];
