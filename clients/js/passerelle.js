@@ -24,8 +24,10 @@ const PROBE_MS = 5_000;
  *   headers?: Record<string, any>, message_id?: string, redelivered?: boolean, replay?: boolean}} Message
  *   `data` is the JSON value, a string for other text, a `Uint8Array` for other bytes.
  * @typedef {{pattern?: string, topic?: string, source: string | null, missed: number | null, reason: string}} Gap
+ * @typedef {Record<string, string | number | boolean | null>} Filter Headers and the values that they must have, as
+ *   messages show them: all of them, or with `"x-match": "any"` at least one.
  * @typedef {{after?: CursorsBySource, last?: number, source?: string, on_slow?: "catch-up" | "latest" | "drop-oldest",
- *   onmessage?: (message: Message) => void,
+ *   filter?: Filter, onmessage?: (message: Message) => void,
  *   ongap?: (gap: Gap) => void}} SubscribeOptions
  * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean,
  *   echo?: boolean}} PublishOptions
@@ -134,6 +136,18 @@ export function matches(pattern, topic) {
 }
 
 /**
+ * Whether a filter lets a message in, as the server decides it: what one subscription filters out another one of the
+ * same client may bring.
+ * @param {Filter | null} filter @param {{headers?: Record<string, any>}} message
+ */
+export function letsIn(filter, { headers = {} }) {
+  const { "x-match": match, ...fields } = filter ?? {};
+  const agrees = (/** @type {[string, any]} */ [name, value]) => Object.hasOwn(headers, name) && headers[name] === value;
+  const wanted = Object.entries(fields);
+  return match === "any" ? wanted.some(agrees) : wanted.every(agrees);
+}
+
+/**
  * What one subscription has seen, and so where it goes on after a lost line.
  *
  * Live messages move every subscription that is caught up, whether they match it or not: a session gets each
@@ -224,6 +238,8 @@ export class Subscription {
     this.client = client;
     this.pattern = canonical(pattern);
     this.options = options;
+    /** The filter as the server reads it. @type {Filter | null} */
+    this._filter = JSON.parse(JSON.stringify(options.filter ?? null));
     this._progress = new Progress(options.after ?? {});
     this._resolve = (/** @type {{resumed: boolean}} */ _) => {};
     this._reject = (/** @type {Error} */ _) => {};
@@ -775,6 +791,7 @@ export class Client {
       last: resumes ? undefined : last,
       source,
       on_slow,
+      filter: subscription._filter ?? undefined,
     });
   }
 
@@ -968,7 +985,7 @@ export class Client {
     const { op: _, ...bare } = frame;
     const message = /** @type {Message} */ (decoded(bare));
     const listening = [...this.#subscriptions.values()].filter((one) => hears(one, message));
-    const matching = listening.filter((one) => matches(one.pattern, message.topic));
+    const matching = listening.filter((one) => matches(one.pattern, message.topic) && letsIn(one._filter, message));
     if (message.replay) {
       // It may as well be for one that is not heard yet, or not any more.
       const asked = [...this.#subscriptions.values()].filter((one) => isReplaying(one) && one._stage === "asked");

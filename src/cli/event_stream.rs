@@ -30,6 +30,9 @@ const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// The header in which a client says where it stopped.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// Names and values.
+type Query = [(&'static str, String)];
+
 /// What may carry HTTP.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -51,9 +54,9 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    /// Asks for these patterns, after `last_id` if there is one.
-    pub(super) async fn connect(target: &Target, patterns: &[String], last_id: Option<&str>) -> Result<Self, Ended> {
-        let uri = address(&target.url, patterns)?;
+    /// Asks for what these fields of a query say, after `last_id` if there is one.
+    pub(super) async fn connect(target: &Target, query: &Query, last_id: Option<&str>) -> Result<Self, Ended> {
+        let uri = address(&target.url, query)?;
         let request = request(&uri, target.token(), last_id)?;
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, open(&uri, request)).await;
         let body = connected.map_err(|_| lost("no answer within 10 s"))??;
@@ -77,7 +80,7 @@ impl EventStream {
 }
 
 /// The address of the stream: that of the WebSocket, translated, or what was given.
-fn address(url: &str, patterns: &[String]) -> Result<Uri, Ended> {
+fn address(url: &str, query: &Query) -> Result<Uri, Ended> {
     let wrong =
         |why: &str| Ended::Refused(format!("{url:?} is no address: {why}; write such as http://127.0.0.1:8080/sse"));
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
@@ -91,8 +94,8 @@ fn address(url: &str, patterns: &[String]) -> Result<Uri, Ended> {
         "/" => "/sse".to_owned(),
         path => path.strip_suffix("/ws").map_or_else(|| path.to_owned(), |prefix| format!("{prefix}/sse")),
     };
-    let encode = |pattern: &String| format!("pattern={}", utf8_percent_encode(pattern, NON_ALPHANUMERIC));
-    let query = patterns.iter().map(encode).collect::<Vec<_>>().join("&");
+    let encode = |(name, value): &(&str, String)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
+    let query = query.iter().map(encode).collect::<Vec<_>>().join("&");
     format!("{scheme}://{authority}{path}?{query}")
         .parse()
         .map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))
@@ -215,8 +218,8 @@ mod tests {
     use super::*;
 
     fn uri(url: &str, patterns: &[&str]) -> String {
-        let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        address(url, &patterns).unwrap().to_string()
+        let query: Vec<_> = patterns.iter().map(|pattern| ("pattern", (*pattern).to_owned())).collect();
+        address(url, &query).unwrap().to_string()
     }
 
     #[test]

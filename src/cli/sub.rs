@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
 
 use super::backoff::Backoff;
 use super::client::{Ended, Frame, Socket, Target};
@@ -14,6 +15,7 @@ use super::resume::{Cursors, Resume};
 use super::{Failure, block_on};
 use crate::model::cursor::JointCursor;
 use crate::model::topic::Pattern;
+use crate::protocol::json::filter;
 
 /// Print messages as they arrive, one JSON line each
 #[derive(Debug, Args)]
@@ -26,6 +28,7 @@ standard error, as are outages.
 Examples:
   passerelle sub '#'                              everything
   passerelle sub 'orders.*.created' 'alerts.#'    two patterns
+  passerelle sub --filter region=eu 'orders.#'    messages with this header only
   passerelle sub --payload --count 1 'jobs.#'     wait for one message and print its payload
   passerelle sub --after 'events~5x.1a' '#'       from there on: source, tilde, cursor, as messages show them
   passerelle sub --protocol sse --url https://events.example.org/sse '#'")]
@@ -35,6 +38,10 @@ pub(super) struct Arguments {
     patterns: Vec<String>,
     #[command(flatten)]
     target: Target,
+    /// Only messages with this header, once for each: region=eu. A value is a string unless it is a number, true, false or
+    /// null; x-match=any makes one of several enough
+    #[arg(long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
     /// Start behind this position: SOURCE~CURSOR, several joined by ~
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -78,6 +85,8 @@ const HEARTBEATS_MISSED_MAX: u32 = 3;
 struct Wish {
     target: Target,
     patterns: Vec<String>,
+    /// As the protocols take it.
+    filter: Option<Map<String, Value>>,
     after: Option<String>,
     protocol: Protocol,
 }
@@ -95,7 +104,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 impl Wish {
     fn new(arguments: Arguments) -> Result<Self, Failure> {
-        let Arguments { patterns: given, target, after, protocol, .. } = arguments;
+        let Arguments { patterns: given, target, filter, after, protocol, .. } = arguments;
         if given.is_empty() {
             return Err(Failure::Usage("quote it: passerelle sub '#'".into()));
         }
@@ -120,7 +129,14 @@ impl Wish {
                 ))
             })?;
         }
-        Ok(Self { target, patterns, after, protocol })
+        Ok(Self { target, patterns, filter: filter_of(&filter)?, after, protocol })
+    }
+
+    /// What to ask an event stream for.
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let patterns = self.patterns.iter().map(|pattern| ("pattern", pattern.clone()));
+        let filter = self.filter.as_ref().map(|filter| ("filter", Value::Object(filter.clone()).to_string()));
+        patterns.chain(filter).collect()
     }
 
     /// Where to start, one cursor a source.
@@ -128,6 +144,22 @@ impl Wish {
         let joint = self.after.as_deref().and_then(|after| JointCursor::from_str(after).ok()).unwrap_or_default();
         joint.0.into_iter().map(|(source, cursor)| (source, cursor.to_string())).collect()
     }
+}
+
+/// The filter that is typed as names and values.
+fn filter_of(typed: &[String]) -> Result<Option<Map<String, Value>>, Failure> {
+    let mut fields = Map::new();
+    for field in typed {
+        let wrong =
+            || Failure::Usage(format!("--filter {field:?} has no value: write a header and its value: region=eu"));
+        let (name, value) = field.split_once('=').ok_or_else(wrong)?;
+        let scalar = serde_json::from_str(value).ok().filter(|value: &Value| !value.is_array() && !value.is_object());
+        fields.insert(name.to_owned(), scalar.unwrap_or_else(|| value.into()));
+    }
+    // What the server would refuse is refused before it is asked.
+    filter::read(&Value::Object(fields.clone()).to_string())
+        .map_err(|error| Failure::Usage(format!("the filter {error}")))?;
+    Ok((!fields.is_empty()).then_some(fields))
 }
 
 /// Prints until it is enough, over as many connections as it takes.
@@ -160,7 +192,7 @@ async fn over_websocket<M: Write, N: Write>(
 ) -> Result<(), Ended> {
     let mut socket = Socket::connect(&wish.target).await?;
     resume.reconnect();
-    subscribe(&mut socket, resume).await?;
+    subscribe(&mut socket, wish, resume).await?;
     let (mut idle, mut away) = (IDLE_FIRST, Duration::ZERO);
     loop {
         let text = socket.next(idle).await.map_err(|ended| stay_away(ended, away))?;
@@ -179,12 +211,12 @@ async fn over_websocket<M: Write, N: Write>(
                 backoff.reset();
                 let number = subscription(&frame);
                 if resume.subscribed(number, frame.cursors) {
-                    subscribe(&mut socket, resume).await?;
+                    subscribe(&mut socket, wish, resume).await?;
                 }
             }
             "caught_up" => {
                 resume.caught_up(subscription(&frame), frame.cursors);
-                subscribe(&mut socket, resume).await?;
+                subscribe(&mut socket, wish, resume).await?;
             }
             "position" => resume.position(frame.cursors),
             "welcome" => idle = quiet_at_most(&frame),
@@ -198,11 +230,14 @@ async fn over_websocket<M: Write, N: Write>(
 }
 
 /// Subscribes the next pattern that has not caught up, if there is one. Its number goes as the id, counted from 1.
-async fn subscribe(socket: &mut Socket, resume: &Resume) -> Result<(), Ended> {
+async fn subscribe(socket: &mut Socket, wish: &Wish, resume: &Resume) -> Result<(), Ended> {
     let Some((number, pattern, after)) = resume.next() else { return Ok(()) };
     let mut object = serde_json::json!({ "op": "subscribe", "id": number + 1, "pattern": pattern });
     if !after.is_empty() {
         object["after"] = serde_json::json!(after);
+    }
+    if let Some(filter) = &wish.filter {
+        object["filter"] = Value::Object(filter.clone());
     }
     socket.send(&object).await
 }
@@ -231,7 +266,7 @@ async fn over_event_stream<M: Write, N: Write>(
     backoff: &mut Backoff,
     output: &mut Output<M, N>,
 ) -> Result<(), Ended> {
-    let mut stream = EventStream::connect(&wish.target, &wish.patterns, last_id.as_deref()).await?;
+    let mut stream = EventStream::connect(&wish.target, &wish.query(), last_id.as_deref()).await?;
     backoff.reset();
     let mut away = Duration::ZERO;
     loop {

@@ -481,7 +481,8 @@ mod tests {
     fn messages_of_a_binding_that_is_gone_or_not_confirmed_may_be_among_the_lost() {
         let missed = |feed: &Feed, state: &SourceState| {
             feed.hole(GapReason::Slow, Some(1));
-            state.log().tail(state.log().end() - 1, 9, 9).holes.last().map(|hole| hole.gap(&pattern("a")).missed)
+            let log = state.log();
+            log.tail(log.end() - 1, 9, 9).holes.last().map(|hole| hole.gap(&pattern("a")).missed)
         };
         let (feed, state, _) = source(ON_DEMAND);
         let _claim = feed.interest().claim(&pattern("a"));

@@ -24,6 +24,7 @@ use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId, SourceInfo};
+use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 use lane::Lane;
 pub use lane::SharedClaim;
@@ -50,7 +51,7 @@ pub struct SubscribeRequest {
     /// Its name.
     pub id: SubscriptionId,
     /// What it wants.
-    pub pattern: Pattern,
+    pub wanted: Selector,
     /// Where it goes on, by source name.
     pub after: JointCursor,
     /// The newest messages of each matching topic first.
@@ -188,7 +189,7 @@ pub struct Shard {
     free: Vec<SubscriberId>,
     turn: Turn,
     next_lane: usize,
-    /// Subscriptions of all subscribers.
+    /// Subscriptions of all subscribers that stand.
     subscriptions: usize,
     /// How many messages subscriptions that drop the oldest keep.
     drop_oldest_keep: usize,
@@ -258,14 +259,14 @@ impl Shard {
     /// When it names a source that there is not.
     pub fn subscribe(&mut self, id: SubscriberId, request: SubscribeRequest) -> Result<Opening, Refusal> {
         let sources = self.sources_of(request.source.as_deref())?;
-        let mut pattern = request.pattern;
+        let mut wanted = request.wanted;
         let mut parts = Vec::with_capacity(sources.len());
         let mut opening = Opening { claims: Vec::with_capacity(sources.len()), checks: Vec::new() };
         let mut checks = Vec::new();
         for source in sources {
             let lane = &mut self.lanes[source.index()];
-            let (shared, claim) = lane.claim(&pattern);
-            pattern = shared;
+            let (shared, claim) = lane.claim(&wanted.pattern);
+            wanted.pattern = shared;
             let name = &lane.info().name;
             let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
             parts.push(Part { source, judged_until: 0, progress: Progress::Waiting { after } });
@@ -275,8 +276,7 @@ impl Shard {
         opening.checks = checks.iter().map(|(_, check)| check.clone()).collect();
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(opening) };
         subscriber.subscriptions.reserve_exact(1);
-        self.subscriptions += 1;
-        let subscription = Subscription::new(request.id, pattern, request.last, request.flow, parts);
+        let subscription = Subscription::new(request.id, wanted, request.last, request.flow, parts);
         subscriber.subscriptions.push(subscription.checked_by(checks));
         Ok(opening)
     }
@@ -343,7 +343,7 @@ impl Shard {
         let Some(position) = subscriber.subscriptions.iter().position(|known| known.id == subscription) else { return };
         let ended = subscriber.subscriptions.remove(position);
         subscriber.subscriptions.shrink_to_fit();
-        self.subscriptions -= 1;
+        self.subscriptions -= usize::from(!ended.is_waiting());
         close(&mut self.lanes, id, &ended);
     }
 
@@ -351,7 +351,7 @@ impl Shard {
     pub fn silence(&mut self, id: SubscriberId) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         for subscription in std::mem::take(&mut subscriber.subscriptions) {
-            self.subscriptions -= 1;
+            self.subscriptions -= usize::from(!subscription.is_waiting());
             close(&mut self.lanes, id, &subscription);
         }
         self.turn.forget(id);
@@ -386,9 +386,14 @@ impl Shard {
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
     }
 
-    /// Subscriptions of all subscribers, those that wait for their bindings included.
+    /// Subscriptions of all subscribers that stand: everything that is published from now on comes to them.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions
+    }
+
+    /// How often a filter was asked whether it lets a live message in: once for all who share pattern and filter.
+    pub fn filters_asked(&self) -> u64 {
+        self.lanes.iter().map(Lane::filters_asked).sum()
     }
 
     /// Where the shard is in every source.
@@ -432,16 +437,14 @@ impl Shard {
             }
             self.tell(number, &read, &mut taken.notices);
             for publication in read.publications {
-                let (index, turn) = (self.lanes[number].index_mut(), &mut self.turn);
+                let turn = &mut self.turn;
                 turn.open(publication.clone());
                 let origin = publication.draft.attributes.origin.as_ref();
                 let publisher = origin.and_then(|origin| self.origins.get(origin));
-                for (_, subscribers) in index.fan_out(&publication.draft.topic) {
-                    match publisher {
-                        Some(publisher) => turn.push_to_others(subscribers, *publisher),
-                        None => turn.push(subscribers),
-                    }
-                }
+                self.lanes[number].fan_out(&publication.draft, |subscribers| match publisher {
+                    Some(publisher) => turn.push_to_others(subscribers, *publisher),
+                    None => turn.push(subscribers),
+                });
             }
             if read.something {
                 taken.more = true;
@@ -501,14 +504,15 @@ impl Shard {
         let subscriber = self.subscribers.get_mut(id.index())?;
         let joint = subscriber.form == Some(CursorForm::Joint);
         let number = subscriber.subscriptions.iter().position(|known| known.id == subscription)?;
-        let pattern = subscriber.subscriptions.get(number)?.pattern.clone();
-        let is_older = |known: &Subscription| known.id.0 < subscription.0 && known.pattern == pattern;
+        let pattern = subscriber.subscriptions.get(number)?.wanted.pattern.clone();
+        let is_older = |known: &Subscription| known.id.0 < subscription.0 && known.wanted.pattern == pattern;
         let older = subscriber.subscriptions.iter().position(is_older);
         let older = older.map(|older| subscriber.subscriptions.remove(older));
         let found = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription)?;
+        self.subscriptions += usize::from(found.is_waiting());
         let activated = found.start(&self.lanes, older.as_ref());
         if let Some(older) = older {
-            self.subscriptions -= 1;
+            self.subscriptions -= usize::from(!older.is_waiting());
             close(&mut self.lanes, id, &older);
         }
         if !joint {
@@ -550,7 +554,7 @@ impl Shard {
             part.progress = if behind.contains(&part.source) {
                 Progress::Behind { since, read: since }
             } else {
-                lane.index_mut().insert(&subscription.pattern, id);
+                lane.enter(&mut subscription.wanted, id);
                 Progress::Live { since }
             };
         }
@@ -589,9 +593,9 @@ impl Shard {
             }));
             for subscription in &subscriber.subscriptions {
                 let heard = read.missed.iter().filter(|loss| subscription.hears(info.id, loss));
-                let gaps = heard.filter_map(|loss| self.lanes[lane].gap(loss, &subscription.pattern));
+                let gaps = heard.filter_map(|loss| self.lanes[lane].gap(loss, &subscription.wanted));
                 notices.extend(gaps.map(|gap| {
-                    let (pattern, source) = (subscription.pattern.clone(), info.name.clone());
+                    let (pattern, source) = (subscription.wanted.pattern.clone(), info.name.clone());
                     (id, Notice::Gap(Missed { pattern, source, reason: gap.reason, missed: gap.missed }))
                 }));
             }
@@ -627,9 +631,9 @@ fn close(lanes: &mut [Lane], id: SubscriberId, subscription: &Subscription) {
     for part in &subscription.parts {
         let Some(lane) = lanes.get_mut(part.source.index()) else { continue };
         if matches!(part.progress, Progress::Live { .. }) {
-            lane.index_mut().remove(&subscription.pattern, id);
+            lane.leave(&subscription.wanted, id);
         }
-        lane.release(&subscription.pattern);
+        lane.release(&subscription.wanted.pattern);
     }
 }
 

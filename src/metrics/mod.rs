@@ -109,7 +109,8 @@ impl Metrics {
             )?,
             consumers: maker.gauge("consumers", "Queues that clients consume, over all sessions.")?,
             held: maker.gauge("held_deliveries", "Deliveries that clients hold and have not settled.")?,
-            subscriptions: maker.gauge("subscriptions", "Patterns subscribed, over all sessions.")?,
+            subscriptions: maker
+                .gauge("subscriptions", "Patterns subscribed whose bindings stand, over all sessions.")?,
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
             falls: maker.counter("fell_behind_total", "Times that a session left what is live for the log.")?,

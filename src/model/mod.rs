@@ -1,16 +1,18 @@
 //! Plain data that every other room shares: topics and patterns, publications and their cursors,
-//! what becomes of messages for slow readers, values of AMQP headers, what goes up to the broker, what clients consume, why something was missed, and the table of endings.
+//! what becomes of messages for slow readers, values of AMQP headers and filters on them, what goes up to the broker, what clients consume, why something was missed, and the table of endings.
 //!
 //! Nothing here does I/O, reads a clock or names a protocol.
 
 pub mod close;
 pub mod cursor;
 pub mod delivery;
+pub mod filter;
 pub mod flow;
 pub mod gap;
 pub mod outgoing;
 pub mod publication;
 pub mod queue;
+pub mod selector;
 pub mod stream;
 pub mod topic;
 pub mod value;

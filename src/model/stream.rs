@@ -15,12 +15,12 @@ const PLACE: u64 = (1 << MARK_BITS) - 1;
 
 /// The position of the message at a stream's offset, with a hash of what it is; nothing beyond [`OFFSET_MAX`].
 pub fn position(offset: u64, hash: u64) -> Option<u64> {
-    (offset <= OFFSET_MAX).then(|| (offset + 1) << MARK_BITS | hash % PLACE)
+    (offset <= OFFSET_MAX).then(|| ((offset + 1) << MARK_BITS) | (hash % PLACE))
 }
 
 /// The position right before whatever stands at a stream's offset.
 pub fn before(offset: u64) -> u64 {
-    if offset == 0 { 0 } else { offset.min(OFFSET_MAX) << MARK_BITS | PLACE }
+    if offset == 0 { 0 } else { (offset.min(OFFSET_MAX) << MARK_BITS) | PLACE }
 }
 
 /// The stream's offset that follows a position.

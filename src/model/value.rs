@@ -1,5 +1,8 @@
 //! Values of AMQP headers, independent of any AMQP library, and the ordered table that holds them.
 
+/// The largest integer up to which every integer has a double of its own.
+pub const EXACT_INTEGER_MAX: u128 = 1 << 53;
+
 /// One value of an AMQP field table (AMQP 0-9-1, section 4.2.5.5, with RabbitMQ's type letters).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

@@ -1,11 +1,12 @@
 //! `passerelle.v1.json`: one JSON object a text message, both ways. The words are those of contract and `docs/protocol.md`.
 //!
-//! Reading lies in [`decode`], writing in [`encode`]; how a payload is shown in [`payload`]. No session state lives here:
+//! Reading lies in [`decode`], of filters in [`filter`], writing in [`encode`]; how a payload is shown in [`payload`]. No session state lives here:
 //! the codec has no size.
 
 mod decode;
 pub(crate) mod encode;
 mod fields;
+pub(crate) mod filter;
 mod headers;
 pub(crate) mod payload;
 mod write;

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::delivery::{Delivery, DeliveryTag, Settlement};
+use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
@@ -123,8 +124,10 @@ pub enum Command {
 pub struct Subscribe {
     /// Its id.
     pub id: CommandId,
-    /// What it wants.
+    /// The topics that it wants.
     pub pattern: Pattern,
+    /// Of those only messages whose headers it lets in.
+    pub filter: Option<Arc<Filter>>,
     /// Where it wants to go on: cursors by source name.
     pub after: JointCursor,
     /// The newest messages of each matching topic that it wants first; 0 for none.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::auth::Identity;
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
+use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 use crate::protocol::{Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Subprotocol, Subscribe};
 use crate::session::consuming::Consuming;
@@ -278,7 +279,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, identity: &Identity, subscribe: Subscribe, actions: &mut Vec<Action>) {
-        let Subscribe { id, pattern, after, last, source, flow } = subscribe;
+        let Subscribe { id, pattern, filter, after, last, source, flow } = subscribe;
         if !identity.grants.subscribe {
             return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
         }
@@ -299,7 +300,8 @@ impl Session {
         let stage = Stage::Pending { wants_replay: last > 0 || !after.0.is_empty() };
         self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), id, stage });
         let (last, flow) = (last.min(self.terms.last_max), flow.unwrap_or(self.terms.on_slow));
-        actions.push(Action::Subscribe(SubscribeAction { subscription: key, pattern, after, last, source, flow }));
+        let wanted = Selector { pattern, filter };
+        actions.push(Action::Subscribe(SubscribeAction { subscription: key, wanted, after, last, source, flow }));
     }
 
     fn unsubscribe(&mut self, id: CommandId, pattern: &Pattern, actions: &mut Vec<Action>) {

@@ -22,7 +22,7 @@ use crate::model::cursor::JointCursor;
 use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest};
 use crate::model::flow::Flow;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
-use crate::model::topic::Pattern;
+use crate::model::selector::Selector;
 use crate::protocol::{Event, Gap};
 
 /// Names a subscription within its session; never reused there.
@@ -102,7 +102,7 @@ pub struct SubscribeAction {
     /// Its name from now on.
     pub subscription: SubscriptionKey,
     /// What it wants.
-    pub pattern: Pattern,
+    pub wanted: Selector,
     /// Where to go on, by source name; a source that is not named starts now.
     pub after: JointCursor,
     /// The newest messages of each matching topic first; 0 for none.

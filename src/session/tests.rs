@@ -16,7 +16,7 @@ use super::*;
 use crate::auth::Grants;
 use crate::config::Settings;
 use crate::model::gap::GapReason;
-use crate::model::topic::Topic;
+use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
 use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, json, raw};
 
@@ -49,7 +49,15 @@ fn pattern(text: &str) -> Pattern {
 
 fn subscribe(text: &str) -> Command {
     let after = JointCursor::default();
-    Command::Subscribe(Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None, flow: None })
+    Command::Subscribe(Subscribe {
+        id: None,
+        pattern: pattern(text),
+        filter: None,
+        after,
+        last: 0,
+        source: None,
+        flow: None,
+    })
 }
 
 fn message() -> Outgoing {

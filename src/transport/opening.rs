@@ -14,8 +14,10 @@ use crate::hub::shard::CursorForm;
 use crate::metrics::Handshake;
 use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::topic::{Pattern, Topic};
+use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
     Codec, Command, Fault, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, raw,
@@ -196,6 +198,7 @@ struct Asked {
     source: Option<String>,
     last: usize,
     flow: Option<Flow>,
+    filter: Option<Arc<Filter>>,
     publish: Option<Topic>,
     /// The first thing that is wrong with it.
     fault: Option<String>,
@@ -226,6 +229,10 @@ impl Asked {
                 let flow = Flow::named(&value).ok_or("on_slow is catch-up, latest or drop-oldest")?;
                 self.flow = Some(flow);
             }
+            "filter" => {
+                let filter = filter::read(&value).map_err(|error| format!("filter {error}"))?;
+                self.filter = filter.map(Arc::new);
+            }
             "last" => self.last = value.parse().map_err(|_| "last is a number of messages".to_owned())?,
             "publish" => {
                 self.publish = Some(Topic::parse(&value).map_err(|error| format!("the topic to publish to {error}"))?)
@@ -236,10 +243,10 @@ impl Asked {
     }
 
     fn into_commands(self, after: JointCursor) -> Vec<Command> {
-        let Self { patterns, source, last, flow, .. } = self;
+        let Self { patterns, source, last, flow, filter, .. } = self;
         let subscribe = |pattern| {
-            let (after, source) = (after.clone(), source.clone());
-            Command::Subscribe(Subscribe { id: None, pattern, after, last, source, flow })
+            let (after, source, filter) = (after.clone(), source.clone(), filter.clone());
+            Command::Subscribe(Subscribe { id: None, pattern, filter, after, last, source, flow })
         };
         patterns.into_iter().map(subscribe).collect()
     }

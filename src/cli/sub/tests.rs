@@ -98,6 +98,25 @@ async fn it_starts_behind_the_position_that_is_named_and_prints_payloads_alone()
 }
 
 #[tokio::test]
+async fn a_filter_is_asked_for_on_every_connection() {
+    let script = |number: u32| {
+        let subscribe =
+            r##"{"op":"subscribe","id":1,"pattern":"#","filter":{"region":"eu","list":"[1]","text":"5","vip":true}}"##;
+        let message =
+            format!(r#"{{"op":"message","source":"events","topic":"a","cursor":"1.{number}","data":{number}}}"#);
+        vec![hello(), expect(subscribe), Step::Send(message)]
+    };
+    let first = script(1).into_iter().chain([Step::Drop]).collect();
+    let (address, server) = websocket(vec![first, script(2)]).await;
+    let url = format!("ws://{address}/ws");
+    let typed = ["--filter", "region=eu", "--filter", "vip=true", "--filter", "text=\"5\"", "--filter", "list=[1]"];
+    let line = [&["--url", &url, "--payload", "--count", "2", "#"], &typed[..]].concat();
+    let (messages, _, outcome) = run_line(&line).await;
+    server.await.unwrap();
+    assert_eq!((messages.as_str(), outcome), ("1\n2\n", Ok(())));
+}
+
+#[tokio::test]
 async fn what_another_attempt_cannot_mend_ends_it() {
     let refused = vec![hello(), send(r#"{"op":"error","id":1,"code":"refused","message":"too broad: narrow it"}"#)];
     let (address, _server) = websocket(vec![refused]).await;
@@ -129,12 +148,13 @@ async fn over_event_streams_it_resumes_by_the_last_id() {
     let (address, server) = http(vec![first, second, busy]).await;
     let url = format!("ws://{address}/ws");
     let (messages, notices, outcome) =
-        run_line(&["--url", &url, "--protocol", "sse", "--token", "t0", "--after", "e~1.1", "a.#"]).await;
+        run_line(&["--url", &url, "--protocol", "sse", "--token", "t0", "--after", "e~1.1", "--filter", "x=1", "a.#"])
+            .await;
     let heads = server.await.unwrap();
     assert_eq!(messages, "{\"op\":\"message\",\"data\":1}\n{\"op\":\"message\", \"data\":2}\n");
     assert!(notices.starts_with("gap: messages may have been missed on '#' from a source (slow)\n"), "{notices}");
     assert!(outcome.unwrap_err().contains("is it passerelle?"));
-    assert!(heads[0].starts_with("GET /sse?pattern=a%2E%23 HTTP/1.1\r\n"), "{}", heads[0]);
+    assert!(heads[0].starts_with("GET /sse?pattern=a%2E%23&filter=%7B%22x%22%3A1%7D HTTP/1.1\r\n"), "{}", heads[0]);
     assert!(heads[0].contains("authorization: Bearer t0\r\n") && heads[0].contains("last-event-id: e~1.1\r\n"));
     assert!(heads[1].contains("last-event-id: e~1.5\r\n"), "{}", heads[1]);
     assert!(heads[2].contains("last-event-id: e~1.6\r\n"), "{}", heads[2]);
@@ -149,5 +169,7 @@ fn what_was_not_typed_right_is_said() {
     assert_eq!(refused(&[]), "quote it: passerelle sub '#'");
     assert!(refused(&["--protocol", "stomp", "#"]).contains("not available yet"));
     assert!(refused(&["--after", "1.5", "#"]).contains("source, tilde, cursor"));
+    assert!(refused(&["--filter", "region", "#"]).contains("write a header and its value: region=eu"));
+    assert_eq!(refused(&["--filter", "x-match=some", "#"]), "the filter takes \"all\" or \"any\" in \"x-match\"");
     assert!(refused(&[&"x".repeat(300)]).contains("300 bytes"));
 }

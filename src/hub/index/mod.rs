@@ -5,11 +5,13 @@
 //! thread; knows nothing of connections, sources or publications.
 
 mod cache;
+pub mod groups;
 mod subscribers;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::hash::Hash;
 
 use crate::hub::index::cache::Cache;
 use crate::hub::index::subscribers::Subscribers;
@@ -36,11 +38,11 @@ pub struct PatternId(pub u32);
 /// one would cost more than a new search.
 const ADDITIONS_MAX: usize = 128;
 
-/// Patterns and who subscribed to them.
+/// Patterns and who subscribed to them: subscribers, or groups of them.
 #[derive(Debug)]
-pub struct Index {
+pub struct Index<S = SubscriberId> {
     trie: Trie,
-    patterns: Vec<Slot>,
+    patterns: Vec<Slot<S>>,
     /// Places in `patterns` that may be used again.
     free: Vec<u32>,
     /// How often a pattern came or went.
@@ -56,13 +58,19 @@ pub struct Index {
     uncached: Vec<PatternId>,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
+#[derive(Debug)]
+struct Slot<S> {
     /// `None` while the place is free.
     pattern: Option<Pattern>,
     /// The count of changes when it came.
     born: u64,
-    subscribers: Subscribers,
+    subscribers: Subscribers<S>,
+}
+
+impl<S> Default for Slot<S> {
+    fn default() -> Self {
+        Self { pattern: None, born: 0, subscribers: Subscribers::default() }
+    }
 }
 
 /// Where the matches of a topic are.
@@ -71,7 +79,7 @@ enum Matches {
     Uncached,
 }
 
-impl Index {
+impl<S: Copy + Eq + Hash> Index<S> {
     /// An empty index that remembers the matches of at most so many topics.
     pub fn new(cache_topics_max: usize) -> Self {
         Self {
@@ -89,7 +97,7 @@ impl Index {
     }
 
     /// Subscribes; whether it is the pattern's first subscriber. Subscribing again changes nothing.
-    pub fn insert(&mut self, pattern: &Pattern, subscriber: SubscriberId) -> bool {
+    pub fn insert(&mut self, pattern: &Pattern, subscriber: S) -> bool {
         let known = self.trie.find(pattern);
         let place = known.unwrap_or_else(|| self.add(pattern));
         self.patterns[place as usize].subscribers.insert(subscriber);
@@ -97,7 +105,7 @@ impl Index {
     }
 
     /// Unsubscribes; whether the pattern's last subscriber left. Unsubscribing again changes nothing.
-    pub fn remove(&mut self, pattern: &Pattern, subscriber: SubscriberId) -> bool {
+    pub fn remove(&mut self, pattern: &Pattern, subscriber: S) -> bool {
         let Some(place) = self.trie.find(pattern) else { return false };
         let subscribers = &mut self.patterns[place as usize].subscribers;
         if !subscribers.remove(subscriber) || !subscribers.as_slice().is_empty() {
@@ -117,14 +125,14 @@ impl Index {
     }
 
     /// The patterns that match a topic, each with its subscribers. A subscriber of several is named several times.
-    pub fn fan_out(&mut self, topic: &Topic) -> impl Iterator<Item = (PatternId, &[SubscriberId])> {
+    pub fn fan_out(&mut self, topic: &Topic) -> impl Iterator<Item = (PatternId, &[S])> {
         let place = self.locate(topic);
         let this = &*self;
         this.located(&place).iter().map(|id| (*id, this.subscribers(*id)))
     }
 
     /// Who subscribed to a pattern, in no particular order; nobody when there is no such pattern.
-    pub fn subscribers(&self, id: PatternId) -> &[SubscriberId] {
+    pub fn subscribers(&self, id: PatternId) -> &[S] {
         self.patterns.get(id.0 as usize).map_or(&[], |slot| slot.subscribers.as_slice())
     }
 

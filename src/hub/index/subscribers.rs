@@ -1,33 +1,39 @@
-//! The subscribers of one pattern: a contiguous list that the fan-out reads, from which anybody leaves in constant time.
+//! The subscribers of one pattern, or other members of one set: a contiguous list that the fan-out reads, from which anybody
+//! leaves in constant time.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use foldhash::fast::RandomState;
-
-use crate::hub::index::SubscriberId;
 
 /// Up to so many a search through the list is as quick as a table, and costs no memory.
 const SEARCHED_MAX: usize = 32;
 
 /// A set of subscribers, in no particular order.
-#[derive(Debug, Default)]
-pub(super) struct Subscribers {
-    list: Vec<SubscriberId>,
+#[derive(Debug)]
+pub(super) struct Subscribers<S> {
+    list: Vec<S>,
     /// Where in the list each stands, while there are more than [`SEARCHED_MAX`].
     #[expect(
         clippy::box_collection,
         reason = "nearly every pattern has few subscribers, and a million of them are held"
     )]
-    places: Option<Box<HashMap<SubscriberId, u32, RandomState>>>,
+    places: Option<Box<HashMap<S, u32, RandomState>>>,
 }
 
-impl Subscribers {
-    pub(super) fn as_slice(&self) -> &[SubscriberId] {
+impl<S> Default for Subscribers<S> {
+    fn default() -> Self {
+        Self { list: Vec::new(), places: None }
+    }
+}
+
+impl<S: Copy + Eq + Hash> Subscribers<S> {
+    pub(super) fn as_slice(&self) -> &[S] {
         &self.list
     }
 
     /// Adds one, unless it is there.
-    pub(super) fn insert(&mut self, subscriber: SubscriberId) {
+    pub(super) fn insert(&mut self, subscriber: S) {
         if self.place(subscriber).is_some() {
             return;
         }
@@ -42,7 +48,7 @@ impl Subscribers {
     }
 
     /// Removes one; whether it was there. The last of the list takes its place.
-    pub(super) fn remove(&mut self, subscriber: SubscriberId) -> bool {
+    pub(super) fn remove(&mut self, subscriber: S) -> bool {
         let Some(place) = self.place(subscriber) else { return false };
         self.list.swap_remove(place);
         if let Some(places) = &mut self.places {
@@ -61,7 +67,7 @@ impl Subscribers {
         true
     }
 
-    fn place(&self, subscriber: SubscriberId) -> Option<usize> {
+    fn place(&self, subscriber: S) -> Option<usize> {
         match &self.places {
             Some(places) => places.get(&subscriber).map(|place| *place as usize),
             None => self.list.iter().position(|known| *known == subscriber),

@@ -125,6 +125,74 @@ proptest! {
     }
 }
 
+/// Groups against a plain list of who wants what.
+mod groups {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::hub::index::groups::Groups;
+    use crate::model::filter::{Combination, Filter, Scalar};
+    use crate::model::publication::{Attributes, Draft};
+    use crate::model::value::{Headers, Value};
+
+    const PATTERNS: [&str; 4] = ["a", "*", "#", "a.b"];
+    const TOPICS: [&str; 3] = ["a", "b", "a.b"];
+    const NAMES: [&str; 3] = ["one", "two", "three"];
+
+    fn filter(name: usize) -> Arc<Filter> {
+        let fields = [(NAMES[name].to_owned(), Scalar::Bool(true))].into();
+        Arc::new(Filter::new(Combination::All, fields).unwrap().unwrap())
+    }
+
+    fn draft(topic: &str, names: &[bool]) -> Draft {
+        let header = |(name, truth): (&&str, &bool)| ((*name).to_owned(), Value::Bool(*truth));
+        let headers = Headers(NAMES.iter().zip(names).map(header).collect());
+        let attributes = Attributes { headers, ..Attributes::default() };
+        Draft { topic: Topic::parse(topic).unwrap(), payload: bytes::Bytes::new(), attributes, received_at: 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn they_agree_with_a_plain_list(
+            steps in proptest::collection::vec((0..4u8, 0..4usize, 0..3usize, 0..4u32, any::<[bool; 3]>()), 0..100),
+        ) {
+            let mut groups = Groups::new(2);
+            let mut model: BTreeSet<(usize, usize, u32)> = BTreeSet::new();
+            for (kind, pattern, name, subscriber, truths) in steps {
+                let wanted = Pattern::parse(PATTERNS[pattern]).unwrap();
+                match kind {
+                    0 | 1 => {
+                        let held = groups.insert(&wanted, &filter(name), SubscriberId(subscriber));
+                        prop_assert_eq!(&held, &filter(name));
+                        model.insert((pattern, name, subscriber));
+                    }
+                    2 => {
+                        groups.remove(&wanted, &filter(name), SubscriberId(subscriber));
+                        model.remove(&(pattern, name, subscriber));
+                    }
+                    _ => {
+                        let topic = TOPICS[name];
+                        let (mut named, before) = (Vec::new(), groups.asked());
+                        let draft = draft(topic, &truths);
+                        groups.fan_out(&draft, |members| named.extend(members.iter().map(|member| member.0)));
+                        let matching: Vec<_> = model.iter().filter(|(pattern, ..)| {
+                            Pattern::parse(PATTERNS[*pattern]).unwrap().matches(&draft.topic)
+                        }).collect();
+                        let mut expected: Vec<u32> =
+                            matching.iter().filter(|(_, name, _)| truths[*name]).map(|(.., who)| *who).collect();
+                        named.sort_unstable();
+                        expected.sort_unstable();
+                        prop_assert_eq!(named, expected);
+                        let asked: BTreeSet<_> = matching.iter().map(|(pattern, name, _)| (pattern, name)).collect();
+                        prop_assert_eq!(groups.asked() - before, asked.len() as u64, "each filter once");
+                    }
+                }
+                prop_assert_eq!(groups.is_empty(), model.is_empty());
+            }
+        }
+    }
+}
+
 #[test]
 fn more_additions_than_are_remembered_are_found_by_a_new_search() {
     let mut index = Index::new(10);

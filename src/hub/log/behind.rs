@@ -7,6 +7,7 @@ use crate::hub::log::ring::Missed;
 use crate::hub::log::{Chunk, Hole, Log, LogGap, ReadBounds, gap};
 use crate::model::gap::GapReason;
 use crate::model::publication::Publication;
+use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
 /// Messages that were superseded and that one call may pass over for each that it may return.
@@ -28,27 +29,27 @@ impl Log {
         gap(self.ring.missed(pattern, after, until), GapReason::Slow)
     }
 
-    /// What matches after one offset and up to another, of each topic only the newest, in chunks.
+    /// What is wanted after one offset and up to another, of each topic only the newest, in chunks.
     ///
     /// A topic whose newest message has left the log is a loss; what was superseded is none.
-    pub fn read_latest(&self, pattern: &Pattern, after: u64, until: u64, bounds: ReadBounds) -> Chunk {
+    pub fn read_latest(&self, wanted: &Selector, after: u64, until: u64, bounds: ReadBounds) -> Chunk {
         let steps_max = bounds.messages_max.saturating_mul(SUPERSEDED_STEPS);
         let mut publications: Vec<Arc<Publication>> = Vec::new();
         let (mut bytes, mut next) = (0, until);
-        for (step, (publication, publication_bytes)) in self.ring.matching(pattern, after, until).enumerate() {
+        for (step, (publication, publication_bytes)) in self.ring.matching(&wanted.pattern, after, until).enumerate() {
             let full = publications.len() >= bounds.messages_max || bytes + publication_bytes > bounds.bytes_max;
             if step >= steps_max || (full && !publications.is_empty()) {
                 next = publication.offset - 1;
                 break;
             }
-            if self.ring.is_newest(publication, until) {
+            if wanted.lets_in(&publication.draft) && self.ring.is_newest(publication, wanted, until) {
                 bytes += publication_bytes;
                 publications.push(publication.clone());
             }
         }
-        let gap = match self.ring.missed(pattern, after, until) {
+        let gap = match self.ring.missed(&wanted.pattern, after, until) {
             Missed::Nothing => None,
-            _ => match self.ring.lost_topics(pattern, after, until) {
+            _ => match self.ring.lost_topics(wanted, after, until) {
                 Some(0) => None,
                 missed => Some(LogGap { reason: GapReason::Slow, missed }),
             },
@@ -56,13 +57,14 @@ impl Log {
         Chunk { publications, next, gap }
     }
 
-    /// What the log holds of a pattern after one offset and up to another.
-    pub fn waiting(&self, pattern: &Pattern, after: u64, until: u64) -> impl Iterator<Item = &Arc<Publication>> {
-        self.ring.matching(pattern, after, until).map(|(publication, _)| publication)
+    /// What the log holds of what is wanted after one offset and up to another.
+    pub fn waiting(&self, wanted: &Selector, after: u64, until: u64) -> impl Iterator<Item = &Arc<Publication>> {
+        let matching = self.ring.matching(&wanted.pattern, after, until).map(|(publication, _)| publication);
+        matching.filter(|publication| wanted.lets_in(&publication.draft))
     }
 
-    /// Whether nothing on the same topic follows a publication up to an offset.
-    pub fn is_newest(&self, publication: &Publication, until: u64) -> bool {
-        self.ring.is_newest(publication, until)
+    /// Whether nothing on the same topic that is wanted follows a publication up to an offset.
+    pub fn is_newest(&self, publication: &Publication, wanted: &Selector, until: u64) -> bool {
+        self.ring.is_newest(publication, wanted, until)
     }
 }

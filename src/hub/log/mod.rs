@@ -27,6 +27,7 @@ use crate::hub::log::ring::{Kept, Missed, Ring, RingBounds};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, Publication, SourceInfo, UnixMillis};
+use crate::model::selector::Selector;
 use crate::model::topic::{Pattern, Topic};
 
 /// Live messages pass through the log, so it holds at least as many as shards may lag behind, whatever the configuration.
@@ -304,9 +305,9 @@ impl Log {
         Chunk { publications: read.publications, next, gap: gap(missed, GapReason::Slow) }
     }
 
-    /// The newest `each` of every matching topic, of those the newest `total`, in order of their offsets.
-    pub fn newest(&self, pattern: &Pattern, each: usize, total: usize) -> Vec<Arc<Publication>> {
-        self.ring.newest(pattern, each, total)
+    /// The newest `each` of every matching topic that are wanted, of those the newest `total`, in order of their offsets.
+    pub fn newest(&self, wanted: &Selector, each: usize, total: usize) -> Vec<Arc<Publication>> {
+        self.ring.newest(wanted, each, total)
     }
 
     /// The first `count_max` topics that the log holds publications of, in order of their texts.
@@ -328,6 +329,13 @@ impl Log {
         let known = self.holes.known_from(after).filter(|hole| is_outside(hole.at));
         let known = known.map(|hole| (hole.at, hole.gap(pattern)));
         forgotten.chain(known).collect()
+    }
+}
+
+impl LogGap {
+    /// What it means for who wants only some of a pattern: nobody knows how many of those that were counted it was.
+    pub fn filtered(self, wanted: &Selector) -> Self {
+        Self { missed: self.missed.filter(|_| wanted.filter.is_none()), ..self }
     }
 }
 

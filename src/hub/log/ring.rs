@@ -12,6 +12,7 @@ use crate::hub::log::TopicCount;
 use crate::hub::log::topics::{Record, Selected, Selection, Topics};
 use crate::hub::log::weight::weight_bytes;
 use crate::model::publication::{Publication, UnixMillis};
+use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
 /// Once a merge of as many topics would cost more than looking at every entry in the range.
@@ -175,18 +176,19 @@ impl Ring {
         }
     }
 
-    /// The newest `each` of every matching topic, of those the newest `total`, in order.
-    pub(super) fn newest(&self, pattern: &Pattern, each: usize, total: usize) -> Vec<Arc<Publication>> {
+    /// The newest `each` of every matching topic that are wanted, of those the newest `total`, in order.
+    pub(super) fn newest(&self, wanted: &Selector, each: usize, total: usize) -> Vec<Arc<Publication>> {
         if each == 0 || total == 0 {
             return Vec::new();
         }
-        let mut places: Vec<Reverse<u64>> = match self.topics.select(pattern) {
-            Selection::Every => self.topics.in_order().flat_map(|(_, record)| newest_of(record, each)).collect(),
+        let mut places: Vec<Reverse<u64>> = match self.topics.select(&wanted.pattern) {
+            Selection::Every => {
+                self.topics.in_order().flat_map(|(_, record)| self.newest_of(record, wanted, each)).collect()
+            }
             Selection::Some(selected) => {
-                selected.keys.iter().flat_map(|key| newest_of(self.topics.record(*key), each)).collect()
+                selected.keys.iter().flat_map(|key| self.newest_of(self.topics.record(*key), wanted, each)).collect()
             }
         };
-        places.retain(|place| place.0 >= self.kept_first());
         if places.len() > total {
             places.select_nth_unstable(total - 1);
             places.truncate(total);
@@ -195,31 +197,46 @@ impl Ring {
         places.iter().rev().filter_map(|place| self.kept_at(place.0)).map(|(kept, _)| kept.clone()).collect()
     }
 
-    /// Whether nothing of the same topic follows a publication that is kept, up to an offset.
-    pub(super) fn is_newest(&self, publication: &Publication, until: u64) -> bool {
+    /// Whether nothing of the same topic that is wanted follows a publication that is kept, up to an offset.
+    pub(super) fn is_newest(&self, publication: &Publication, wanted: &Selector, until: u64) -> bool {
         let Some(record) = self.topics.find(&publication.draft.topic) else { return true };
-        let next = self.sequence_after(publication.offset);
-        let end = self.sequence_after(until);
-        let place = record.places.partition_point(|place| *place < next);
-        record.places.get(place).is_none_or(|place| *place >= end)
+        let from = self.sequence_after(publication.offset);
+        !self.holds_wanted(record, wanted, Span { from, to: self.sequence_after(until) })
     }
 
-    /// How many matching topics had publications after one offset, up to another, of which none is kept any more; nothing
-    /// when that is not known.
-    pub(super) fn lost_topics(&self, pattern: &Pattern, after: u64, until: u64) -> Option<u64> {
+    /// Whether a topic has something that is kept and that a filter lets in.
+    fn holds_wanted(&self, record: &Record, wanted: &Selector, span: Span) -> bool {
+        let first = record.places.partition_point(|place| *place < span.from.max(self.kept_first()));
+        let mut places = record.places.range(first..).take_while(|place| **place < span.to);
+        places.any(|place| self.lets_in(wanted, *place))
+    }
+
+    /// Whether a publication is kept and a filter lets it in.
+    fn lets_in(&self, wanted: &Selector, sequence: u64) -> bool {
+        self.kept_at(sequence).is_some_and(|(kept, _)| wanted.lets_in(&kept.draft))
+    }
+
+    /// The last places of a topic that are wanted, to be sorted newest first.
+    fn newest_of(&self, record: &Record, wanted: &Selector, each: usize) -> impl Iterator<Item = Reverse<u64>> {
+        let places = record.places.iter().rev().take_while(|place| **place >= self.kept_first());
+        places.filter(|place| self.lets_in(wanted, **place)).take(each).copied().map(Reverse)
+    }
+
+    /// How many matching topics had publications after one offset, up to another, of which none that is wanted is kept any
+    /// more; nothing when that is not known.
+    pub(super) fn lost_topics(&self, wanted: &Selector, after: u64, until: u64) -> Option<u64> {
         if after < self.topics.forgotten() {
             return None;
         }
         let (from, kept, to) = (self.sequence_after(after), self.kept_first(), self.sequence_after(until));
         let is_lost = |record: &Record| {
-            let first_kept = record.places.partition_point(|place| *place < kept);
-            if record.places.get(first_kept).is_some_and(|place| *place < to) {
+            if self.holds_wanted(record, wanted, Span { from: kept, to }) {
                 return Some(false);
             }
             Some(record.count(from, kept.min(to), after)? > 0)
         };
         let count = |lost: Option<u64>, record: &Record| Some(lost? + u64::from(is_lost(record)?));
-        match self.topics.select(pattern) {
+        match self.topics.select(&wanted.pattern) {
             Selection::Every => self.topics.in_order().map(|(_, record)| record).fold(Some(0), count),
             Selection::Some(selected) => selected.keys.iter().map(|key| self.topics.record(*key)).fold(Some(0), count),
         }
@@ -326,9 +343,4 @@ impl Ring {
             self.topics.forget_oldest(entry.topic, entry.offset);
         }
     }
-}
-
-/// The last places of a topic, to be sorted newest first.
-fn newest_of(record: &Record, each: usize) -> impl Iterator<Item = Reverse<u64>> {
-    record.places.iter().rev().take(each).copied().map(Reverse)
 }

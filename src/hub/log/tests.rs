@@ -284,7 +284,7 @@ impl World {
         let mut expected: Vec<u64> =
             (0..kept.len()).filter(|place| is_newest_of_topic(*place)).map(|place| kept[place].offset()).collect();
         expected.drain(..expected.len().saturating_sub(total));
-        let newest = self.log.newest(pattern, each, total);
+        let newest = self.log.newest(&pattern.clone().into(), each, total);
         assert_eq!(newest.iter().map(|publication| publication.offset).collect::<Vec<_>>(), expected);
     }
 }

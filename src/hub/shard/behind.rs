@@ -21,7 +21,7 @@ impl Shard {
                 else {
                     continue;
                 };
-                lane.index_mut().remove(&subscription.pattern, id);
+                lane.leave(&subscription.wanted, id);
                 // Of all other sources everything was sent up to where the shard is.
                 let read = if part.source == source { read.max(since) } else { lane.position() };
                 part.progress = Progress::Behind { since, read };
@@ -128,7 +128,7 @@ fn go_live_again(id: SubscriberId, subscriptions: &mut [Subscription], lane: &mu
     for subscription in subscriptions {
         for part in subscription.parts.iter_mut().filter(|part| part.source == source) {
             if let Progress::Behind { since, .. } = part.progress {
-                lane.index_mut().insert(&subscription.pattern, id);
+                lane.enter(&mut subscription.wanted, id);
                 part.progress = Progress::Live { since };
                 any = true;
             }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use crate::hub::archive::{Check, Verdict};
 use crate::hub::feed::{Link, SourceState};
-use crate::hub::index::Index;
+use crate::hub::index::groups::Groups;
+use crate::hub::index::{Index, SubscriberId};
 use crate::hub::interest::{Claim, Standing};
 use crate::hub::log::{Hole, LogGap, ReadBounds, Resume};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
-use crate::model::publication::{Publication, SourceInfo};
+use crate::model::publication::{Draft, Publication, SourceInfo};
+use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
 /// Topics whose matches a lane remembers.
@@ -37,7 +39,10 @@ pub(super) struct Lane {
     link_changes: u64,
     /// How often the source's stream had turned out to be another one when this shard last looked.
     remade: u64,
+    /// Who wants all that a pattern matches.
     index: Index,
+    /// Who wants what a filter lets in of it.
+    groups: Groups,
     claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
 }
 
@@ -85,7 +90,8 @@ impl Lane {
     pub(super) fn new(state: Arc<SourceState>) -> Self {
         let position = state.log().end();
         let (link_changes, remade) = (state.link().changes, state.remade());
-        Self { state, position, link_changes, remade, index: Index::new(CACHED_TOPICS_MAX), claims: HashMap::new() }
+        let (index, groups) = (Index::new(CACHED_TOPICS_MAX), Groups::new(CACHED_TOPICS_MAX));
+        Self { state, position, link_changes, remade, index, groups, claims: HashMap::new() }
     }
 
     pub(super) fn info(&self) -> &Arc<SourceInfo> {
@@ -100,17 +106,43 @@ impl Lane {
         self.position
     }
 
-    pub(super) fn index_mut(&mut self) -> &mut Index {
-        &mut self.index
+    /// From now on a subscriber is named for what it wants. Those who want the same hold the same filter.
+    pub(super) fn enter(&mut self, wanted: &mut Selector, id: SubscriberId) {
+        match &mut wanted.filter {
+            Some(filter) => *filter = self.groups.insert(&wanted.pattern, filter, id),
+            None => _ = self.index.insert(&wanted.pattern, id),
+        }
     }
 
-    /// What a loss means for one pattern; nothing when it concerns others only.
-    pub(super) fn gap(&self, loss: &Loss, pattern: &Pattern) -> Option<LogGap> {
-        match loss {
-            Loss::Hole(hole) => Some(hole.gap(pattern)),
-            Loss::Overrun { after } => self.state.log().overrun(pattern, *after),
-            Loss::Remade => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
+    /// And from now on not any more.
+    pub(super) fn leave(&mut self, wanted: &Selector, id: SubscriberId) {
+        match &wanted.filter {
+            Some(filter) => self.groups.remove(&wanted.pattern, filter, id),
+            None => _ = self.index.remove(&wanted.pattern, id),
         }
+    }
+
+    /// Hands over everybody who wants a message; who wants it for several reasons is named several times.
+    pub(super) fn fan_out(&mut self, draft: &Draft, mut to: impl FnMut(&[SubscriberId])) {
+        self.index.fan_out(&draft.topic).for_each(|(_, subscribers)| to(subscribers));
+        if !self.groups.is_empty() {
+            self.groups.fan_out(draft, to);
+        }
+    }
+
+    /// How often a filter was asked about a message.
+    pub(super) fn filters_asked(&self) -> u64 {
+        self.groups.asked()
+    }
+
+    /// What a loss means for who wants this; nothing when it concerns others only.
+    pub(super) fn gap(&self, loss: &Loss, wanted: &Selector) -> Option<LogGap> {
+        let gap = match loss {
+            Loss::Hole(hole) => Some(hole.gap(&wanted.pattern)),
+            Loss::Overrun { after } => self.state.log().overrun(&wanted.pattern, *after),
+            Loss::Remade => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
+        };
+        gap.map(|gap| gap.filtered(wanted))
     }
 
     /// The question whether a cursor is genuine, where only the stream itself can tell.

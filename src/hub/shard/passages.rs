@@ -13,6 +13,7 @@ use crate::hub::archive::Page;
 use crate::hub::log::{Chunk, Log, LogGap, ReadBounds};
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::publication::{Publication, SourceId};
+use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
 /// Payload bytes that all passages of a shard may hold on to; the oldest go first.
@@ -21,7 +22,7 @@ const BYTES_MAX: usize = 16 << 20;
 /// Passages of a shard, which may be empty of messages.
 const PASSAGES_MAX: usize = 4096;
 
-/// A stretch of one source's log as one pattern sees it.
+/// A stretch of one source's log as those see it who want the same of it.
 #[derive(Debug)]
 pub(super) struct Passage {
     /// It begins after this offset.
@@ -59,19 +60,53 @@ pub(super) struct Found {
     pub(super) gap: Option<LogGap>,
 }
 
-/// What a passage is made of, and after which offset it is whole.
-struct Made {
-    after: u64,
-    chunk: Chunk,
+/// Where is read what no passage holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Store<'a> {
+    /// A source's log, so much at once.
+    Log(&'a Log, ReadBounds),
+    /// A page of the stream behind a source's log, as far as it goes.
+    Page(&'a Page, SourceId),
+}
+
+impl Store<'_> {
+    fn source(self) -> SourceId {
+        match self {
+            Self::Log(log, _) => log.info().id,
+            Self::Page(_, source) => source,
+        }
+    }
+
+    /// After which offset what was read after another is whole. Who comes to a log from further back misses more, and is to
+    /// find that out from the log.
+    fn whole_after(self, after: u64, next: u64) -> u64 {
+        match self {
+            Self::Log(log, _) => after.max(log.evicted().min(next)),
+            Self::Page(..) => after,
+        }
+    }
+
+    fn read(self, pattern: &Pattern, span: Range<u64>, looked_at: &mut u64) -> Chunk {
+        let page = match self {
+            Self::Log(log, bounds) => return log.read(pattern, span.start, span.end, bounds),
+            Self::Page(page, _) => page,
+        };
+        let next = page.until.min(span.end);
+        let place = |offset: u64| page.publications.partition_point(|publication| publication.offset <= offset);
+        let all = page.publications.get(place(span.start)..place(next)).unwrap_or_default();
+        *looked_at += all.len() as u64;
+        let matching = all.iter().filter(|publication| pattern.matches(&publication.draft.topic));
+        Chunk { publications: matching.cloned().collect(), next, gap: None }
+    }
 }
 
 /// All passages of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Passages {
-    /// Of each source and pattern, in order of their beginnings; none begins within another.
-    by_pattern: HashMap<(SourceId, Pattern), Vec<Rc<Passage>>>,
+    /// Of each source and what is wanted of it, in order of their beginnings; none begins within another.
+    by_selector: HashMap<(SourceId, Selector), Vec<Rc<Passage>>>,
     /// Whose first passage goes next.
-    ages: VecDeque<(SourceId, Pattern)>,
+    ages: VecDeque<(SourceId, Selector)>,
     bytes: usize,
     /// Messages of pages that were looked at.
     looked_at: u64,
@@ -111,41 +146,11 @@ impl Passage {
 }
 
 impl Passages {
-    /// What matches after one offset and up to another: from a passage that holds it, else from the log.
-    pub(super) fn read(&mut self, log: &Log, pattern: &Pattern, span: Range<u64>, bounds: ReadBounds) -> Found {
-        let after = span.start;
-        self.find_or_make((log.info().id, pattern.clone()), span, |until| {
-            let chunk = log.read(pattern, after, until, bounds);
-            // Who comes from further back misses more, and is to find that out from the log.
-            Made { after: after.max(log.evicted().min(chunk.next)), chunk }
-        })
-    }
-
-    /// Likewise, else from a page of the stream behind the log, as far as that goes.
-    pub(super) fn read_page(&mut self, log: &Log, pattern: &Pattern, span: Range<u64>, page: &Page) -> Found {
-        let after = span.start;
-        let mut looked_at = 0;
-        let found = self.find_or_make((log.info().id, pattern.clone()), span, |until| {
-            let next = page.until.min(until);
-            let first = page.publications.partition_point(|publication| publication.offset <= after);
-            let last = page.publications.partition_point(|publication| publication.offset <= next);
-            let all = page.publications.get(first..last).unwrap_or_default();
-            looked_at = all.len() as u64;
-            let matching = all.iter().filter(|publication| pattern.matches(&publication.draft.topic));
-            Made { after, chunk: Chunk { publications: matching.cloned().collect(), next, gap: None } }
-        });
-        self.looked_at += looked_at;
-        found
-    }
-
-    /// How many messages of pages were looked at since this was asked before.
-    pub(super) fn take_looked_at(&mut self) -> u64 {
-        std::mem::take(&mut self.looked_at)
-    }
-
-    fn find_or_make(&mut self, key: (SourceId, Pattern), span: Range<u64>, make: impl FnOnce(u64) -> Made) -> Found {
+    /// What is wanted after one offset and up to another: from a passage that holds it, else from where it is stored.
+    pub(super) fn read(&mut self, store: Store<'_>, wanted: &Selector, span: Range<u64>) -> Found {
         let (after, until) = (span.start, span.end);
-        let passages = self.by_pattern.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let key = (store.source(), wanted.clone());
+        let passages = self.by_selector.get(&key).map(Vec::as_slice).unwrap_or_default();
         // The last that begins at or before here, and with it the first that begins after.
         let following = passages.partition_point(|passage| passage.after <= after);
         let held = following.checked_sub(1).and_then(|place| passages.get(place)).filter(|held| after < held.until);
@@ -154,7 +159,8 @@ impl Passages {
             return Found { next: passage.until.min(until), excerpt: Excerpt::of(passage, after, until), gap: None };
         }
         let until = passages.get(following).map_or(until, |next| next.after.min(until));
-        let Made { after: begin, chunk } = make(until);
+        let chunk = self.search(store, wanted, after..until);
+        let begin = store.whole_after(after, chunk.next);
         let bytes = chunk.publications.iter().map(|publication| publication.draft.payload.len()).sum();
         let passage = Rc::new(Passage {
             after: begin,
@@ -164,12 +170,29 @@ impl Passages {
             joined: RefCell::default(),
         });
         if begin < chunk.next {
-            self.by_pattern.entry(key.clone()).or_default().insert(following, passage.clone());
+            let passages = self.by_selector.entry(key.clone()).or_default();
+            passages.insert(passages.partition_point(|known| known.after <= begin), passage.clone());
             self.ages.push_back(key);
             self.bytes += bytes;
             self.shed();
         }
         Found { next: chunk.next, excerpt: Excerpt::of(passage, after, until), gap: chunk.gap }
+    }
+
+    /// What no passage holds. The store is searched for a pattern; what a filter lets in of that is looked for in what all who
+    /// read the pattern share, so that however many filters there are, the store is searched once.
+    fn search(&mut self, store: Store<'_>, wanted: &Selector, span: Range<u64>) -> Chunk {
+        if wanted.filter.is_none() {
+            return store.read(&wanted.pattern, span, &mut self.looked_at);
+        }
+        let Found { excerpt, next, gap } = self.read(store, &wanted.pattern.clone().into(), span);
+        let lets_in = |publication: &&Arc<Publication>| wanted.lets_in(&publication.draft);
+        Chunk { publications: excerpt.publications().iter().filter(lets_in).cloned().collect(), next, gap }
+    }
+
+    /// How many messages of pages were looked at since this was asked before.
+    pub(super) fn take_looked_at(&mut self) -> u64 {
+        std::mem::take(&mut self.looked_at)
     }
 
     /// Forgets everything: nobody reads any more.
@@ -180,12 +203,12 @@ impl Passages {
     fn shed(&mut self) {
         while self.bytes > BYTES_MAX || self.ages.len() > PASSAGES_MAX {
             let Some(key) = self.ages.pop_front() else { return };
-            let Some(passages) = self.by_pattern.get_mut(&key) else { continue };
+            let Some(passages) = self.by_selector.get_mut(&key) else { continue };
             if !passages.is_empty() {
                 self.bytes -= passages.remove(0).bytes;
             }
             if passages.is_empty() {
-                self.by_pattern.remove(&key);
+                self.by_selector.remove(&key);
             }
         }
     }

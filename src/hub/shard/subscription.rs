@@ -7,19 +7,19 @@ use std::sync::Arc;
 use crate::hub::archive::{Archive, Check, Found};
 use crate::hub::log::{Log, LogGap, ReadBounds};
 use crate::hub::shard::lane::{Lane, Loss};
-use crate::hub::shard::passages::{Excerpt, Passages};
+use crate::hub::shard::passages::{Excerpt, Passages, Store};
 use crate::hub::shard::{Activated, Last, Missed, Replay, SubscriptionId};
 use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId};
-use crate::model::topic::Pattern;
+use crate::model::selector::Selector;
 
 /// A subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) id: SubscriptionId,
-    pub(super) pattern: Pattern,
+    pub(super) wanted: Selector,
     /// What becomes of its messages when it falls behind.
     pub(super) flow: Flow,
     /// Whether all its bindings stand.
@@ -88,9 +88,9 @@ impl Part {
 }
 
 impl Subscription {
-    pub(super) fn new(id: SubscriptionId, pattern: Pattern, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
+    pub(super) fn new(id: SubscriptionId, wanted: Selector, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
         let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, ..CatchingUp::default() }));
-        Self { id, pattern, flow, stands: false, parts, catching_up }
+        Self { id, wanted, flow, stands: false, parts, catching_up }
     }
 
     /// With the questions whether its cursors are genuine.
@@ -177,7 +177,7 @@ impl Subscription {
             let Some(lane) = lanes.get(part.source.index()) else { continue };
             let info = lane.info();
             let check = self.catching_up.as_ref().and_then(|catching_up| catching_up.check(part.source));
-            let resume = after.map(|cursor| lane.resume(&self.pattern, cursor, check));
+            let resume = after.map(|cursor| lane.resume(&self.wanted.pattern, cursor, check));
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
@@ -187,7 +187,7 @@ impl Subscription {
                 replay |= read < log.end();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
-                gaps.extend(resume.gaps.iter().map(|gap| missed(&self.pattern, lane, gap.reason, gap.missed)));
+                gaps.extend(resume.gaps.iter().map(|gap| missed(&self.wanted, lane, gap.filtered(&self.wanted))));
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
@@ -195,7 +195,7 @@ impl Subscription {
             } else {
                 resumed = false;
                 if let Some(catching_up) = &self.catching_up {
-                    list.extend(log.newest(&self.pattern, catching_up.last.each, catching_up.last.total_max));
+                    list.extend(log.newest(&self.wanted, catching_up.last.each, catching_up.last.total_max));
                 }
             }
             cursors.0.push((info.name.to_string(), Cursor { epoch: info.epoch, offset: read }));
@@ -216,7 +216,7 @@ impl Subscription {
         // What falls behind in another way may never be sent.
         self.flow == Flow::CatchUp
             && self.part(publication.source.id).is_some_and(is_live)
-            && self.pattern.matches(&publication.draft.topic)
+            && self.wanted.matches(&publication.draft)
     }
 
     /// Whether a publication was or will be sent as one of those that come after its beginning.
@@ -226,14 +226,14 @@ impl Subscription {
             Progress::Reading { read } => read < publication.offset,
             Progress::Waiting { .. } => false,
         };
-        self.part(publication.source.id).is_some_and(comes_after) && self.pattern.matches(&publication.draft.topic)
+        self.part(publication.source.id).is_some_and(comes_after) && self.wanted.matches(&publication.draft)
     }
 
     /// Its part in a source, if that replays what was asked for.
     fn replaying_reader(&mut self, source: SourceId) -> Option<Reader<'_>> {
         let part = self.parts.iter_mut().find(|part| part.source == source)?;
         let Progress::Reading { read } = &mut part.progress else { return None };
-        Some(Reader { pattern: &self.pattern, view: View::All, read, judged_until: &mut part.judged_until })
+        Some(Reader { wanted: &self.wanted, view: View::All, read, judged_until: &mut part.judged_until })
     }
 
     /// Its part in a source, if that fell behind.
@@ -245,7 +245,7 @@ impl Subscription {
             Flow::Latest => View::Latest,
             Flow::DropOldest => View::Newest(drop_oldest_keep),
         };
-        Some(Reader { pattern: &self.pattern, view, read, judged_until: &mut part.judged_until })
+        Some(Reader { wanted: &self.wanted, view, read, judged_until: &mut part.judged_until })
     }
 
     pub(super) fn part(&self, source: SourceId) -> Option<&Part> {
@@ -280,8 +280,9 @@ impl Subscription {
     }
 }
 
-pub(super) fn missed(pattern: &Pattern, lane: &Lane, reason: GapReason, missed: Option<u64>) -> Missed {
-    Missed { pattern: pattern.clone(), source: lane.info().name.clone(), reason, missed }
+pub(super) fn missed(wanted: &Selector, lane: &Lane, gap: LogGap) -> Missed {
+    let (pattern, source) = (wanted.pattern.clone(), lane.info().name.clone());
+    Missed { pattern, source, reason: gap.reason, missed: gap.missed }
 }
 
 /// What replays read: the lanes' logs, and what was read of them before.
@@ -362,9 +363,9 @@ pub(super) fn settle_positions(
     !replay.messages.is_empty() || replay.excerpt.is_some()
 }
 
-/// A part that reads one source's log, for its pattern.
+/// A part that reads one source's log, for what is wanted of it.
 pub(super) struct Reader<'a> {
-    pattern: &'a Pattern,
+    wanted: &'a Selector,
     view: View,
     /// Everything up to here was sent, as far as it is wanted.
     read: &'a mut u64,
@@ -395,7 +396,7 @@ impl Reader<'_> {
             if hole.at > *self.read {
                 return hole.at;
             }
-            gaps.push(hole.gap(self.pattern));
+            gaps.push(hole.gap(&self.wanted.pattern).filtered(self.wanted));
             *self.read = hole.at + 1;
         }
         until
@@ -408,7 +409,8 @@ impl Reader<'_> {
         }
         let passed = dropped.partition_point(|offset| *offset <= horizon) as u64;
         let passed = (passed > 0).then_some(LogGap { reason: GapReason::Slow, missed: Some(passed) });
-        log.left(self.pattern, *self.read, until).into_iter().chain(passed).collect()
+        let left = log.left(&self.wanted.pattern, *self.read, until).map(|gap| gap.filtered(self.wanted));
+        left.into_iter().chain(passed).collect()
     }
 
     fn drops_oldest(&self) -> bool {
@@ -417,10 +419,10 @@ impl Reader<'_> {
 
     /// Whether it is sent a publication, and not only while it is among the newest.
     fn is_sent(&self, publication: &Publication, log: &Log, until: u64) -> bool {
-        let is_wanted = || *self.read < publication.offset && self.pattern.matches(&publication.draft.topic);
+        let is_wanted = || *self.read < publication.offset && self.wanted.matches(&publication.draft);
         match self.view {
             View::All => is_wanted(),
-            View::Latest => is_wanted() && log.is_newest(publication, until),
+            View::Latest => is_wanted() && log.is_newest(publication, self.wanted, until),
             View::Newest(_) => false,
         }
     }
@@ -438,19 +440,20 @@ impl Reader<'_> {
             return ReadOn { found: Passed::Own(Vec::new()), next: span.start };
         };
         if from > span.start {
-            gaps.extend(log.cut_off(self.pattern, span.start, from));
+            gaps.extend(log.cut_off(&self.wanted.pattern, span.start, from).map(|gap| gap.filtered(self.wanted)));
         }
-        let found = logs.passages.read_page(log, self.pattern, from..span.end, &page);
+        let found = logs.passages.read(Store::Page(&page, log.info().id), self.wanted, from..span.end);
         ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 
     /// From the log itself.
     fn read_alone(&self, log: &Log, span: Range<u64>, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
-        let chunk = match self.view {
-            View::Latest => log.read_latest(self.pattern, span.start, span.end, logs.bounds),
-            View::All | View::Newest(_) => log.read(self.pattern, span.start, span.end, logs.bounds),
+        let mut chunk = match self.view {
+            View::Latest => log.read_latest(self.wanted, span.start, span.end, logs.bounds),
+            View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.bounds),
         };
-        gaps.extend(chunk.gap);
+        chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
+        gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
         ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
     }
 
@@ -467,8 +470,8 @@ impl Reader<'_> {
         if let Some(archive) = self.older(lane, log) {
             return self.read_older((archive, log), span, logs, gaps);
         }
-        let found = logs.passages.read(log, self.pattern, span, logs.bounds);
-        gaps.extend(found.gap);
+        let found = logs.passages.read(Store::Log(log, logs.bounds), self.wanted, span);
+        gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
         ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 }
@@ -486,7 +489,7 @@ fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> V
         if !reader.drops_oldest() {
             return Vec::new();
         }
-        let waiting = log.waiting(reader.pattern, *reader.read, until);
+        let waiting = log.waiting(reader.wanted, *reader.read, until);
         let alone = waiting.filter(|one| !readers.iter().any(|other| other.is_sent(one, log, until)));
         // As many as are kept are enough to know that nothing before the horizon is.
         let mut beyond = 0;
@@ -534,15 +537,15 @@ pub(super) fn read_together(
 ) -> Vec<Arc<Publication>> {
     let log = lane.state().log();
     let looked_at = log.looked_at();
-    let mut tell = |pattern: &Pattern, gaps: Vec<LogGap>| {
+    let mut tell = |wanted: &Selector, gaps: Vec<LogGap>| {
         replay.progressed |= !gaps.is_empty();
-        replay.gaps.extend(gaps.into_iter().map(|gap| missed(pattern, lane, gap.reason, gap.missed)));
+        replay.gaps.extend(gaps.into_iter().map(|gap| missed(wanted, lane, gap)));
     };
     let mut until = lane.position();
     for reader in readers.iter_mut() {
         let mut gaps = Vec::new();
         until = until.min(reader.pass_holes(&log, lane.position(), &mut gaps));
-        tell(reader.pattern, gaps);
+        tell(reader.wanted, gaps);
     }
     let mut horizon = until;
     let mut excerpt_found = None;
@@ -565,7 +568,7 @@ pub(super) fn read_together(
             } else {
                 reader.read_alone(&log, after..until, logs, &mut gaps)
             };
-            tell(reader.pattern, gaps);
+            tell(reader.wanted, gaps);
             horizon = horizon.min(read.next);
             match read.found {
                 Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),
@@ -575,7 +578,7 @@ pub(super) fn read_together(
         }
     }
     for (reader, dropped) in readers.iter().zip(&dropped) {
-        tell(reader.pattern, reader.pass_over(&log, until, horizon, dropped));
+        tell(reader.wanted, reader.pass_over(&log, until, horizon, dropped));
     }
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);

@@ -2,6 +2,7 @@
 //! is sent each message that it is owed once, and nothing else.
 
 mod edges;
+mod filters;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +15,10 @@ use crate::hub::feed::{Feed, Meanwhile, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
 use crate::model::cursor::Epoch;
+use crate::model::filter::{Combination, Filter, Number, Scalar};
 use crate::model::publication::{Attributes, Draft};
 use crate::model::topic::Topic;
+use crate::model::value::{Headers, Value};
 
 const SOURCES: [&str; 2] = ["a", "b"];
 const TOPICS: [&str; 4] = ["x", "x.y", "y", "x.y.z"];
@@ -57,9 +60,25 @@ fn test_info() -> SourceInfo {
 }
 
 fn append(hub: &Hub, source: usize, topic: &str) {
+    append_with(hub, source, topic, Headers::default());
+}
+
+fn append_with(hub: &Hub, source: usize, topic: &str, headers: Headers) {
     let topic = Topic::parse(topic).unwrap();
-    let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
+    let attributes = Attributes { headers, ..Attributes::default() };
+    let draft = Draft { topic, payload: Bytes::new(), attributes, received_at: 0 };
     Feed::new(hub.sources()[source].clone()).append(vec![draft], 0);
+}
+
+/// Headers of which one is a number.
+fn numbered(number: i64) -> Headers {
+    Headers(vec![("number".into(), Value::Int(number))])
+}
+
+/// Lets in what carries this number.
+fn of_number(number: i64) -> Option<Arc<Filter>> {
+    let number = Scalar::Number(Number::new(number as f64).unwrap());
+    Filter::new(Combination::All, [("number".to_owned(), number)].into()).unwrap().map(Arc::new)
 }
 
 /// A shard whose subscribers write down what they are sent.
@@ -105,7 +124,7 @@ impl Bench {
         };
         SubscribeRequest {
             id: SubscriptionId(self.next),
-            pattern: Pattern::parse(pattern).unwrap(),
+            wanted: Pattern::parse(pattern).unwrap().into(),
             after: JointCursor(SOURCES.iter().zip(after).map(cursor).collect()),
             last: Last::default(),
             source: None,
@@ -115,6 +134,21 @@ impl Bench {
 
     fn subscribe(&mut self, subscriber: SubscriberId, pattern: &str, after: &[u64]) -> Vec<Activated> {
         let request = self.request(pattern, after);
+        self.open(subscriber, request)
+    }
+
+    fn subscribe_to(
+        &mut self,
+        subscriber: SubscriberId,
+        (pattern, number): (&str, Option<i64>),
+        after: &[u64],
+    ) -> Vec<Activated> {
+        let mut request = self.request(pattern, after);
+        request.wanted.filter = number.and_then(of_number);
+        self.open(subscriber, request)
+    }
+
+    fn open(&mut self, subscriber: SubscriberId, request: SubscribeRequest) -> Vec<Activated> {
         let id = request.id;
         let opening = self.shard.subscribe(subscriber, request).unwrap();
         assert_eq!(Shard::stands(&opening), Ok(true));
@@ -178,8 +212,10 @@ impl Bench {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append(usize, usize),
-    Subscribe(usize, usize, Option<(u64, u64)>),
+    /// With a number in its headers.
+    Append(usize, usize, i64),
+    /// Perhaps to one number only.
+    Subscribe(usize, usize, Option<i64>, Option<(u64, u64)>),
     Turn,
     Replay(usize),
     /// Its socket takes no more, or takes all again.
@@ -189,8 +225,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0usize..2, 0usize..4).prop_map(|(source, topic)| Step::Append(source, topic)),
-        2 => (0usize..3, 0usize..6, prop::option::of((0u64..6, 0u64..6))).prop_map(|(who, pattern, after)| Step::Subscribe(who, pattern, after)),
+        4 => (0usize..2, 0usize..4, 0i64..3).prop_map(|(source, topic, number)| Step::Append(source, topic, number)),
+        2 => (0usize..3, 0usize..6, prop::option::of(0i64..3), prop::option::of((0u64..6, 0u64..6)))
+            .prop_map(|(who, pattern, number, after)| Step::Subscribe(who, pattern, number, after)),
         2 => Just(Step::Turn),
         2 => (0usize..3).prop_map(Step::Replay),
         1 => (0usize..3).prop_map(Step::Full),
@@ -203,26 +240,26 @@ proptest! {
     fn everybody_is_sent_what_is_owed_once(steps in prop::collection::vec(step(), 0..60)) {
         let mut bench = Bench::new();
         let who: Vec<SubscriberId> = (0..3).map(|_| bench.shard.join(CursorForm::Separate)).collect();
-        let mut log: [Vec<&str>; 2] = Default::default();
-        // For each subscriber and pattern: from which offset on it is owed each source's messages.
-        let mut owed: BTreeMap<(usize, usize), Vec<u64>> = BTreeMap::new();
+        let mut log: [Vec<(&str, i64)>; 2] = Default::default();
+        // For each subscriber and pattern: which number it wants, and from which offset on it is owed each source's messages.
+        let mut owed: BTreeMap<(usize, usize), (Option<i64>, Vec<u64>)> = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Append(source, topic) => {
-                    append(&bench.hub, source, TOPICS[topic]);
-                    log[source].push(TOPICS[topic]);
+                Step::Append(source, topic, number) => {
+                    append_with(&bench.hub, source, TOPICS[topic], numbered(number));
+                    log[source].push((TOPICS[topic], number));
                 }
-                Step::Subscribe(subscriber, pattern, after) => {
+                Step::Subscribe(subscriber, pattern, number, after) => {
                     // Subscribing again replaces, and may ask for old messages again: a rule of its own, tested below.
                     if owed.contains_key(&(subscriber, pattern)) {
                         continue;
                     }
                     let now: Vec<u64> = log.iter().map(|topics| topics.len() as u64).collect();
                     let known = after.map(|(a, b)| vec![a.min(log[0].len() as u64), b.min(log[1].len() as u64)]);
-                    let activated = bench.subscribe(who[subscriber], PATTERNS[pattern], known.as_deref().unwrap_or_default());
+                    let activated = bench.subscribe_to(who[subscriber], (PATTERNS[pattern], number), known.as_deref().unwrap_or_default());
                     prop_assert_eq!(activated.len(), 1);
                     prop_assert_eq!(activated[0].resumed, known.is_some());
-                    owed.insert((subscriber, pattern), known.unwrap_or(now));
+                    owed.insert((subscriber, pattern), (number, known.unwrap_or(now)));
                 }
                 Step::Turn => drop(bench.turn()),
                 Step::Replay(subscriber) => drop(bench.replay(who[subscriber])),
@@ -235,11 +272,14 @@ proptest! {
         prop_assert_eq!(&bench.gaps, &[], "nothing was evicted");
         for (number, subscriber) in who.iter().enumerate() {
             let mut expected = BTreeSet::new();
-            for ((_, pattern), since) in owed.range((number, 0)..(number + 1, 0)) {
+            for ((_, pattern), (wanted, since)) in owed.range((number, 0)..(number + 1, 0)) {
                 let pattern = Pattern::parse(PATTERNS[*pattern]).unwrap();
                 for (source, topics) in log.iter().enumerate() {
-                    let owed = |offset: u64, topic: &str| offset > since[source] && pattern.matches(&Topic::parse(topic).unwrap());
-                    expected.extend(topics.iter().zip(1u64..).filter(|(topic, offset)| owed(*offset, topic)).map(|(_, offset)| format!("{}{offset}", SOURCES[source])));
+                    let owed = |offset: u64, (topic, number): &(&str, i64)| {
+                        let is_wanted = wanted.is_none_or(|wanted| wanted == *number);
+                        offset > since[source] && is_wanted && pattern.matches(&Topic::parse(topic).unwrap())
+                    };
+                    expected.extend(topics.iter().zip(1u64..).filter(|(message, offset)| owed(*offset, message)).map(|(_, offset)| format!("{}{offset}", SOURCES[source])));
                 }
             }
             let seen = bench.seen.remove(subscriber).unwrap_or_default();

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::model::cursor::{Cursor, JOINT_CURSOR_BYTES_MAX, JointCursor};
 use crate::model::delivery::Settlement;
+use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::queue::QUEUE_BYTES_MAX;
@@ -21,7 +23,7 @@ use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
 use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shortened};
 use crate::protocol::json::payload::{BASE64, PAYLOAD_DEPTH_MAX, is_too_deep, says_json};
-use crate::protocol::json::{fields, headers};
+use crate::protocol::json::{fields, filter, headers};
 use crate::protocol::{
     Command, CommandId, ErrorCode, Fault, Incoming, Subscribe, bad_field, pattern_field, topic_field,
 };
@@ -122,16 +124,11 @@ impl<'a> Request<'a> {
     fn subscribe(self) -> Result<Command, Fault> {
         let pattern = self.pattern()?;
         let flow = self.on_slow()?;
-        if self.fields.filter.is_some() {
-            return Err(unsupported(
-                &self.id,
-                "this server does not offer \"filter\" yet: subscribe without it and look at \"headers\"".into(),
-            ));
-        }
+        let filter = self.filter()?;
         let after = self.after()?;
         let last = usize::try_from(self.whole_number("last", self.fields.last)?.unwrap_or(0)).unwrap_or(usize::MAX);
         let source = self.text("source", self.fields.source, SHORT_TEXT_BYTES_MAX)?;
-        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, after, last, source, flow }))
+        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, filter, after, last, source, flow }))
     }
 
     fn unsubscribe(self) -> Result<Command, Fault> {
@@ -247,6 +244,12 @@ impl<'a> Request<'a> {
         let Some(name) = self.text("on_slow", self.fields.on_slow, SHORT_TEXT_BYTES_MAX)? else { return Ok(None) };
         let flow = Flow::named(&name);
         flow.map(Some).ok_or_else(|| self.fault("takes \"catch-up\", \"latest\" or \"drop-oldest\" in \"on_slow\""))
+    }
+
+    fn filter(&self) -> Result<Option<Arc<Filter>>, Fault> {
+        let Some(raw) = self.fields.filter else { return Ok(None) };
+        let filter = filter::read(raw.get()).map_err(|error| bad_field(&self.id, format!("\"filter\" {error}")))?;
+        Ok(filter.map(Arc::new))
     }
 
     fn pattern(&self) -> Result<Pattern, Fault> {

@@ -6,15 +6,12 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use serde_json::Value as Json;
 
-use crate::model::value::{Headers, Value};
+use crate::model::value::{EXACT_INTEGER_MAX, Headers, Value};
 use crate::protocol::json::payload::BASE64;
 use crate::protocol::json::write::{push_display, push_text};
 
 /// How deep tables and lists are followed; what a publisher nested deeper is shown as null.
 const DEPTH_MAX: usize = 32;
-
-/// The largest integer up to which every integer has a double of its own.
-const EXACT_INTEGER_MAX: u128 = 1 << 53;
 
 /// Appends a table as an object.
 pub(super) fn push(bytes: &mut Vec<u8>, headers: &Headers) {

@@ -19,6 +19,7 @@ use crate::model::cursor::Epoch;
 use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
 use crate::model::queue::QueueTemplate;
+use crate::model::selector::Selector;
 use crate::protocol::{Codec, Incoming, Message, Opening, Outbound, REGISTRY, Stage};
 
 const EPOCH: Epoch = Epoch(1_234_567);
@@ -92,6 +93,10 @@ impl Player {
         if word == "live" || word == "replay" {
             return self.message(word, rest);
         }
+        if word == "unseen" {
+            self.next_offset += 1;
+            return Vec::new();
+        }
         let mut actions = Vec::new();
         let completion = self.completion(word, rest);
         let position = self.position();
@@ -101,8 +106,15 @@ impl Player {
             "query" => {
                 let (text, after) = rest.split_once(' ').unwrap_or((rest, ""));
                 let after = after.parse().unwrap_or_default();
-                let subscribe =
-                    Subscribe { id: None, pattern: pattern(text), after, last: 0, source: None, flow: None };
+                let subscribe = Subscribe {
+                    id: None,
+                    pattern: pattern(text),
+                    filter: None,
+                    after,
+                    last: 0,
+                    source: None,
+                    flow: None,
+                };
                 session.command(Command::Subscribe(subscribe), &mut actions);
             }
             "gap" => session.gap(gap(rest), &mut actions),
@@ -262,7 +274,8 @@ impl Player {
                 format!("authenticate {token}")
             }
             Action::Subscribe(action) => {
-                let SubscribeAction { subscription, pattern, after, last, source, flow } = action;
+                let SubscribeAction { subscription, wanted: Selector { pattern, filter }, after, last, source, flow } =
+                    action;
                 self.subscriptions.push(subscription);
                 let mut line = format!(
                     "subscribe {} {}",
@@ -270,6 +283,7 @@ impl Player {
                     if pattern.as_str().is_empty() { "\"\"" } else { pattern.as_str() }
                 );
                 line += &if after.0.is_empty() { String::new() } else { format!(" after {after}") };
+                line += if filter.is_some() { " filtered" } else { "" };
                 line += &if last == 0 { String::new() } else { format!(" last {last}") };
                 line += &source.map(|source| format!(" of {source}")).unwrap_or_default();
                 line + &if flow == Flow::CatchUp { String::new() } else { format!(" {}", flow.name()) }

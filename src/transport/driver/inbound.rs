@@ -240,7 +240,7 @@ impl Driver {
         let id = SubscriptionId(action.subscription.0);
         let request = SubscribeRequest {
             id,
-            pattern: action.pattern,
+            wanted: action.wanted,
             after: action.after,
             last: Last { each: action.last, total_max: self.shared.settings.limits.last_max },
             source: action.source,

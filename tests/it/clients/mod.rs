@@ -5,6 +5,6 @@ mod broker_events;
 mod downward;
 mod event_source;
 mod proxy;
-mod script;
+pub(crate) mod script;
 mod tutorials;
 mod upward;

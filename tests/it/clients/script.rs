@@ -81,7 +81,7 @@ fn file(script: &str) -> PathBuf {
 }
 
 /// A running program.
-pub(super) struct Script {
+pub(crate) struct Script {
     what: String,
     child: Child,
     lines: Receiver<String>,
@@ -89,7 +89,7 @@ pub(super) struct Script {
 
 impl Script {
     /// Runs a command.
-    pub(super) fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let what = format!("{command:?}");
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -117,7 +117,7 @@ impl Script {
     }
 
     /// Everything that it prints until it ends by itself, well.
-    pub(super) async fn ended(mut self) -> Vec<String> {
+    pub(crate) async fn ended(mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Some(line) = self.next().await {
             lines.push(line);

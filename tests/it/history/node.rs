@@ -367,7 +367,7 @@ impl Front {
         let id = SubscriptionId(action.subscription.0);
         let request = SubscribeRequest {
             id,
-            pattern: action.pattern,
+            wanted: action.wanted,
             after: action.after,
             last: Last { each: action.last, total_max: 20 },
             source: action.source,

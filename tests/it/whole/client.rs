@@ -237,7 +237,12 @@ impl Service {
 
     /// Publishes to `amq.topic`.
     pub(crate) async fn publish(&self, topic: &str, body: &str) {
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        self.publish_with(topic, body, FieldTable::default()).await;
+    }
+
+    /// Likewise, with headers.
+    pub(crate) async fn publish_with(&self, topic: &str, body: &str, headers: FieldTable) {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default().with_headers(headers));
         self.channel
             .basic_publish("amq.topic".into(), topic.into(), options, body.as_bytes(), properties)
             .await

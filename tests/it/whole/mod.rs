@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod consume;
 mod cut;
 mod endings;
+mod filters;
 mod flow;
 mod handshakes;
 mod outages;

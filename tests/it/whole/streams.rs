@@ -195,8 +195,7 @@ async fn cursors_that_no_stream_gave_are_told_as_a_gap_and_nothing_old_comes() {
         "1".to_owned(),
         "never a cursor".to_owned(),
     ];
-    let mut next = 20;
-    for cursor in forged {
+    for (next, cursor) in (20..).zip(forged) {
         let mut client = Client::json(&program).await;
         let subscribed = stream.resume(&mut client, &json!(cursor)).await;
         assert_eq!((&subscribed["op"], &subscribed["resumed"]), (&json!("subscribed"), &json!(false)), "{cursor}");
@@ -205,7 +204,6 @@ async fn cursors_that_no_stream_gave_are_told_as_a_gap_and_nothing_old_comes() {
         expect_caught_up(&mut client).await;
         stream.publish(next..next + 1).await;
         expect(&mut client, next..next + 1).await;
-        next += 1;
     }
 }
 

@@ -143,15 +143,20 @@ fn no_position_is_told_that_is_not_that_of_every_subscription() {
     assert_eq!(told(&bench), "ab");
 }
 
-fn append_large(bench: &Bench, topic: &str) {
+pub(super) fn append_large(bench: &Bench, topic: &str) {
+    append_large_with(bench, topic, Headers::default());
+}
+
+pub(super) fn append_large_with(bench: &Bench, topic: &str, headers: Headers) {
     let payload = Bytes::from(vec![0; crate::hub::log::LIVE_BYTES_MIN / 2]);
     let topic = Topic::parse(topic).unwrap();
-    let draft = Draft { topic, payload, attributes: Attributes::default(), received_at: 0 };
+    let attributes = Attributes { headers, ..Attributes::default() };
+    let draft = Draft { topic, payload, attributes, received_at: 0 };
     Feed::new(bench.hub.sources()[0].clone()).append(vec![draft], 0);
 }
 
 /// A bench whose first log holds two large messages, and its source.
-fn small() -> (Bench, Feed) {
+pub(super) fn small() -> (Bench, Feed) {
     let bounds = LogBounds { bytes_max: 0, ..LogBounds::default() };
     let mode = BindingMode::Fixed(vec![Pattern::all()]);
     let state = SourceState::new(Arc::new(test_info()), bounds, mode);
