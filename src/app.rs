@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Secret, Settings, Source};
 use crate::embedded;
 use crate::hub::feed::{Hub, SourceState};
+use crate::hub::presence;
 use crate::hub::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::model::cursor::Epoch;
@@ -164,7 +165,12 @@ fn hub(settings: &Settings) -> Hub {
         let info = SourceInfo { id, name: source.name.as_str().into(), epoch, raw_frames: source.frames };
         SourceState::new(Arc::new(info), source.log, amqp::binding_mode(source))
     };
-    Hub::new(settings.sources.iter().enumerate().map(state).collect())
+    let presence = presence::Terms {
+        presences: settings.presences.clone(),
+        members_max: settings.server.presence_members_max,
+        heartbeat: settings.amqp.presence_heartbeat,
+    };
+    Hub::new(settings.sources.iter().enumerate().map(state).collect()).with_presence(presence)
 }
 
 fn shard_count(settings: &Settings) -> usize {
@@ -270,6 +276,8 @@ impl View {
 
 impl AdminView for View {
     fn metrics(&self) -> String {
+        let (members, nodes) = self.shared.hub.presence().size();
+        self.shared.metrics.presence(members, nodes);
         self.shared.metrics.render()
     }
 
