@@ -8,6 +8,7 @@ mod endings;
 mod flow;
 mod handshakes;
 mod outages;
+mod presence;
 mod slow;
 mod stops;
 mod upward;
