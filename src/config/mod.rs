@@ -206,7 +206,7 @@ pub struct Amqp {
     pub prefetch: u16,
     /// Queues that all clients together may consume, each on a channel of its own.
     pub client_queues_max: usize,
-    /// Where the nodes tell each other who is subscribed to what; empty when this node is on its own.
+    /// Where the nodes tell each other who is subscribed to what; empty (`off`) when this node is on its own.
     pub presence_exchange: String,
     /// Between two signs of life there.
     pub presence_heartbeat: Duration,

@@ -330,7 +330,7 @@ const AMQP: &[Key] = &[
         Kind::Name,
         "\"passerelle.presence\"",
         "A fanout exchange through which nodes tell each other who is subscribed (see presence.NAME), declared (durable) when \
-         any presence is configured. Empty when each node knows its own clients only. Whoever may publish there can invent \
+         any presence is configured; or \"off\", and each node knows its own clients only. Whoever may publish there can invent \
          members.",
     ),
     Key::new(

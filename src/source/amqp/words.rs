@@ -141,7 +141,7 @@ pub(crate) fn of_presence(error: &Error, exchange: &str, (peer, key): (&Peer, &s
     Trouble(match refusal(error) {
         Some(Refusal::AccessRefused) => format!(
             "user '{user}' may not declare exchange '{exchange}' on vhost '{vhost}': grant configure, read and write on it, \
-             name another in {key}, or set that to \"\" ({})",
+             name another in {key}, or set that to \"off\" ({})",
             quoted(error)
         ),
         Some(Refusal::Precondition) => format!(
