@@ -143,9 +143,16 @@ impl Rabbit {
         let _ = fs::remove_file(self.directory.join("pid"));
     }
 
-    /// Stops the node's process for a while: its sockets stay, and nothing answers.
+    /// Stops the node's process for a while: its sockets stay, and nothing answers. Each of its threads stops when it next
+    /// looks, so this waits for the last of them.
     pub(crate) fn freeze(&self) {
-        signal_process("-STOP", &self.process_id().expect("a running node"));
+        let process = self.process_id().expect("a running node");
+        signal_process("-STOP", &process);
+        let end = Instant::now() + PATIENCE;
+        while !is_stopped(&process) {
+            assert!(Instant::now() < end, "the node's process {process} does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on.
@@ -259,6 +266,13 @@ fn script(program: &str) -> PathBuf {
         server.parent().expect("a folder").to_owned()
     });
     folder.join(program)
+}
+
+/// Whether all threads of a process are stopped. A thread's state follows its name, which is in brackets.
+fn is_stopped(process: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process's threads");
+    let mut states = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    states.all(|state| state.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
 }
 
 fn signal_process(signal: &str, id: &str) {
