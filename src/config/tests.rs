@@ -255,11 +255,6 @@ fn mistakes_of_everything_else() {
             "[consume.x]\nqueue = \"x\"\ndeclare = true\nexpires = \"50d\"\n",
             "6: consume.x.expires is longer than the 49 days that RabbitMQ can count: lower it, or remove it",
         ),
-        ("[presence.x]\njoin_leave = true\n", "3: presence.x: needs presence.x.pattern: the patterns that it is for"),
-        (
-            "[presence.x]\npattern = \"a.#\"\n[presence.y]\npattern = \"a.#.#\"\n",
-            "6: presence.y.pattern is the pattern of presence.x too: keep one of them",
-        ),
         (
             "[auth]\nanonymous = false\nanonymous_publish = true\n",
             "5: auth.anonymous_publish: lets clients publish whom auth.anonymous = false does not let in: set both to true, \
@@ -294,6 +289,19 @@ fn mistakes_of_everything_else() {
     let refused = read(&absent).unwrap_err();
     assert_eq!(refused.mistakes.len(), 1);
     assert!(refused.mistakes[0].to_string().starts_with("absent.toml: cannot be read: "));
+}
+
+#[test]
+fn mistakes_of_presence() {
+    for (text, expected) in [
+        ("[presence.x]\njoin_leave = true\n", "3: presence.x: needs presence.x.pattern: the patterns that it is for"),
+        (
+            "[presence.x]\npattern = \"a.#\"\n[presence.y]\npattern = \"a.#.#\"\n",
+            "6: presence.y.pattern is the pattern of presence.x too: keep one of them",
+        ),
+    ] {
+        assert_eq!(mistakes(text), [format!("passerelle.toml:{expected}")]);
+    }
 }
 
 #[test]
