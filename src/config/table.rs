@@ -563,7 +563,7 @@ const PRESENCE: &[Key] = &[
     ),
     Key::new(
         "presence.*.members_max",
-        Kind::Count { least: 0, most: 10_000 },
+        Kind::Count { least: 0, most: 1_000 },
         "100",
         "Members of one pattern who are named. When there are more, only their count is told, and nobody's coming and going, \
          until there are three quarters as many.",

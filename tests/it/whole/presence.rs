@@ -38,9 +38,15 @@ impl Scene {
         broker.serve(&self.environment(more)).await
     }
 
-    /// A node on RabbitMQ, of a name of its own, that expires others soon.
+    /// A node on RabbitMQ, of a name of its own, that expires others after six seconds: soon, but no busy machine is silent
+    /// for so long.
     async fn node(&self, name: &str, url: &str) -> Program {
-        let more = [("PASSERELLE_AMQP__NODE", name), ("PASSERELLE_AMQP__PRESENCE_HEARTBEAT", "300ms")];
+        let more = [
+            ("PASSERELLE_AMQP__NODE", name),
+            ("PASSERELLE_AMQP__PRESENCE_HEARTBEAT", "2s"),
+            // So that it is ready again when its source is.
+            ("PASSERELLE_SERVER__READY_ON_OUTAGE", "false"),
+        ];
         let program = Program::start(Some(url), &self.environment(&more));
         program.ready().await;
         program
@@ -208,6 +214,7 @@ async fn nodes_find_each_other_again_after_an_outage() {
     drop(boris);
     rabbit.run();
     assert_eq!(scene.until_there(&two, 1).await, set([&anna_is]));
+    two.ready().await;
     let (_clara, clara_is) = scene.guest(&two).await;
     assert_eq!(scene.until_there(&one, 2).await, set([&anna_is, &clara_is]));
 }
