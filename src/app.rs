@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Secret, Settings, Source};
 use crate::embedded;
 use crate::hub::feed::Hub;
+use crate::hub::presence;
 use crate::hub::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::model::cursor::Epoch;
@@ -160,7 +161,12 @@ fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc
 fn hub(settings: &Settings) -> Hub {
     let epoch = Epoch(unix_millis() << 8 | u64::from(fastrand::u8(..)));
     let state = |(number, source): (usize, &Source)| amqp::state(source, SourceId(number as u16), epoch);
-    Hub::new(settings.sources.iter().enumerate().map(state).collect())
+    let presence = presence::Terms {
+        presences: settings.presences.clone(),
+        members_max: settings.server.presence_members_max,
+        heartbeat: settings.amqp.presence_heartbeat,
+    };
+    Hub::new(settings.sources.iter().enumerate().map(state).collect()).with_presence(presence)
 }
 
 fn shard_count(settings: &Settings) -> usize {
@@ -266,6 +272,8 @@ impl View {
 
 impl AdminView for View {
     fn metrics(&self) -> String {
+        let (members, nodes) = self.shared.hub.presence().size();
+        self.shared.metrics.presence(members, nodes);
         self.shared.metrics.render()
     }
 

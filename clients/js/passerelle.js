@@ -28,7 +28,12 @@ const PROBE_MS = 5_000;
  *   messages show them: all of them, or with `"x-match": "any"` at least one.
  * @typedef {{after?: CursorsBySource, last?: number, source?: string, on_slow?: "catch-up" | "latest" | "drop-oldest",
  *   filter?: Filter, onmessage?: (message: Message) => void,
- *   ongap?: (gap: Gap) => void}} SubscribeOptions
+ *   ongap?: (gap: Gap) => void, onpresence?: (roster: Roster) => void,
+ *   onjoin?: (move: Move) => void, onleave?: (move: Move) => void}} SubscribeOptions
+ *   With `onpresence` it is asked who is there, as soon as the subscription stands and after each lost line.
+ * @typedef {{user: string | null, connection: string}} Member
+ * @typedef {{pattern: string, count: number, members?: Member[]}} Roster `members` is left out where they are too many.
+ * @typedef {Member & {topic: string}} Move Who came or went; `topic` is the pattern.
  * @typedef {{headers?: Record<string, any>, message_id?: string, content_type?: string, mandatory?: boolean,
  *   echo?: boolean}} PublishOptions
  * @typedef {Message & {delivery_tag: string, readonly held: boolean, ack: () => Promise<void>,
@@ -406,9 +411,10 @@ export class Client {
 
   /**
    * Listens to `open` (the welcome), `close` ({code, reason, reconnect_in_ms}; null is for good), `state` ({state}),
-   * `gap`, `outage` and `restored` ({source}), `position` ({cursors}), `revoked` (the delivery), `error`. Returns what
-   * ends the listening.
-   * @param {"open" | "close" | "state" | "gap" | "outage" | "restored" | "position" | "revoked" | "error"} event
+   * `gap`, `outage` and `restored` ({source}), `position` ({cursors}), `revoked` (the delivery), `join` and `leave` (a
+   * `Move`), `presence` (a `Roster` that was not asked for), `error`. Returns what ends the listening.
+   * @param {"open" | "close" | "state" | "gap" | "outage" | "restored" | "position" | "revoked" | "join" | "leave" |
+   *   "presence" | "error"} event
    * @param {(detail: any) => void} listener
    */
   on(event, listener) {
@@ -500,6 +506,17 @@ export class Client {
   async call(topic, data, options = {}) {
     const { op: _, id: __, ...reply } = await this.#request({ op: "call", topic, ...body(data), ...options });
     return decoded(reply);
+  }
+
+  /**
+   * Resolves with who is subscribed to exactly this pattern, if presence is on for it.
+   * @param {string} pattern
+   * @returns {Promise<Roster>}
+   */
+  async presence(pattern) {
+    if (typeof pattern !== "string") throw new TypeError(`presence needs a pattern (you gave ${pattern})`);
+    const { op: _, id: __, ...roster } = await this.#request({ op: "presence", pattern });
+    return roster;
   }
 
   /** Resolves with the milliseconds to the server and back. @returns {Promise<number>} */
@@ -915,6 +932,11 @@ export class Client {
         return this.#position(rest);
       case "gap":
         return this._gap(rest, this.#subscriptions.get(rest.pattern));
+      case "join":
+      case "leave":
+        return this.#moved(op, rest, this.#subscriptions.get(rest.topic));
+      case "presence":
+        return this.#present(rest, this.#subscriptions.get(rest.pattern));
       case "outage":
       case "restored":
         return this.#emit(op, rest);
@@ -962,6 +984,39 @@ export class Client {
     subscription._stage = "standing";
     subscription._progress.stand(frame.cursors ?? {});
     subscription._resolve({ resumed: frame.resumed === true });
+    if (subscription.options.onpresence) this.#askPresence(subscription);
+  }
+
+  // Presence.
+
+  /**
+   * The answer is passed on where it arrives and not later, so that it comes before what is told after it.
+   * @param {Subscription} subscription
+   */
+  #askPresence(subscription) {
+    const id = this.#nextId++;
+    const resolve = (/** @type {any} */ { op: _, id: __, ...roster }) => {
+      if (this.#subscriptions.get(subscription.pattern) !== subscription) return;
+      guarded(/** @type {any} */ (subscription.options.onpresence), roster);
+    };
+    const reject = (/** @type {Error} */ error) => {
+      if (/** @type {PasserelleError} */ (error).code !== "unavailable") this.#emit("error", error);
+    };
+    this.#requests.set(id, { resolve, reject });
+    this.#send({ op: "presence", id, pattern: subscription.pattern });
+  }
+
+  /** @param {Roster} roster @param {Subscription | undefined} subscription */
+  #present(roster, subscription) {
+    if (subscription?.options.onpresence) guarded(subscription.options.onpresence, roster);
+    this.#emit("presence", roster);
+  }
+
+  /** @param {"join" | "leave"} op @param {Move} move @param {Subscription | undefined} subscription */
+  #moved(op, move, subscription) {
+    const listener = op === "join" ? subscription?.options.onjoin : subscription?.options.onleave;
+    if (listener) guarded(listener, move);
+    this.#emit(op, move);
   }
 
   /** @param {{cursors: CursorsBySource}} position */

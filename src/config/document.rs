@@ -189,7 +189,7 @@ mod tests {
                 let name = line.split(" = ").next().unwrap_or_default();
                 let path: Vec<String> = table.iter().cloned().chain(name.split('.').map(str::to_owned)).collect();
                 let example = find(&path).is_some_and(|key| key.default.is_none());
-                let other_source = ["source.orders", "source.audit", "route", "consume", "alias"]
+                let other_source = ["source.orders", "source.audit", "route", "consume", "presence", "alias"]
                     .iter()
                     .any(|other| dotted(table).starts_with(other));
                 Some(if example || other_source { String::new() } else { line.to_owned() + "\n" })

@@ -78,7 +78,8 @@ impl Reader<'_> {
     fn unknown(&mut self, segments: &[String], is_table: bool, origin: &Origin) {
         let path = key::dotted(segments);
         let sentence = if key::is_table(segments) {
-            let example = if matches!(path.as_str(), "source" | "route" | "consume") { ".NAME" } else { "" };
+            let example =
+                if matches!(path.as_str(), "source" | "route" | "consume" | "presence") { ".NAME" } else { "" };
             format!("is a table: write [{path}{example}] and its keys below")
         } else {
             let nearest = key::nearest_path(segments, is_table);

@@ -12,6 +12,7 @@ pub mod value;
 mod environment;
 mod file;
 mod load;
+mod presence;
 mod table;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::model::queue::QueueTemplate;
 use crate::model::topic::Pattern;
 
 pub use load::Inputs;
+pub use presence::{Presence, Presences};
 pub use table::SECTIONS;
 
 use raw::{Mistake, Raw};
@@ -92,6 +94,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// Queues that clients may consume, in the order of their names.
     pub consume: Vec<Consume>,
+    /// Patterns of which it can be asked who is subscribed, in the order of their names.
+    pub presences: Presences,
     /// Who may come in.
     pub auth: Auth,
     /// The embedded AMQP listener; `None` when a broker is configured.
@@ -123,6 +127,8 @@ pub struct Server {
     pub shards: usize,
     /// Connections in all.
     pub connections_max: usize,
+    /// Members of patterns with presence who are remembered by name, over all nodes.
+    pub presence_members_max: usize,
     /// From accept until the handshake's answer.
     pub handshake_timeout: Duration,
     /// Bytes of a request's head; at least 8192.
@@ -200,6 +206,10 @@ pub struct Amqp {
     pub prefetch: u16,
     /// Queues that all clients together may consume, each on a channel of its own.
     pub client_queues_max: usize,
+    /// Where the nodes tell each other who is subscribed to what; empty (`off`) when this node is on its own.
+    pub presence_exchange: String,
+    /// Between two signs of life there.
+    pub presence_heartbeat: Duration,
     /// AMQP heartbeat; the broker may ask for a shorter one.
     pub heartbeat: Duration,
     /// For one attempt to connect.
@@ -536,6 +546,7 @@ impl Default for Server {
             strict: false,
             shards: 0,
             connections_max: 100_000,
+            presence_members_max: 100_000,
             handshake_timeout: Duration::from_secs(10),
             head_bytes_max: 16 << 10,
             head_fields_max: 64,
@@ -586,6 +597,8 @@ impl Default for Amqp {
             node: String::new(),
             prefetch: 1_000,
             client_queues_max: 1_000,
+            presence_exchange: "passerelle.presence".into(),
+            presence_heartbeat: Duration::from_secs(10),
             heartbeat: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(10),
             backoff_max: Duration::from_secs(15),

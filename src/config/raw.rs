@@ -129,7 +129,7 @@ impl Raw {
     /// Remembers where a table of the user's naming was first mentioned.
     pub fn mention(&mut self, segments: &[String], origin: &Origin) {
         if let [table, name, ..] = segments
-            && matches!(table.as_str(), "source" | "route" | "consume")
+            && matches!(table.as_str(), "source" | "route" | "consume" | "presence")
         {
             self.tables.entry(key::dotted(&[table, name])).or_insert_with(|| origin.clone());
         }

@@ -7,6 +7,7 @@
 pub(super) mod broker;
 mod consume;
 pub(super) mod listen;
+mod presence;
 mod route;
 mod source;
 mod template;
@@ -50,6 +51,7 @@ pub fn settle(raw: &Raw) -> Settled {
         call: settler.call(),
         routes: settler.routes(),
         consume: settler.consume(),
+        presences: settler.presences(),
         auth: settler.auth(),
         embedded,
         aliases: settler.aliases(),
@@ -142,6 +144,7 @@ impl<'a> Settler<'a> {
             strict: self.flag("server.strict"),
             shards: self.number("server.shards"),
             connections_max: self.number("server.connections_max"),
+            presence_members_max: self.number("server.presence_members_max"),
             handshake_timeout: self.time("server.handshake_timeout"),
             head_bytes_max: self.number("server.head_bytes_max"),
             head_fields_max: self.number("server.head_fields_max"),

@@ -108,6 +108,15 @@ pub static SECTIONS: &[Section] = &[
         also: &[],
     },
     Section {
+        path: "presence.*",
+        example: "presence.rooms",
+        title: "Presence",
+        about: "Patterns of which clients may ask who is subscribed to them: a table each, with a name of your choosing. Of \
+                two tables that include a pattern, the narrower counts. It is off for any other pattern.",
+        keys: PRESENCE,
+        also: &[],
+    },
+    Section {
         path: "auth",
         example: "auth",
         title: "Who may come in",
@@ -222,6 +231,13 @@ const SERVER: &[Key] = &[
         "Connections in all. Each needs an open file: see ulimit -n.",
     ),
     Key::new(
+        "server.presence_members_max",
+        SOME,
+        "100000",
+        "Members of patterns with presence who are remembered by name, over all nodes and patterns; a pattern of other nodes \
+         costs as much as a member. Who comes beyond it is counted and not named.",
+    ),
+    Key::new(
         "server.handshake_timeout",
         WHILE,
         "\"10s\"",
@@ -307,6 +323,21 @@ const AMQP: &[Key] = &[
         "1000",
         "Queues that all clients together may consume at a time (see consume.NAME). Each takes a channel of one connection, \
          of which RabbitMQ allows 2047 unless its channel_max says otherwise.",
+    ),
+    Key::new(
+        "amqp.presence_exchange",
+        Kind::Name,
+        "\"passerelle.presence\"",
+        "A fanout exchange through which nodes tell each other who is subscribed (see presence.NAME), declared (durable) when \
+         any presence is configured; or \"off\", and each node knows its own clients only. Whoever may publish there can invent \
+         members.",
+    ),
+    Key::new(
+        "amqp.presence_heartbeat",
+        Kind::Time { least_ms: 100 },
+        "\"10s\"",
+        "Between two signs of life of a node there. The members of a node that is silent for three are gone. The same on \
+         all nodes.",
     ),
     Key::new(
         "amqp.heartbeat",
@@ -529,6 +560,28 @@ const CONSUME: &[Key] = &[
         "\"25m\"",
         "How long a client may hold a message before it goes back to the queue and the client is told. Keep it below \
          RabbitMQ's consumer_timeout, 30 minutes by default, which takes everything back that the client holds.",
+    ),
+];
+
+const PRESENCE: &[Key] = &[
+    Key::optional(
+        "presence.*.pattern",
+        Kind::Text,
+        "\"chat.*\"",
+        "The patterns that it is for: subscriptions to a pattern that this one includes. Required.",
+    ),
+    Key::new(
+        "presence.*.join_leave",
+        Kind::Flag,
+        "false",
+        "Whether subscribers of a pattern are told who comes and goes.",
+    ),
+    Key::new(
+        "presence.*.members_max",
+        Kind::Count { least: 0, most: 1_000 },
+        "100",
+        "Members of one pattern who are named. When there are more, only their count is told, and nobody's coming and going, \
+         until there are three quarters as many.",
     ),
 ];
 

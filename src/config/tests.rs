@@ -308,6 +308,19 @@ fn mistakes_of_everything_else() {
 }
 
 #[test]
+fn mistakes_of_presence() {
+    for (text, expected) in [
+        ("[presence.x]\njoin_leave = true\n", "3: presence.x: needs presence.x.pattern: the patterns that it is for"),
+        (
+            "[presence.x]\npattern = \"a.#\"\n[presence.y]\npattern = \"a.#.#\"\n",
+            "6: presence.y.pattern is the pattern of presence.x too: keep one of them",
+        ),
+    ] {
+        assert_eq!(mistakes(text), [format!("passerelle.toml:{expected}")]);
+    }
+}
+
+#[test]
 fn what_works_but_may_not_be_meant_is_a_warning() {
     let warnings = |text: &str| Case::file(&format!("{BROKER}{text}")).warnings();
     assert_eq!(

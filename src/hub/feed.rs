@@ -13,6 +13,7 @@ use crate::config::LogBounds;
 use crate::hub::archive::Archive;
 use crate::hub::interest::{BindingMode, Interest};
 use crate::hub::log::Log;
+use crate::hub::presence::{Presence, Terms};
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, SourceId, SourceInfo, UnixMillis};
 use crate::model::topic::Pattern;
@@ -21,13 +22,25 @@ use crate::model::topic::Pattern;
 #[derive(Debug)]
 pub struct Hub {
     sources: Vec<Arc<SourceState>>,
+    presence: Arc<Presence>,
 }
 
 impl Hub {
     /// Holds these; a source's id must be its place in the list.
     pub fn new(sources: Vec<Arc<SourceState>>) -> Self {
         debug_assert!(sources.iter().enumerate().all(|(place, source)| source.info.id.index() == place));
-        Self { sources }
+        Self { sources, presence: Arc::new(Presence::new(Terms::default())) }
+    }
+
+    /// With presence, which is off otherwise.
+    #[must_use]
+    pub fn with_presence(self, terms: Terms) -> Self {
+        Self { presence: Arc::new(Presence::new(terms)), ..self }
+    }
+
+    /// Who is subscribed to what, on all nodes.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 
     /// Every source, indexable by [`SourceId::index`].

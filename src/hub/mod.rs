@@ -3,7 +3,7 @@
 //! The way of a message: a source appends drafts to its [`feed::Feed`], which gives them positions in the source's
 //! [`log`]; every [`shard`] reads on from the log in turns, matches with its [`index`], and notes in a [`turn`] what each
 //! subscriber is to be sent. What patterns anybody wants stands in [`interest`], which sources turn into bindings.
-//! What goes up to the broker passes through [`upstream`].
+//! What goes up to the broker passes through [`upstream`]; who listens to what, on all nodes, stands in [`presence`].
 
 pub mod archive;
 pub mod feed;
@@ -13,6 +13,7 @@ pub mod log;
 pub mod outbox;
 pub mod shard;
 mod matcher;
+pub mod presence;
 mod trie;
 pub mod turn;
 pub mod upstream;

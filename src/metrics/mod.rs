@@ -43,6 +43,9 @@ pub struct Metrics {
     subscriptions: IntGauge,
     outbox_bytes: IntGauge,
     slow_sessions: IntGauge,
+    presence_members: IntGauge,
+    presence_nodes: IntGauge,
+    presence_rejected: IntCounter,
     falls: IntCounter,
     looked_at: IntCounter,
     publish_to_socket: Histogram,
@@ -113,6 +116,11 @@ impl Metrics {
                 .gauge("subscriptions", "Patterns subscribed whose bindings stand, over all sessions.")?,
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
+            presence_members: maker
+                .gauge("presence_members", "Subscriptions to patterns with presence, over all nodes.")?,
+            presence_nodes: maker.gauge("presence_nodes", "Nodes known through presence, this one included.")?,
+            presence_rejected: maker
+                .counter("presence_rejected_total", "Messages between nodes that cannot be read and were ignored.")?,
             falls: maker.counter("fell_behind_total", "Times that a session left what is live for the log.")?,
             looked_at: maker.counter(
                 "log_reads_total",
@@ -259,6 +267,17 @@ impl Metrics {
     /// Sessions became slow (positive), or no longer are (negative).
     pub fn slow_sessions_changed(&self, by: i64) {
         self.slow_sessions.add(by);
+    }
+
+    /// So many members of patterns with presence are known, on so many nodes.
+    pub fn presence(&self, members: u64, nodes: usize) {
+        self.presence_members.set(i64::try_from(members).unwrap_or(i64::MAX));
+        self.presence_nodes.set(signed(nodes));
+    }
+
+    /// Something came over the exchange of presence that no node can have sent.
+    pub fn presence_rejected(&self) {
+        self.presence_rejected.inc();
     }
 
     /// A session was too slow for what is live and goes on from the log.

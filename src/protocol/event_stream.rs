@@ -42,6 +42,9 @@ impl Codec for EventStream {
             Event::Outage { .. } => (Some("outage"), None),
             Event::Restored { .. } => (Some("restored"), None),
             Event::Goodbye { .. } => (Some("goodbye"), None),
+            Event::Joined { .. } => (Some("join"), None),
+            Event::Left { .. } => (Some("leave"), None),
+            Event::Presence { .. } => (Some("presence"), None),
             // Replies to commands, of which a stream has none. An event named `error` would fire `onerror` besides.
             Event::Welcome { .. }
             | Event::Done { .. }

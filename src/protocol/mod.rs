@@ -22,6 +22,7 @@ use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
+use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
 use crate::model::topic::{Pattern, Topic};
 
@@ -111,6 +112,13 @@ pub enum Command {
         tag: Option<DeliveryTag>,
         /// How.
         settlement: Settlement,
+    },
+    /// Tell who is subscribed to a pattern.
+    Presence {
+        /// Its id.
+        id: CommandId,
+        /// The pattern.
+        pattern: Pattern,
     },
     /// Answer at once.
     Ping {
@@ -202,6 +210,29 @@ pub enum Event {
     Restored {
         /// Its name.
         source: Arc<str>,
+    },
+    /// Who is subscribed to a pattern.
+    Presence {
+        /// The id of the command; `None` where it comes unasked, because joins and leaves would not tell it.
+        id: CommandId,
+        /// The pattern, canonical.
+        pattern: Pattern,
+        /// Who.
+        roster: Roster,
+    },
+    /// Somebody subscribed to a pattern.
+    Joined {
+        /// The pattern, canonical.
+        pattern: Pattern,
+        /// Who.
+        member: Member,
+    },
+    /// Somebody is subscribed to it no more.
+    Left {
+        /// The pattern, canonical.
+        pattern: Pattern,
+        /// Who.
+        member: Member,
     },
     /// The session will be closed with 1001 next.
     Goodbye {

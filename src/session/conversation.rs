@@ -122,6 +122,7 @@ impl Session {
                     other @ (Command::Consume { .. } | Command::Cancel { .. } | Command::Settle { .. }) => {
                         self.consuming(&identity, other, actions);
                     }
+                    Command::Presence { id, pattern } => self.ask_presence(&identity, id, pattern, actions),
                     other => self.send_up(&identity, other, actions),
                 }
             }
@@ -151,6 +152,9 @@ impl Session {
                 self.subscribe_failed(subscription, refusal, actions)
             }
             Completion::CaughtUp { subscription, cursors } => self.caught_up(subscription, cursors, actions),
+            Completion::Roster { id, pattern, roster } => {
+                self.send(Event::Presence { id, pattern, roster }, actions);
+            }
             Completion::Authenticated { job, result } => self.authenticated(job, result, actions),
             Completion::Published { job, outcome } => self.published(job, outcome, actions),
             Completion::Called { job, outcome } => self.called(job, outcome, actions),
@@ -210,6 +214,11 @@ impl Session {
         {
             self.close(CloseReason::Unauthenticated, stranger.sentence.to_string(), actions);
         }
+    }
+
+    /// The connection's name.
+    pub fn connection(&self) -> &Arc<str> {
+        &self.connection
     }
 
     /// Whether [`Action::Close`] was given out.
@@ -316,9 +325,11 @@ impl Session {
 
     /// Has subscriptions dropped, and answers those that still waited.
     fn let_go(&mut self, removed: Vec<Subscription>, why: &str, actions: &mut Vec<Action>) {
-        for Subscription { key, id, stage, .. } in removed {
+        for Subscription { key, pattern, id, stage } in removed {
             actions.push(Action::Unsubscribe { subscription: key });
-            if !stage.stands() {
+            if stage.stands() {
+                self.depart(pattern, actions);
+            } else {
                 self.fail(id, ErrorCode::NotFound, why.to_owned(), actions);
             }
         }
@@ -337,6 +348,9 @@ impl Session {
         }
         // Whatever stood before on this pattern the driver has replaced; what still waited has been overtaken.
         let before = self.subscriptions.remove_before(subscription, &pattern);
+        if !before.iter().any(|entry| entry.stage.stands()) {
+            self.attend(&pattern, actions);
+        }
         let overtaken = before.into_iter().filter(|entry| !entry.stage.stands()).collect();
         self.let_go(overtaken, "a later subscribe on the same pattern took its place", actions);
         let subscribed =
@@ -387,6 +401,7 @@ impl Command {
             | Self::Consume { id, .. }
             | Self::Cancel { id, .. }
             | Self::Settle { id, .. }
+            | Self::Presence { id, .. }
             | Self::Ping { id } => id,
         }
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::auth::queues::Queues;
-use crate::config::Settings;
+use crate::config::{Presences, Settings};
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::Topic;
@@ -52,6 +52,8 @@ pub struct Terms {
     pub queues_max: usize,
     /// Those that it may consume at all.
     pub queues: Queues,
+    /// Patterns of which it can be asked who is subscribed.
+    pub presences: Presences,
     /// Messages that `last` may bring in all.
     pub last_max: usize,
     /// What a subscription that falls behind does when it did not say.
@@ -77,6 +79,7 @@ impl Terms {
             calls_in_flight_max: settings.limits.calls_in_flight_max,
             queues_max: settings.limits.queues_max,
             queues: Queues::new(settings),
+            presences: settings.presences.clone(),
             last_max: settings.limits.last_max,
             on_slow: settings.limits.on_slow,
             message_bytes_max: settings.limits.message_bytes_max,

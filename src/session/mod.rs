@@ -7,6 +7,7 @@ mod consuming;
 mod conversation;
 mod description;
 pub mod limits;
+mod presence;
 mod subscriptions;
 mod upward;
 
@@ -22,8 +23,10 @@ use crate::model::cursor::JointCursor;
 use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest};
 use crate::model::flow::Flow;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
+use crate::model::presence::{Member, Roster};
 use crate::model::selector::Selector;
-use crate::protocol::{Event, Gap};
+use crate::model::topic::Pattern;
+use crate::protocol::{CommandId, Event, Gap};
 
 /// Names a subscription within its session; never reused there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +59,25 @@ pub enum Action {
     Unsubscribe {
         /// Which.
         subscription: SubscriptionKey,
+    },
+    /// Count the session among those who are subscribed to a pattern, until [`Action::Depart`] or its end.
+    Attend {
+        /// The pattern.
+        pattern: Pattern,
+        /// As whom.
+        member: Member,
+    },
+    /// Count it no more.
+    Depart {
+        /// The pattern.
+        pattern: Pattern,
+    },
+    /// Tell who is subscribed to a pattern; answered with [`Completion::Roster`].
+    Roster {
+        /// Of the command.
+        id: CommandId,
+        /// The pattern.
+        pattern: Pattern,
     },
     /// Publish; answered with [`Completion::Published`].
     Publish {
@@ -149,6 +171,15 @@ pub enum Completion {
         subscription: SubscriptionKey,
         /// Where it stands now.
         cursors: JointCursor,
+    },
+    /// Of [`Action::Roster`].
+    Roster {
+        /// Of the command.
+        id: CommandId,
+        /// The pattern.
+        pattern: Pattern,
+        /// Who is subscribed to it.
+        roster: Roster,
     },
     /// Of [`Action::Publish`].
     Published {

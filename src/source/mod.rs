@@ -44,6 +44,8 @@ pub(crate) enum Subject {
     PublishLink,
     /// The queue for answers to calls.
     Replies,
+    /// The exchange through which nodes share presence.
+    Presence,
     /// A source, by name.
     Source(String),
 }

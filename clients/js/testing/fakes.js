@@ -104,7 +104,8 @@ export async function fakeLine(options = {}) {
   }
   Object.defineProperty(line, "socket", { get: () => line.sockets.at(-1) });
   line.client = connect("ws://server/ws", { clock, WebSocket: Socket, ...options });
-  for (const event of ["open", "close", "state", "gap", "outage", "restored", "position", "revoked", "error"]) {
+  const session = ["open", "close", "state", "gap", "outage", "restored", "position", "revoked", "error"];
+  for (const event of [...session, "join", "leave", "presence"]) {
     line.client.on(event, (detail) => line.events.push([event, detail]));
   }
   line.of = (event) => line.events.filter(([name]) => name === event).map(([, detail]) => detail);

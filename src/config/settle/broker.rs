@@ -76,6 +76,10 @@ impl Settler<'_> {
             node: self.queue_name_part("amqp.node"),
             prefetch: u16::try_from(self.number("amqp.prefetch")).unwrap_or(u16::MAX),
             client_queues_max: self.number("amqp.client_queues_max"),
+            presence_exchange: Some(self.text("amqp.presence_exchange"))
+                .filter(|name| name != "off")
+                .unwrap_or_default(),
+            presence_heartbeat: self.time("amqp.presence_heartbeat"),
             heartbeat,
             connect_timeout: self.time("amqp.connect_timeout"),
             backoff_max: self.time("amqp.backoff_max"),

@@ -65,6 +65,7 @@ pub(super) fn command(message: Incoming<'_>) -> Result<Command, Fault> {
         "cancel" => request.cancel(),
         "ack" => request.settle(Settlement::Acknowledge),
         "nack" => request.nack(),
+        "presence" => request.presence(),
         "ping" => Ok(Command::Ping { id: request.id }),
         name => Err(unsupported(&request.id, format!("this server does not offer {name:?} yet: {}", op.instead))),
     }
@@ -134,6 +135,11 @@ impl<'a> Request<'a> {
     fn unsubscribe(self) -> Result<Command, Fault> {
         let pattern = self.pattern()?;
         Ok(Command::Unsubscribe { id: self.id, pattern })
+    }
+
+    fn presence(self) -> Result<Command, Fault> {
+        let pattern = self.pattern()?;
+        Ok(Command::Presence { id: self.id, pattern })
     }
 
     fn publish(self) -> Result<Command, Fault> {

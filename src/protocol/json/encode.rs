@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use crate::model::delivery::Delivery;
+use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Draft, Publication};
-use crate::protocol::json::write::{Object, push_display};
+use crate::model::topic::Pattern;
+use crate::protocol::json::write::{Object, push_display, push_text};
 use crate::protocol::json::{headers, payload};
 use crate::protocol::{CommandId, Event, Stage};
 
@@ -74,6 +76,9 @@ pub(crate) fn event(event: &Event) -> Vec<u8> {
             .text("reason", gap.reason.name()),
         Event::Outage { source } => notice("outage").text("source", source),
         Event::Restored { source } => notice("restored").text("source", source),
+        Event::Presence { id, pattern, roster } => presence(reply("presence", id), pattern, roster),
+        Event::Joined { pattern, member } => movement("join", pattern, member),
+        Event::Left { pattern, member } => movement("leave", pattern, member),
         Event::Goodbye { reason, reconnect_in } => {
             notice("goodbye").text("reason", reason).number("reconnect_in_ms", millis(*reconnect_in))
         }
@@ -90,6 +95,35 @@ pub(crate) fn event(event: &Event) -> Vec<u8> {
         Event::Pong { id } => reply("pong", id),
     }
     .finish()
+}
+
+fn presence(object: Object, pattern: &Pattern, Roster { count, members }: &Roster) -> Object {
+    let mut object = object.text("pattern", pattern.as_str()).number("count", *count);
+    if let Some(members) = members {
+        let bytes = object.key("members");
+        for (position, member) in members.iter().enumerate() {
+            bytes.push(if position > 0 { b',' } else { b'[' });
+            push_member(bytes, member);
+        }
+        bytes.extend_from_slice(if members.is_empty() { b"[]" } else { b"]" });
+    }
+    object
+}
+
+fn push_member(bytes: &mut Vec<u8>, Member { connection, user }: &Member) {
+    bytes.extend_from_slice(b"{\"user\":");
+    match user {
+        Some(user) => push_text(bytes, user),
+        None => bytes.extend_from_slice(b"null"),
+    }
+    bytes.extend_from_slice(b",\"connection\":");
+    push_text(bytes, connection);
+    bytes.push(b'}');
+}
+
+fn movement(op: &str, pattern: &Pattern, Member { connection, user }: &Member) -> Object {
+    let object = notice(op).text("topic", pattern.as_str());
+    object.text_or_null("user", user.as_deref()).text("connection", connection)
 }
 
 fn notice(op: &str) -> Object {

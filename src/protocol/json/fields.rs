@@ -91,8 +91,8 @@ pub(super) const OPS: &[Op] = &[
     Op { name: "cancel", fields: &["queue"], instead: "" },
     Op { name: "ack", fields: &["delivery_tag"], instead: "" },
     Op { name: "nack", fields: &["delivery_tag", "requeue"], instead: "" },
+    Op { name: "presence", fields: &["pattern"], instead: "" },
     Op { name: "ping", fields: &[], instead: "" },
-    Op { name: "presence", fields: &[], instead: "let clients publish that they are there" },
     Op { name: "refresh", fields: &[], instead: "open a new connection with the new token" },
 ];
 

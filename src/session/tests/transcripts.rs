@@ -3,7 +3,7 @@
 //! | line | means |
 //! |---|---|
 //! | `# …` | a comment |
-//! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `user NAME`, `stranger SENTENCE`), `publish`, `consume` (queues that are open, by their names or templates) |
+//! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `user NAME`, `stranger SENTENCE`), `publish`, `consume` (queues that are open, by their names or templates), `presence` (patterns for which it is on) |
 //! | `> …` | the client sends this text |
 //! | `! …` | something happens on the server's side; see `happen` and `completion` |
 //! | `< …` | the client gets this text, a line each |
@@ -14,13 +14,14 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::Consume;
+use crate::config::{Consume, Presence, Presences};
 use crate::model::cursor::Epoch;
 use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
+use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
 use crate::model::queue::QueueTemplate;
 use crate::model::selector::Selector;
-use crate::protocol::{Codec, Incoming, Message, Opening, Outbound, REGISTRY, Stage};
+use crate::protocol::{Codec, CommandId, Incoming, Message, Opening, Outbound, REGISTRY, Stage};
 
 const EPOCH: Epoch = Epoch(1_234_567);
 const FIRST_OFFSET: u64 = 101;
@@ -44,6 +45,8 @@ struct Player {
     /// Subscriptions and jobs that the session waits for, the oldest first.
     subscriptions: Vec<SubscriptionKey>,
     jobs: Vec<JobKey>,
+    /// Questions who is subscribed, likewise.
+    rosters: Vec<(CommandId, Pattern)>,
     /// The queue that was consumed last, how it was called, and how many deliveries came from queues.
     consumption: Option<(ConsumeKey, Arc<str>)>,
     delivered: u64,
@@ -66,14 +69,17 @@ impl Player {
         };
         let start = Start { connection: "5f2c".into(), protocol: row, admission, at: Instant::now() };
         let consume = setting("consume").unwrap_or_default().split_whitespace().map(consumable).collect();
-        let mut session = Session::new(Arc::new(Terms::new(&Settings { consume, ..Settings::default() })), start);
+        let presences = Presences(setting("presence").unwrap_or_default().split_whitespace().map(attended).collect());
+        let settings = Settings { consume, presences, ..Settings::default() };
+        let mut session = Session::new(Arc::new(Terms::new(&settings)), start);
         let (id, raw_frames) = (SourceId(0), RawFrames::Auto);
         let source = Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames });
         let codec = (row.codec)(opening);
         let begun = after(&mut session, Session::begin);
-        let (subscriptions, jobs) = (Vec::new(), Vec::new());
+        let (subscriptions, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new());
         let (next_offset, consumption, delivered) = (FIRST_OFFSET, None, 0);
-        let mut player = Self { row, codec, session, source, next_offset, subscriptions, jobs, consumption, delivered };
+        let mut player =
+            Self { row, codec, session, source, next_offset, subscriptions, jobs, rosters, consumption, delivered };
         let lines = player.lines(begun);
         (player, lines)
     }
@@ -117,6 +123,17 @@ impl Player {
                 };
                 session.command(Command::Subscribe(subscribe), &mut actions);
             }
+            // `PATTERN CONNECTION[=USER]…`, or `PATTERN COUNT` where they are too many to be named.
+            "joined" | "left" | "present" => {
+                let (text, rest) = rest.split_once(' ').unwrap();
+                let (pattern, roster) = (pattern(text), roster(rest));
+                let members = roster.members.clone().unwrap_or_default();
+                match word {
+                    "joined" => session.moved(&pattern, (&members, &[]), &mut actions),
+                    "left" => session.moved(&pattern, (&[], &members), &mut actions),
+                    _ => session.present(&pattern, roster, &mut actions),
+                }
+            }
             "gap" => session.gap(gap(rest), &mut actions),
             "outage" => session.outage(rest.into(), &mut actions),
             "restored" => session.restored(rest.into(), &mut actions),
@@ -143,6 +160,10 @@ impl Player {
             }
             "accept" | "reject" => self.authenticated(word, rest),
             "consumed" => self.consumed(rest),
+            "roster" => {
+                let (id, pattern) = self.rosters.remove(0);
+                Completion::Roster { id, pattern, roster: roster(rest) }
+            }
             _ => return None,
         })
     }
@@ -300,6 +321,13 @@ impl Player {
                 self.jobs.push(job);
                 format!("call within {} ms {}", timeout.as_millis(), described(&message))
             }
+            Action::Attend { pattern, member } => format!("attend {pattern} as {}", called(&member)),
+            Action::Depart { pattern } => format!("depart {pattern}"),
+            Action::Roster { id, pattern } => {
+                let line = format!("roster {pattern}");
+                self.rosters.push((id, pattern));
+                line
+            }
             Action::Consume { consumption, request } => {
                 self.consumption = Some((consumption, request.asked.clone()));
                 format!("consume {} {}, {} at a time", consumption.0, request.queue, request.prefetch)
@@ -320,6 +348,28 @@ fn consumable(queue: &str) -> Consume {
     let queue = QueueTemplate::parse(queue).unwrap();
     let hold_max = Duration::from_secs(1_500);
     Consume { name, queue, declare: false, expires: None, prefetch_max: 10, hold_max }
+}
+
+/// Presence for the patterns that this one includes.
+fn attended(text: &str) -> Presence {
+    Presence { name: text.replace('.', "-"), pattern: pattern(text), join_leave: true, members_max: 100 }
+}
+
+/// `CONNECTION[=USER]…`, or how many there are.
+fn roster(text: &str) -> Roster {
+    if let Ok(count) = text.parse() {
+        return Roster { count, members: None };
+    }
+    let member = |text: &str| match text.split_once('=') {
+        Some((connection, user)) => Member { connection: connection.into(), user: Some(user.into()) },
+        None => Member { connection: text.into(), user: None },
+    };
+    let members: Arc<[Member]> = text.split_whitespace().map(member).collect();
+    Roster { count: members.len() as u64, members: Some(members) }
+}
+
+fn called(Member { connection, user }: &Member) -> String {
+    user.as_ref().map_or_else(|| connection.to_string(), |user| format!("{connection}={user}"))
 }
 
 fn tag(number: u64) -> DeliveryTag {

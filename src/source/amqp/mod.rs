@@ -11,6 +11,7 @@
 //! | [`publisher`], [`outbound`] | publishes and what may be in them |
 //! | [`rpc`] | calls and their answers |
 //! | [`consume`], [`desk`] | queues that clients consume, each on a channel of its own |
+//! | [`presence`], [`bulletin`] | who listens to what, told from node to node |
 //! | [`mod@check`] | `passerelle check --connect` |
 //! | [`words`] | errors as sentences |
 
@@ -30,6 +31,7 @@ use crate::model::publication::{SourceId, SourceInfo};
 use crate::source::{Backoff, Board, Reason, Source, Subject, Trouble};
 
 mod binder;
+mod bulletin;
 mod check;
 mod connection;
 mod consume;
@@ -39,6 +41,7 @@ mod inspect;
 mod link;
 mod mapping;
 mod outbound;
+mod presence;
 mod publisher;
 mod queue;
 mod receive;
@@ -55,6 +58,7 @@ use connection::Live;
 use consume::Consumers;
 use exchange::ExchangeSource;
 use link::Link;
+use presence::Carrier;
 use publisher::Publisher;
 use queue::QueueSource;
 use rpc::Caller;
@@ -167,6 +171,10 @@ pub fn start(
     }
     let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.max(1));
     users.spawn(Consumers::new(context.clone(), consume.clone(), jobs.consumes).run());
+    if !settings.presences.0.is_empty() && !settings.amqp.presence_exchange.is_empty() {
+        let links = (consume.clone(), publish.clone());
+        users.spawn(Carrier::new(context.clone(), hub.presence().clone(), links).run());
+    }
     users.spawn(Caller::new(context.clone(), consume, jobs.calls, requests).run());
     users.spawn(Publisher::new(context.clone(), publish, jobs.publishes, requests_end).run());
     Handle { context, sources, users, links, links_stop }

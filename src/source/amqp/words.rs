@@ -135,6 +135,23 @@ pub(crate) fn of_exchange(error: &Error, exchange: &str, (peer, key): (&Peer, &s
     })
 }
 
+/// Why the exchange through which nodes share presence could not be declared; `key` names it.
+pub(crate) fn of_presence(error: &Error, exchange: &str, (peer, key): (&Peer, &str)) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not declare exchange '{exchange}' on vhost '{vhost}': grant configure, read and write on it, \
+             name another in {key}, or set that to \"off\" ({})",
+            quoted(error)
+        ),
+        Some(Refusal::Precondition) => format!(
+            "exchange '{exchange}' on vhost '{vhost}' is no durable fanout exchange: name another in {key} ({})",
+            quoted(error)
+        ),
+        _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
 /// Why a queue could not be checked, declared or consumed; `key` is the section that names it.
 pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -> Trouble {
     let Peer { vhost, user, .. } = peer;

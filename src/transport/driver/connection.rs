@@ -2,6 +2,7 @@
 //!
 //! It writes to its socket and reads nothing of the hub: the driver decides what is written and when.
 
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -14,6 +15,7 @@ use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
 use crate::hub::turn::{Delivery, Encoding};
 use crate::model::close::CloseReason;
 use crate::model::delivery::ConsumeOrder;
+use crate::model::topic::Pattern;
 use crate::protocol::{Codec, ProtocolId};
 use crate::session::{ConsumeKey, Session};
 use crate::transport::driver::Admission;
@@ -64,6 +66,10 @@ pub(super) struct Connection {
     pub(super) since: SystemTime,
     /// The queues that it consumes. What it holds of them goes back as soon as these are dropped.
     pub(super) consumptions: Vec<(ConsumeKey, mpsc::Sender<ConsumeOrder>)>,
+    /// Patterns with presence among whose members it counts.
+    pub(super) attending: BTreeSet<Pattern>,
+    /// Those of them whose members it is to be told when its socket has drained.
+    pub(super) owed: BTreeSet<Pattern>,
     /// Bytes of deliveries that came into the outbox since it was empty. They are bounded by how many the client may hold,
     /// and leave the room for answers as it is.
     pub(super) handed_out_bytes: usize,
@@ -117,6 +123,8 @@ impl Connection {
             peer: admission.peer,
             since: SystemTime::now(),
             consumptions: Vec::new(),
+            attending: BTreeSet::new(),
+            owed: BTreeSet::new(),
             handed_out_bytes: 0,
             gone: None,
             _seat: admission.seat,

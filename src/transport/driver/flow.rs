@@ -108,9 +108,15 @@ impl Driver {
     pub(super) fn end(&mut self, subscriber: SubscriberId, connection: &mut Connection, ending: Ending<'_>) {
         if connection.is_open() {
             connection.close(ending);
-            self.shard.silence(subscriber);
+            self.silence(subscriber, connection);
             self.farewells.set(std::time::Instant::now(), self.ticket(subscriber));
         }
+    }
+
+    /// Its session is over; only the farewell is not.
+    pub(super) fn silence(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        self.shard.silence(subscriber);
+        self.depart_from_all(self.ticket(subscriber), connection);
     }
 
     /// Tells a subscriber what happened to a source.
@@ -216,6 +222,7 @@ impl Driver {
         if connection.outbox.is_empty() && std::mem::take(&mut connection.replays_when_drained) {
             self.replaying.push_back(self.ticket(subscriber));
         }
+        self.tell_owed(subscriber, connection);
     }
 
     /// A fair share of the replays. True when there is more to do at once.

@@ -138,7 +138,7 @@ impl Driver {
             Received::Ping(payload) => return self.pong(subscriber, connection, payload),
             Received::Pong(_) => return,
             Received::Close { code, .. } => {
-                self.shard.silence(subscriber);
+                self.silence(subscriber, connection);
                 return connection.answer_close(code);
             }
         };
@@ -206,6 +206,12 @@ impl Driver {
             }
             Action::Subscribe(action) => self.subscribe(subscriber, connection, action),
             Action::Unsubscribe { subscription } => self.shard.unsubscribe(subscriber, SubscriptionId(subscription.0)),
+            Action::Attend { pattern, member } => self.attend(subscriber, connection, (pattern, member)),
+            Action::Depart { pattern } => self.depart(self.ticket(subscriber), connection, &pattern),
+            Action::Roster { id, pattern } => {
+                let roster = self.roster(subscriber, connection, &pattern);
+                self.complete(subscriber, connection, Completion::Roster { id, pattern, roster });
+            }
             Action::Publish { job, message } => {
                 if let Some(origin) = &message.origin {
                     self.shard.keep_own_from(subscriber, origin);

@@ -5,8 +5,9 @@
 //! wait for; so handshakes and timers live in tokio, while an established connection costs neither task nor waker.
 //!
 //! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
-//! [`consuming`] queues that clients consume, [`rounds`] what comes with time.
+//! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time.
 
+mod attending;
 mod connection;
 mod consuming;
 mod flow;
@@ -41,6 +42,7 @@ use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::reader::{Limits as FrameLimits, Reader, Scratch};
 use crate::transport::wire::{Framing, Wire};
+use attending::Attendance;
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
 use rota::{Rota, Ticket};
@@ -134,6 +136,8 @@ pub(crate) struct Driver {
     replaying: VecDeque<Ticket>,
     /// Connections that have more to read than was fair to read at once.
     unread: VecDeque<Ticket>,
+    /// What is watched of presence.
+    attendance: Attendance,
     answers: mpsc::Sender<Answer>,
     answered: mpsc::Receiver<Answer>,
     latencies: Latencies,
@@ -169,7 +173,7 @@ struct Ready {
 }
 
 impl Driver {
-    fn new(shared: Arc<Shared>, registry: Registry) -> Self {
+    fn new(shared: Arc<Shared>, registry: Registry, doorbell: Arc<Notify>) -> Self {
         let settings = &shared.settings;
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
         Self {
@@ -187,6 +191,7 @@ impl Driver {
             standings: Vec::new(),
             replaying: VecDeque::new(),
             unread: VecDeque::new(),
+            attendance: Attendance::new(shared.hub.presence().watch(doorbell)),
             answers,
             answered,
             latencies: shared.metrics.latencies(),
@@ -215,7 +220,7 @@ impl Driver {
         #[expect(deprecated, reason = "its successor is unsafe; a Poll owns its descriptor and never replaces it")]
         let mut poll = AsyncFd::new(poll)?;
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut driver = Self::new(shared, registry);
+        let mut driver = Self::new(shared, registry, inbox.doorbell.clone());
         loop {
             let more = driver.work();
             if driver.draining && driver.open == 0 {
@@ -243,6 +248,7 @@ impl Driver {
         self.check_openings();
         more |= self.replay_some();
         more |= self.read_some();
+        more |= self.tell_changes();
         self.rounds(Instant::now());
         self.gauge_subscriptions();
         more
@@ -384,6 +390,7 @@ impl Driver {
             gone.cancel();
         }
         self.shard.leave(subscriber);
+        self.depart_from_all(self.ticket(subscriber), &mut connection);
         self.open -= 1;
         self.shared.metrics.connection_closed(connection.protocol, transport_of(&connection), reason);
         if tracing::enabled!(tracing::Level::DEBUG) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use passerelle::auth::queues::Queues;
 use passerelle::auth::{Grants, Identity};
+use passerelle::config::Presences;
 use passerelle::hub::feed::{Hub, SourceState};
 use passerelle::hub::index::SubscriberId;
 use passerelle::hub::log::ReadBounds;
@@ -94,6 +95,7 @@ pub(crate) fn terms() -> Arc<Terms> {
         call_timeout_max: Duration::from_secs(60),
         queues_max: 0,
         queues: Queues::default(),
+        presences: Presences::default(),
     })
 }
 

@@ -9,6 +9,7 @@ mod filters;
 mod flow;
 mod handshakes;
 mod outages;
+mod presence;
 mod slow;
 mod stops;
 mod streams;

@@ -88,7 +88,7 @@ fn errors_name_what_was_missing_and_what_came_instead() {
         (
             r#"{"op":"x"}"#,
             "unknown_op",
-            r#"there is no op "x": send one of connect, subscribe, unsubscribe, publish, call, consume, cancel, ack, nack, ping"#,
+            r#"there is no op "x": send one of connect, subscribe, unsubscribe, publish, call, consume, cancel, ack, nack, presence, ping"#,
         ),
         (r#"{"op":"ping","id":{}}"#, "bad_field", r#""id" must be a number or a string"#),
         (r#"{"op":"ping","id":true}"#, "bad_field", r#""id" must be a number or a string"#),
@@ -126,9 +126,9 @@ fn errors_name_what_was_missing_and_what_came_instead() {
             r#"subscribe takes "catch-up", "latest" or "drop-oldest" in "on_slow""#,
         ),
         (
-            r#"{"op":"presence","pattern":"a"}"#,
+            r#"{"op":"refresh","token":"a"}"#,
             "unsupported",
-            r#"this server does not offer "presence" yet: let clients publish that they are there"#,
+            r#"this server does not offer "refresh" yet: open a new connection with the new token"#,
         ),
     ];
     for (text, code, message) in cases {
