@@ -1,3 +1,5 @@
+//! The archive by its rules, and against a stream that is cut under its readers.
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
