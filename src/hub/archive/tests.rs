@@ -151,7 +151,7 @@ proptest! {
         // The last position read, what was given, and whether a cut was told.
         let mut readers: Vec<(u64, BTreeSet<u64>, bool)> =
             places.iter().map(|offset| (if *offset == 0 { 0 } else { at(*offset) }, BTreeSet::new(), false)).collect();
-        let mut read = |reader: &mut (u64, BTreeSet<u64>, bool)| -> Result<(), TestCaseError> {
+        let read = |reader: &mut (u64, BTreeSet<u64>, bool)| -> Result<(), TestCaseError> {
             if reader.0 >= at(99) {
                 return Ok(());
             }
