@@ -221,9 +221,27 @@ async fn told_to_stop() -> io::Result<()> {
 /// Logs forget what is too old also while nothing new arrives.
 async fn expire(shared: Arc<Shared>, stop: CancellationToken) {
     let mut period = tokio::time::interval(EXPIRY_PERIOD);
+    let mut told = vec![0; shared.hub.sources().len()];
     while stop.run_until_cancelled(period.tick()).await.is_some() {
         let now = unix_millis();
-        shared.hub.sources().iter().for_each(|source| source.log().expire(now));
+        for (source, told) in shared.hub.sources().iter().zip(&mut told) {
+            let kept = {
+                let mut log = source.log();
+                log.expire(now);
+                log.last_kept()
+            };
+            if kept.evicted > 0 && *told == 0 {
+                tracing::warn!(
+                    "source '{0}' has more topics than it may keep the last messages of: raise source.{0}.log.last_messages_max \
+                     or last_bytes_max",
+                    source.info().name
+                );
+            }
+            // A log that began anew counts from zero again.
+            let evicted = kept.evicted.saturating_sub(*told);
+            *told = kept.evicted;
+            shared.metrics.last_messages(source.info().id, kept.messages, evicted);
+        }
     }
 }
 

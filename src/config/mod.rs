@@ -305,6 +305,8 @@ pub struct StreamInput {
     pub retention_bytes: u64,
     /// Consumers that may read what the log no longer has.
     pub replays_max: usize,
+    /// How far back the last messages of each topic are looked for at the start; zero for not at all.
+    pub last_rebuild: Duration,
 }
 
 /// Types of exchange.
@@ -370,6 +372,19 @@ pub struct LogBounds {
     pub bytes_max: usize,
     /// Older ones go.
     pub age_max: Duration,
+    /// What is kept of topics whose messages have gone.
+    pub last: LastBounds,
+}
+
+/// The newest messages of each topic, which stay when the log lets them go: for subscriptions that ask for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastBounds {
+    /// Of each topic, those included that are still in the log; 0 for none beyond the log.
+    pub each: usize,
+    /// In all.
+    pub messages_max: usize,
+    /// Bytes of payloads and attributes in all.
+    pub bytes_max: usize,
 }
 
 /// `[publish]`.
@@ -530,6 +545,7 @@ impl StreamInput {
             retention_age: Duration::from_hours(7 * 24),
             retention_bytes: 4 << 30,
             replays_max: 4,
+            last_rebuild: Duration::from_hours(24),
         }
     }
 }
@@ -612,7 +628,14 @@ impl Default for Amqp {
 
 impl Default for LogBounds {
     fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20, age_max: Duration::from_secs(600) }
+        let age_max = Duration::from_secs(600);
+        Self { messages_max: 100_000, bytes_max: 64 << 20, age_max, last: LastBounds::default() }
+    }
+}
+
+impl Default for LastBounds {
+    fn default() -> Self {
+        Self { each: 1, messages_max: 10_000, bytes_max: 16 << 20 }
     }
 }
 

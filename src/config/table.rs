@@ -448,6 +448,20 @@ const SOURCE: &[Key] = &[
     Key::new("source.*.log.messages_max", SOME, "100000", "Messages in the source's log, from which clients resume."),
     Key::new("source.*.log.bytes_max", BYTES, "\"64 MiB\"", "Bytes of the log's messages; held in memory."),
     Key::new("source.*.log.age_max", WHILE, "\"10m\"", "Messages older than this leave the log."),
+    Key::new(
+        "source.*.log.last_each",
+        Kind::Count { least: 0, most: ANY },
+        "1",
+        "How many of a topic's newest messages stay when they leave the log, for subscriptions that ask for the last ones; 0 \
+         for none.",
+    ),
+    Key::new(
+        "source.*.log.last_messages_max",
+        SOME,
+        "10000",
+        "Messages that stay in this way, of all topics; beyond it those that came first go.",
+    ),
+    Key::new("source.*.log.last_bytes_max", BYTES, "\"16 MiB\"", "Bytes of them, likewise; held in memory."),
 ];
 
 const SOURCE_QUEUE: &[Key] = &[
@@ -487,6 +501,13 @@ const SOURCE_STREAM: &[Key] = &[
         SOME,
         "4",
         "Consumers that read from the stream what has left the log, shared by all clients that want the same.",
+    ),
+    Key::new(
+        "source.*.last_rebuild",
+        Kind::Time { least_ms: 0 },
+        "\"1d\"",
+        "How far back the stream is read once at the start for the last messages of each topic, beside what is live; 0s for \
+         not at all.",
     ),
 ];
 

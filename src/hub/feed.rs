@@ -15,7 +15,7 @@ use crate::hub::interest::{BindingMode, Interest};
 use crate::hub::log::Log;
 use crate::hub::presence::{Presence, Terms};
 use crate::model::gap::GapReason;
-use crate::model::publication::{Draft, SourceId, SourceInfo, UnixMillis};
+use crate::model::publication::{Draft, Publication, SourceId, SourceInfo, UnixMillis};
 use crate::model::topic::Pattern;
 
 /// All sources of this node, in the order of their ids.
@@ -253,6 +253,12 @@ impl Feed {
         self.0.remade.fetch_add(1, Ordering::AcqRel);
         drop(log);
         self.0.ring();
+    }
+
+    /// Publications that the stream has from before the log: those among the last of their topics are kept.
+    pub fn remember(&self, publications: Vec<Arc<Publication>>) {
+        let mut log = self.0.log();
+        publications.into_iter().for_each(|publication| log.remember(publication));
     }
 
     /// What readers want of the stream itself; nothing where the source is none.

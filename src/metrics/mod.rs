@@ -61,6 +61,8 @@ struct SourceMetrics {
     unsettled: IntGauge,
     bindings: IntGauge,
     fetches: IntCounter,
+    last_kept: IntGauge,
+    last_evicted: IntCounter,
 }
 
 /// One subprotocol's.
@@ -164,6 +166,14 @@ impl Metrics {
     pub fn stream_fetch(&self, source: SourceId) {
         if let Some(metrics) = self.sources.get(source.index()) {
             metrics.fetches.inc();
+        }
+    }
+
+    /// A source's log keeps so many last messages, and so many had to go since this was told before.
+    pub fn last_messages(&self, source: SourceId, kept: usize, evicted: u64) {
+        if let Some(metrics) = self.sources.get(source.index()) {
+            metrics.last_kept.set(signed(kept));
+            metrics.last_evicted.inc_by(evicted);
         }
     }
 
@@ -348,6 +358,10 @@ impl Maker<'_> {
         let bindings = self.gauge_vector("bindings", "Bindings that stand on the broker.", source)?;
         let fetches = "Pages read from a stream that the log no longer held, and cursors looked up in it.";
         let fetches = self.counter_vector("stream_fetches_total", fetches, source)?;
+        let last_kept = "Messages kept beyond the log because they are the last of their topics.";
+        let last_kept = self.gauge_vector("last_messages", last_kept, source)?;
+        let last_evicted = "Last messages of topics that had to go because there are too many.";
+        let last_evicted = self.counter_vector("last_evicted_total", last_evicted, source)?;
         let one = |name: &str| {
             let reasons = Rejection::ALL.iter();
             Ok(SourceMetrics {
@@ -359,6 +373,8 @@ impl Maker<'_> {
                 unsettled: unsettled.get_metric_with_label_values(&[name])?,
                 bindings: bindings.get_metric_with_label_values(&[name])?,
                 fetches: fetches.get_metric_with_label_values(&[name])?,
+                last_kept: last_kept.get_metric_with_label_values(&[name])?,
+                last_evicted: last_evicted.get_metric_with_label_values(&[name])?,
             })
         };
         names.iter().map(|name| one(name.as_ref())).collect()

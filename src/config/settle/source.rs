@@ -4,8 +4,8 @@ use super::route::overlap;
 use super::{Settler, template};
 use crate::config::value::Value;
 use crate::config::{
-    Bindings, ExchangeInput, ExchangeKind, Input, LogBounds, QueueInput, RawFrames, Rejected, Source, StreamInput,
-    TemplatePart, TopicTemplate,
+    Bindings, ExchangeInput, ExchangeKind, Input, LastBounds, LogBounds, QueueInput, RawFrames, Rejected, Source,
+    StreamInput, TemplatePart, TopicTemplate,
 };
 use crate::model::topic::Pattern;
 
@@ -34,6 +34,7 @@ const OF_SOME: &[(&str, &[Reads])] = &[
     ("retention_age", &[Stream]),
     ("retention_bytes", &[Stream]),
     ("replays_max", &[Stream]),
+    ("last_rebuild", &[Stream]),
 ];
 
 impl Reads {
@@ -80,6 +81,11 @@ impl Settler<'_> {
             messages_max: self.number(&format!("{base}.log.messages_max")),
             bytes_max: self.number(&format!("{base}.log.bytes_max")),
             age_max: self.time(&format!("{base}.log.age_max")),
+            last: LastBounds {
+                each: self.number(&format!("{base}.log.last_each")),
+                messages_max: self.number(&format!("{base}.log.last_messages_max")),
+                bytes_max: self.number(&format!("{base}.log.last_bytes_max")),
+            },
         };
         let frames = match self.text(&format!("{base}.frames")).as_str() {
             "text" => RawFrames::Text,
@@ -242,6 +248,7 @@ impl Settler<'_> {
             retention_age: self.time(&path("retention_age")),
             retention_bytes: self.number(&path("retention_bytes")) as u64,
             replays_max: self.number(&path("replays_max")),
+            last_rebuild: self.time(&path("last_rebuild")),
         }
     }
 

@@ -10,6 +10,7 @@
 mod behind;
 mod coverage;
 mod holes;
+mod last;
 mod ring;
 mod streamed;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use crate::config::LogBounds;
 use crate::hub::log::coverage::{Coverage, Stretch};
 use crate::hub::log::holes::Holes;
+pub use crate::hub::log::last::LastKept;
 use crate::hub::log::ring::{Kept, Missed, Ring, RingBounds};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
@@ -163,7 +165,8 @@ impl From<LogBounds> for Bounds {
             bytes_max: configured.bytes_max.max(LIVE_BYTES_MIN),
             age_max_ms: age_max_ms.max(LIVE_AGE_MIN_MS),
             trail_max: messages_max,
-            lapsed_topics_max: LAPSED_TOPICS_MAX,
+            lapsed_topics_max: LAPSED_TOPICS_MAX.max(configured.last.messages_max),
+            last: configured.last,
         };
         Self { ring, holes_max: HOLES_MAX, ended_intervals_max: ENDED_INTERVALS_MAX }
     }
@@ -220,6 +223,18 @@ impl Log {
     /// How many publications it holds.
     pub fn messages(&self) -> usize {
         self.ring.len()
+    }
+
+    /// What is kept of topics whose messages have left it.
+    pub fn last_kept(&self) -> LastKept {
+        self.ring.last_kept()
+    }
+
+    /// Keeps a publication that the stream behind the log has, if it is among the last of its topic.
+    pub fn remember(&mut self, publication: Arc<Publication>) {
+        if publication.offset <= self.ring.evicted().max(self.floor()) {
+            self.ring.remember(publication);
+        }
     }
 
     /// How many bytes of topics, payloads and attributes these are.

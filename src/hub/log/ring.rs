@@ -8,7 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use crate::config::LastBounds;
 use crate::hub::log::TopicCount;
+use crate::hub::log::last::{Last, LastKept};
 use crate::hub::log::topics::{Record, Selected, Selection, Topics};
 use crate::hub::log::weight::weight_bytes;
 use crate::model::publication::{Publication, UnixMillis};
@@ -28,6 +30,8 @@ pub(super) struct RingBounds {
     pub(super) trail_max: usize,
     /// Topics of which only the last offset is still known.
     pub(super) lapsed_topics_max: usize,
+    /// What stays of topics whose publications are gone.
+    pub(super) last: LastBounds,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,7 @@ pub(super) struct Ring {
     /// The offset of the last publication that is no longer in the trail either; 0 for none.
     forgotten: u64,
     topics: Topics,
+    last: Last,
     /// Entries that iterators of [`Ring::matching`] have looked at.
     looked_at: Cell<u64>,
 }
@@ -89,6 +94,7 @@ impl Ring {
             evicted: 0,
             forgotten: 0,
             topics: Topics::new(bounds.lapsed_topics_max),
+            last: Last::new(bounds.last),
             looked_at: Cell::new(0),
         }
     }
@@ -181,20 +187,20 @@ impl Ring {
         if each == 0 || total == 0 {
             return Vec::new();
         }
-        let mut places: Vec<Reverse<u64>> = match self.topics.select(&wanted.pattern) {
-            Selection::Every => {
-                self.topics.in_order().flat_map(|(_, record)| self.newest_of(record, wanted, each)).collect()
-            }
+        let newest_of = |record| self.newest_of(record, wanted, each);
+        let mut newest: Vec<&Arc<Publication>> = match self.topics.select(&wanted.pattern) {
+            Selection::Every => self.topics.in_order().flat_map(|(_, record)| newest_of(record)).collect(),
             Selection::Some(selected) => {
-                selected.keys.iter().flat_map(|key| self.newest_of(self.topics.record(*key), wanted, each)).collect()
+                selected.keys.iter().flat_map(|key| newest_of(self.topics.record(*key))).collect()
             }
         };
-        if places.len() > total {
-            places.select_nth_unstable(total - 1);
-            places.truncate(total);
+        let newer_first = |publication: &&Arc<Publication>| Reverse(publication.offset);
+        if newest.len() > total {
+            newest.select_nth_unstable_by_key(total - 1, newer_first);
+            newest.truncate(total);
         }
-        places.sort_unstable();
-        places.iter().rev().filter_map(|place| self.kept_at(place.0)).map(|(kept, _)| kept.clone()).collect()
+        newest.sort_unstable_by_key(newer_first);
+        newest.into_iter().rev().cloned().collect()
     }
 
     /// Whether nothing of the same topic that is wanted follows a publication that is kept, up to an offset.
@@ -216,10 +222,40 @@ impl Ring {
         self.kept_at(sequence).is_some_and(|(kept, _)| wanted.lets_in(&kept.draft))
     }
 
-    /// The last places of a topic that are wanted, to be sorted newest first.
-    fn newest_of(&self, record: &Record, wanted: &Selector, each: usize) -> impl Iterator<Item = Reverse<u64>> {
+    /// The last of a topic that are wanted, newest first: of those that are kept here, then of those that were.
+    fn newest_of<'a>(
+        &'a self,
+        record: &'a Record,
+        wanted: &'a Selector,
+        each: usize,
+    ) -> impl Iterator<Item = &'a Arc<Publication>> {
         let places = record.places.iter().rev().take_while(|place| **place >= self.kept_first());
-        places.filter(|place| self.lets_in(wanted, **place)).take(each).copied().map(Reverse)
+        let here = places.filter_map(|place| self.kept_at(*place)).map(|(kept, _)| kept);
+        let all = here.chain(record.last().iter().rev());
+        all.filter(|publication| wanted.lets_in(&publication.draft)).take(each)
+    }
+
+    /// Keeps what the stream behind the log has, if it is among the last of its topic.
+    pub(super) fn remember(&mut self, publication: Arc<Publication>) {
+        let key = self.topics.remember(&publication.draft.topic);
+        self.keep_last(key, publication);
+        let gone = self.topics.forget_lapsed();
+        self.last.topic_gone(gone);
+    }
+
+    /// What is kept of topics beyond the ring.
+    pub(super) fn last_kept(&self) -> LastKept {
+        self.last.kept()
+    }
+
+    fn keep_last(&mut self, key: u32, publication: Arc<Publication>) {
+        if self.last.bounds().each == 0 {
+            return;
+        }
+        let kept_first = self.kept_first();
+        let places = &self.topics.record(key).places;
+        let in_ring = places.len() - places.partition_point(|place| *place < kept_first);
+        self.last.keep(&mut self.topics, key, publication, in_ring);
     }
 
     /// How many matching topics had publications after one offset, up to another, of which none that is wanted is kept any
@@ -332,7 +368,9 @@ impl Ring {
 
     fn evict(&mut self) {
         let place = self.entries.len() - self.kept.len();
-        let (Some(_), Some(entry)) = (self.kept.pop_front(), self.entries.get(place)) else { return };
+        let Some(entry) = self.entries.get(place).copied() else { return };
+        let Some(publication) = self.kept.pop_front() else { return };
+        self.keep_last(entry.topic, publication);
         self.bytes -= entry.bytes as usize;
         self.evicted = entry.offset;
         if place >= self.bounds.trail_max
@@ -340,7 +378,8 @@ impl Ring {
         {
             self.first += 1;
             self.forgotten = entry.offset;
-            self.topics.forget_oldest(entry.topic, entry.offset);
+            let gone = self.topics.forget_oldest(entry.topic, entry.offset);
+            self.last.topic_gone(gone);
         }
     }
 }

@@ -133,7 +133,7 @@ mod tests {
 
     fn log() -> Log {
         let info = SourceInfo { id: SourceId(0), name: "events".into(), epoch: EPOCH, raw_frames: RawFrames::Auto };
-        let bounds = LogBounds { messages_max: 1, bytes_max: 1, age_max: std::time::Duration::from_secs(600) };
+        let bounds = LogBounds { messages_max: 1, bytes_max: 1, ..LogBounds::default() };
         Log::of_stream(Arc::new(info), bounds)
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::LastBounds;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, RawFrames, SourceId};
 
@@ -120,6 +121,7 @@ fn bounds(remembered_max: usize) -> Bounds {
         age_max_ms: 100,
         trail_max: remembered_max,
         lapsed_topics_max: remembered_max,
+        last: LastBounds { each: 0, messages_max: 0, bytes_max: 0 },
     };
     Bounds { ring, holes_max: remembered_max, ended_intervals_max: remembered_max }
 }
@@ -528,7 +530,7 @@ fn topics_are_counted_in_order() {
 
 #[test]
 fn a_log_that_is_configured_away_still_carries_live_messages() {
-    let none = LogBounds { messages_max: 0, bytes_max: 0, age_max: std::time::Duration::ZERO };
+    let none = LogBounds { messages_max: 0, bytes_max: 0, age_max: std::time::Duration::ZERO, ..LogBounds::default() };
     let mut log = Log::new(info(), none);
     let topic = Topic::parse("a").unwrap();
     log.append((0..256).map(|_| draft(&topic, 1000, 5)).collect(), 5);

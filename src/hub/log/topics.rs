@@ -11,6 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::hub::matcher::Matcher;
+use crate::model::publication::Publication;
 use crate::model::topic::{Pattern, Topic};
 
 /// For how many patterns the matching topics are remembered: many who resume want the same.
@@ -40,6 +41,8 @@ pub(super) struct Record {
     pub(super) places: VecDeque<u64>,
     /// The offset of the last publication whose place was forgotten; 0 for none.
     pub(super) forgotten: u64,
+    /// The newest that the ring no longer holds, as far as they are kept, in order.
+    last: VecDeque<Arc<Publication>>,
 }
 
 /// The topics that match a pattern.
@@ -66,6 +69,11 @@ impl Selected {
 }
 
 impl Record {
+    /// The newest that the ring no longer holds, as far as they are kept, in order.
+    pub(super) fn last(&self) -> &VecDeque<Arc<Publication>> {
+        &self.last
+    }
+
     /// How many places from one on and below another; `None` when some after this offset were forgotten.
     pub(super) fn count(&self, from: u64, to: u64, after: u64) -> Option<u64> {
         let below = |sequence: u64| self.places.partition_point(|place| *place < sequence);
@@ -96,8 +104,28 @@ impl Topics {
         key
     }
 
-    /// Forgets a topic's oldest place, which was of the publication at `offset`.
-    pub(super) fn forget_oldest(&mut self, key: u32, offset: u64) {
+    /// What is kept of a topic though the ring no longer holds it.
+    pub(super) fn last(&self, key: u32) -> &VecDeque<Arc<Publication>> {
+        &self.records[key as usize].last
+    }
+
+    pub(super) fn last_mut(&mut self, key: u32) -> &mut VecDeque<Arc<Publication>> {
+        &mut self.records[key as usize].last
+    }
+
+    /// The key of a topic that is not new to the stream behind the log, though perhaps to the log.
+    pub(super) fn remember(&mut self, topic: &Topic) -> u32 {
+        if let Some(key) = self.by_text.get(topic) {
+            return *key;
+        }
+        let key = self.add_topic(topic);
+        self.lapsed.push_back((key, 0));
+        key
+    }
+
+    /// Forgets a topic's oldest place, which was of the publication at `offset`. If with it another topic is no longer
+    /// remembered at all, what was kept of that is returned.
+    pub(super) fn forget_oldest(&mut self, key: u32, offset: u64) -> VecDeque<Arc<Publication>> {
         let record = &mut self.records[key as usize];
         record.places.pop_front();
         record.forgotten = offset;
@@ -105,11 +133,15 @@ impl Topics {
             record.places = VecDeque::new();
             self.lapsed.push_back((key, offset));
         }
-        if self.lapsed.len() > self.lapsed_max
-            && let Some((key, offset)) = self.lapsed.pop_front()
-        {
-            self.forget_topic(key, offset);
+        self.forget_lapsed()
+    }
+
+    /// Forgets the topic that lapsed longest ago, if they are too many; returns what was kept of it.
+    pub(super) fn forget_lapsed(&mut self) -> VecDeque<Arc<Publication>> {
+        if self.lapsed.len() <= self.lapsed_max {
+            return VecDeque::new();
         }
+        self.lapsed.pop_front().map(|(key, offset)| self.forget_topic(key, offset)).unwrap_or_default()
     }
 
     pub(super) fn record(&self, key: u32) -> &Record {
@@ -190,16 +222,17 @@ impl Topics {
     }
 
     /// Forgets a topic altogether, unless it has come back since it lapsed.
-    fn forget_topic(&mut self, key: u32, offset: u64) {
+    fn forget_topic(&mut self, key: u32, offset: u64) -> VecDeque<Arc<Publication>> {
         let record = &mut self.records[key as usize];
         if !record.places.is_empty() || record.forgotten != offset {
-            return;
+            return VecDeque::new();
         }
-        let Some(topic) = std::mem::take(record).topic else { return };
+        let Record { topic: Some(topic), last, .. } = std::mem::take(record) else { return VecDeque::new() };
         self.by_text.remove(&topic);
         self.in_order.remove(&topic);
         self.free.push(key);
         self.generation += 1;
         self.forgotten = self.forgotten.max(offset);
+        last
     }
 }

@@ -7,8 +7,10 @@
 
 mod attach;
 mod older;
+mod rebuild;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -53,6 +55,8 @@ pub(crate) struct StreamSource {
     input: StreamInput,
     mapper: Mapper,
     complaints: Complaints,
+    /// Whether the last messages of each topic were read since the start.
+    rebuilt: Arc<AtomicBool>,
 }
 
 /// Reads a stream for a moment, which anything else that has its name refuses.
@@ -86,6 +90,7 @@ impl StreamSource {
             input: input.clone(),
             mapper: Mapper::new(source),
             complaints: Complaints::new(&source.name),
+            rebuilt: Arc::default(),
         }
     }
 
@@ -141,6 +146,7 @@ impl StreamSource {
             self.input.stream
         );
         self.feed.remade();
+        self.rebuilt.store(false, Ordering::Release);
         if anew.first().is_none() {
             self.feed.begin_empty();
         }
@@ -165,6 +171,7 @@ impl Source for StreamSource {
         let attached = self.attach(live).await?;
         let (context, feed) = (self.context.clone(), self.feed.clone());
         let older = older::Older::new(&context, &self.source, &self.input);
+        let rebuild = rebuild::Rebuild::new(&self.source, &self.input, &self.rebuilt);
         let mut reader = Reader { source: self, attached };
         reader.take_first().await?;
         let plan = feed.interest().plan(std::time::Instant::now());
@@ -175,6 +182,7 @@ impl Source for StreamSource {
         tokio::select! {
             ended = reader.run() => ended,
             never = older.run(live, &feed) => match never {},
+            never = rebuild.run(live, &feed) => match never {},
         }
     }
 

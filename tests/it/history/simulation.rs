@@ -116,6 +116,7 @@ impl Simulation {
             messages_max: LIVE_MESSAGES_MIN,
             bytes_max: LIVE_BYTES_MIN,
             age_max: Duration::from_millis(scenario.age_max_ms),
+            ..LogBounds::default()
         };
         let kinds = scenario.kinds.iter().enumerate();
         let sources: Vec<Source> =

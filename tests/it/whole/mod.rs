@@ -8,6 +8,7 @@ mod endings;
 mod filters;
 mod flow;
 mod handshakes;
+mod last;
 mod outages;
 mod presence;
 mod slow;

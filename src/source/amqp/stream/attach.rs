@@ -29,6 +29,8 @@ pub(super) enum Begin {
     LastChunk,
     /// At an offset, or with the first after it that there is.
     At(u64),
+    /// With the first that is no older than this, as far as chunks tell.
+    Ago(Duration),
 }
 
 /// A consumer of a stream on a channel of its own.
@@ -59,6 +61,7 @@ impl Attached {
         let mut arguments = FieldTable::default();
         let begin = match begin {
             Begin::LastChunk => AMQPValue::LongString(LongString::from("last")),
+            Begin::Ago(age) => AMQPValue::LongString(LongString::from(format!("{}s", age.as_secs().max(1)))),
             Begin::At(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
         };
         arguments.insert(short(OFFSET).map_err(other)?, begin);

@@ -1,0 +1,86 @@
+//! The last messages of each topic, which a node that has just started does not know: read once from the stream, as far back
+//! as the configuration says, beside everything else.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use lapin::options::BasicAckOptions;
+
+use crate::config::{self, StreamInput};
+use crate::hub::feed::Feed;
+use crate::model::publication::Publication;
+use crate::source::Trouble;
+use crate::source::amqp::connection::Live;
+use crate::source::amqp::mapping::Mapper;
+use crate::source::amqp::receive::{delivered, now};
+use crate::source::amqp::words;
+
+use super::attach::{self, Attached, Begin, FIRST_TIMEOUT};
+
+/// Messages that the broker sends ahead.
+const PREFETCH: u16 = 1_000;
+
+/// Messages that are acknowledged, and told to the log, together.
+const BATCH: usize = 250;
+
+/// See the module.
+pub(super) struct Rebuild {
+    source: config::Source,
+    input: StreamInput,
+    /// Whether it was done since the source began.
+    done: Arc<AtomicBool>,
+}
+
+impl Rebuild {
+    pub(super) fn new(source: &config::Source, input: &StreamInput, done: &Arc<AtomicBool>) -> Self {
+        Self { source: source.clone(), input: input.clone(), done: done.clone() }
+    }
+
+    /// Reads what there is, then waits for ever. What fails is done again on the next link.
+    pub(super) async fn run(&self, live: &Live, feed: &Feed) -> Infallible {
+        let is_wanted = self.source.log.last.each > 0 && !self.input.last_rebuild.is_zero();
+        if is_wanted && !self.done.load(Ordering::Acquire) {
+            let (name, began) = (&self.source.name, Instant::now());
+            match self.read(live, feed).await {
+                Ok(messages) => {
+                    self.done.store(true, Ordering::Release);
+                    let took = began.elapsed();
+                    tracing::info!("source '{name}' knows the last messages again: {messages} read in {took:.1?}");
+                }
+                Err(trouble) => tracing::warn!("source '{name}' could not read its last messages again: {trouble}"),
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn read(&self, live: &Live, feed: &Feed) -> Result<usize, Trouble> {
+        let begin = Begin::Ago(self.input.last_rebuild);
+        let opened = Attached::open(live, &self.input.stream, begin, (PREFETCH, FIRST_TIMEOUT)).await;
+        let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
+        let mut next = attached.take_first().map(|first| first.delivery);
+        let (mut mapper, mut batch, mut messages) = (Mapper::new(&self.source), Vec::with_capacity(BATCH), 0);
+        while let Some(mut delivery) = next {
+            let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(&self.input.stream))?;
+            // From here on everything comes, or came, through the log.
+            if position > feed.standing().floor {
+                break;
+            }
+            messages += 1;
+            if let Ok(draft) = mapper.draft(&mut delivery, now()) {
+                batch.push(Arc::new(Publication { source: feed.info().clone(), offset: position, draft }));
+            }
+            if messages % BATCH == 0 {
+                feed.remember(std::mem::take(&mut batch));
+                let acknowledged = delivery.acker.ack(BasicAckOptions { multiple: true }).await;
+                acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
+            }
+            next = Some(delivered(attached.deliveries.next().await, &attached.deliveries)?);
+        }
+        feed.remember(batch);
+        attached.close().await;
+        Ok(messages)
+    }
+}

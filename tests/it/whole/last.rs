@@ -1,0 +1,87 @@
+//! The last messages of each topic, also of those on which nothing was said for long.
+
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::json;
+
+use super::client::{Client, Service};
+use super::{Broker, word};
+use crate::program::{Program, until};
+use crate::rabbit::Rabbit;
+
+/// More than the log holds where it holds the least that it may.
+const NOISE: u64 = 1_200;
+
+/// Asks for the last message of each topic, which must be these.
+async fn expect_last(program: &Program, pattern: &str, expected: &[&str]) {
+    let mut client = Client::json(program).await;
+    let subscribed = client.ask(json!({ "op": "subscribe", "pattern": pattern, "last": 1 })).await;
+    assert_eq!(subscribed["op"], "subscribed", "{subscribed}");
+    let mut found = Vec::new();
+    loop {
+        let news = client.news().await;
+        if news["op"] == "caught_up" {
+            break;
+        }
+        assert_eq!((&news["op"], &news["replay"]), (&json!("message"), &json!(true)), "{news}");
+        found.push(news["data"].as_str().expect("a word").to_owned());
+    }
+    assert_eq!(found, expected);
+}
+
+async fn publish_noise(service: &Service, topic: &str) {
+    for number in 0..NOISE {
+        service.publish(topic, &number.to_string()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_last_said_on_a_quiet_topic_outlives_the_log() {
+    for broker in Broker::BOTH {
+        let word = word();
+        let environment = [
+            ("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"),
+            ("PASSERELLE_SOURCE__EVENTS__LOG__MESSAGES_MAX", "1024"),
+        ];
+        let program = broker.serve(&environment).await;
+        let service = Service::connect(&program.amqp).await;
+        let mut live = Client::json(&program).await;
+        live.subscribe(&format!("{word}.#")).await;
+        for (topic, body) in [("lamp.hall", "on"), ("lamp.attic", "off"), ("lamp.hall", "dim")] {
+            service.publish(&format!("{word}.{topic}"), body).await;
+        }
+        publish_noise(&service, &format!("{word}.noise")).await;
+        let received = "passerelle_source_messages_total{source=\"events\"}";
+        until("all has come", async || program.metric(received).await >= Some(NOISE as f64 + 3.0)).await;
+        expect_last(&program, &format!("{word}.lamp.*"), &["off", "dim"]).await;
+        expect_last(&program, &format!("{word}.lamp.hall"), &["dim"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_reads_the_last_messages_from_the_stream() {
+    let (rabbit, word) = (Rabbit::shared(), word());
+    let service = Service::connect(&rabbit.url()).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    service.channel.queue_declare(word.as_str().into(), options, arguments).await.expect("a stream");
+    let nothing = FieldTable::default();
+    let pattern = format!("{word}.#");
+    let bound = service.channel.queue_bind(
+        word.as_str().into(),
+        "amq.topic".into(),
+        pattern.as_str().into(),
+        QueueBindOptions::default(),
+        nothing,
+    );
+    bound.await.expect("a binding");
+    for (topic, body) in [("lamp.hall", "on"), ("lamp.attic", "off"), ("lamp.hall", "dim")] {
+        service.publish(&format!("{word}.{topic}"), body).await;
+    }
+    publish_noise(&service, &format!("{word}.noise")).await;
+    let mut program = Program::start(Some(&rabbit.url()), &[("PASSERELLE_SOURCE__EVENTS__STREAM", &word)]);
+    program.ready().await;
+    program.said("source 'events' knows the last messages again");
+    expect_last(&program, &format!("{word}.lamp.*"), &["off", "dim"]).await;
+}
