@@ -1,7 +1,7 @@
 //! Stream sources: cursors that are good after a restart, on another node and when the log has long let go of what
 //! follows, and those that are not.
 
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
@@ -258,12 +258,14 @@ async fn what_the_stream_has_dropped_is_a_gap_of_unknown_size() {
     stream.publish(0..1).await;
     let old = expect(&mut live, 0..1).await;
     drop((live, program));
-    // RabbitMQ drops segments when it begins a new one.
+    // RabbitMQ drops segments when it begins a new one: once all is confirmed it drops no more.
     let filling = "x".repeat(2_000);
+    stream.service.channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     for number in 0..3_000 {
         let body = json!({ "number": number, "filling": filling }).to_string();
         stream.service.publish(&stream.topic("even"), &body).await;
     }
+    stream.service.channel.wait_for_confirms().await.expect("all are confirmed");
     let program = stream.serve(&small).await;
     let mut client = Client::json(&program).await;
     let subscribed = stream.resume(&mut client, &old).await;
