@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::client::{Client, EventStream};
 use super::lag::{Held, Lag};
 use super::streams::Stream;
-use crate::program::Program;
+use crate::program::{Program, until};
 
 const MOVES: usize = 100;
 
@@ -22,6 +22,9 @@ const KILL_EVERY: usize = 19;
 
 /// Messages that a client reads at most before it moves.
 const STAY_MAX: u64 = 40;
+
+/// Longer than a node waits for a message that may not be there.
+const LATE: Duration = Duration::from_millis(1_500);
 
 /// How long a client listens in vain.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -234,6 +237,31 @@ async fn travel_ahead(transport: Transport) {
         }
     }
     traveller.read_until(load.end().await).await;
+}
+
+/// A broker with much to do sends late: that is no proof that a cursor from a node's future is false.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_from_a_nodes_future_is_believed_when_the_broker_takes_its_time() {
+    let stream = Arc::new(Stream::new().await);
+    let lag = Lag::new().await;
+    let (ahead, lagging) = (stream.serve(&[]).await, stream.serve_over(&lag.url(), &[]).await);
+    let mut traveller = Traveller::at(&ahead, Transport::WebSocket, stream.topic("#")).await;
+    stream.publish(0..1).await;
+    let received = "passerelle_source_messages_total{source=\"events\"}";
+    until("the node knows the first message", async || lagging.metric(received).await == Some(1.0)).await;
+    lag.hold(Held::Live);
+    stream.publish(1..10).await;
+    traveller.read_until(10).await;
+    // What is live passes only when the client has been answered: until then the cursor is from the node's future.
+    let late = async {
+        lag.hold(Held::LiveAndOthersMessages);
+        tokio::time::sleep(LATE).await;
+        lag.hold(Held::Live);
+    };
+    tokio::join!(traveller.go_to(&lagging), late);
+    lag.release();
+    stream.publish(10..20).await;
+    traveller.read_until(20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,8 +136,7 @@ impl Worker<'_> {
         let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
         let Some(mut first) = attached.take_first() else {
             attached.close().await;
-            // Nothing stands there yet, so nobody can have been given its position.
-            return Ok(if after == 0 { Fetched::Genuine(Stretch::default()) } else { Fetched::Foreign });
+            return self.nothing(after, begin).await;
         };
         let offset = stream::following(first.position) - 1;
         if offset == begin && named.is_some() {
@@ -153,6 +152,21 @@ impl Worker<'_> {
         self.open = Some((attached, first.position));
         let stretch = self.page(Stretch { publications, until: first.position }).await?;
         Ok(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
+    }
+
+    /// What it means that nothing came from where somebody wants to read.
+    async fn nothing(&self, after: u64, begin: u64) -> Result<Fetched, Trouble> {
+        if after == 0 {
+            return Ok(Fetched::Genuine(Stretch::default()));
+        }
+        // A stream that is not empty has a last chunk, however long the broker takes to send it.
+        let patience = if self.feed.standing().end > 0 { MESSAGE_TIMEOUT } else { FIRST_TIMEOUT };
+        let reaches = attach::reaches(self.live, self.stream, begin, patience).await;
+        if reaches.map_err(|error| Trouble(words::quoted(&error)))? {
+            return Err(Trouble("the broker did not answer in time: asking again".into()));
+        }
+        // Nothing stands there yet, so nobody can have been given its position.
+        Ok(Fetched::Foreign)
     }
 
     /// Reads on until the page is full or the log has what follows.
