@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 mod consume;
+mod crowd;
 mod cut;
 mod endings;
 mod filters;
