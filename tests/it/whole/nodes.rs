@@ -75,7 +75,7 @@ impl Load {
 
 /// A client's line to one node.
 enum Line {
-    WebSocket(Client),
+    WebSocket(Box<Client>),
     EventStream(EventStream),
 }
 
@@ -99,7 +99,7 @@ impl Line {
                 let resumes = after != json!({});
                 let reply = client.ask(json!({ "op": "subscribe", "pattern": pattern, "after": after })).await;
                 assert!(reply["op"] == "subscribed" && (!resumes || reply["resumed"] == true), "{reply}");
-                Self::WebSocket(client)
+                Self::WebSocket(Box::new(client))
             }
             Transport::EventStream => {
                 let query = format!("pattern={}", pattern.replace('#', "%23"));
@@ -182,7 +182,7 @@ impl Traveller {
 /// Moves between two nodes and back, under load; now and then because the node is killed.
 async fn travel(transport: Transport) {
     let seed = fastrand::u64(..);
-    println!("{transport:?}, seed {seed}");
+    eprintln!("{transport:?}, seed {seed}");
     let mut random = Rng::with_seed(seed);
     let stream = Arc::new(Stream::new().await);
     let mut nodes = [stream.serve(&[]).await, stream.serve(&[]).await];
@@ -207,7 +207,7 @@ async fn travel(transport: Transport) {
 /// The same where the second node lags behind whenever the client comes to it.
 async fn travel_ahead(transport: Transport) {
     let seed = fastrand::u64(..);
-    println!("{transport:?}, seed {seed}");
+    eprintln!("{transport:?}, seed {seed}");
     let mut random = Rng::with_seed(seed);
     let stream = Arc::new(Stream::new().await);
     let lag = Lag::new().await;

@@ -93,7 +93,7 @@ async fn rabbitmq_carries_as_much_for_five_thousand_sessions_as_for_ten() {
     program.ready().await;
     let pattern = |number: usize| {
         let kind = number % FEW;
-        if kind % 2 == 0 { format!("orders.{kind}") } else { format!("*.{kind}.#") }
+        if kind.is_multiple_of(2) { format!("orders.{kind}") } else { format!("*.{kind}.#") }
     };
     let mut crowd = Vec::new();
     join(&mut crowd, &program, FEW).await;
