@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
@@ -51,17 +51,17 @@ pub enum Verdict {
 
 /// The question whether a cursor is genuine.
 #[derive(Debug, Default)]
-pub struct Check(OnceLock<Verdict>);
+pub struct Check(Mutex<Option<Verdict>>);
 
 impl Check {
     /// The answer, once there is one.
     pub fn verdict(&self) -> Option<Verdict> {
-        self.0.get().copied()
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, verdict: Verdict) {
         // The first answer holds: it was true when it was given.
-        let _ = self.0.set(verdict);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
     }
 }
 
@@ -335,3 +335,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

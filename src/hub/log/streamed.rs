@@ -74,7 +74,8 @@ impl Log {
         }
         // The last message that came before the first here is not known here.
         let is_inside = stream::following(position) > stream::following(self.begins());
-        let is_known = self.ring.holds(position) || position == self.ring.evicted() || position == self.end;
+        let was_held = position > 0 && position == self.ring.evicted();
+        let is_known = self.ring.holds(position) || was_held || position == self.end;
         match (is_inside, is_known) {
             (_, true) => Some(Verdict::Genuine),
             (true, false) => Some(Verdict::Foreign),
@@ -108,5 +109,99 @@ impl Log {
         self.ring = Ring::new(self.ring.bounds());
         self.holes.clear();
         self.origin = Origin::Stream { begins: None };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::cursor::Epoch;
+    use crate::model::publication::{Attributes, RawFrames, SourceId};
+    use crate::model::topic::Topic;
+
+    const EPOCH: Epoch = Epoch(9);
+
+    fn at(offset: u64) -> u64 {
+        stream::position(offset, offset + 5).unwrap()
+    }
+
+    fn cursor(position: u64) -> Cursor {
+        Cursor { epoch: EPOCH, offset: position }
+    }
+
+    fn log() -> Log {
+        let info = SourceInfo { id: SourceId(0), name: "events".into(), epoch: EPOCH, raw_frames: RawFrames::Auto };
+        let bounds = LogBounds { messages_max: 1, bytes_max: 1, age_max: std::time::Duration::from_secs(600) };
+        Log::of_stream(Arc::new(info), bounds)
+    }
+
+    fn append(log: &mut Log, offsets: std::ops::Range<u64>) {
+        let draft = |offset: u64| {
+            let topic = Topic::parse(["even", "odd"][offset as usize % 2]).unwrap();
+            (at(offset), Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 })
+        };
+        log.append_placed(offsets.map(draft).collect(), 0);
+    }
+
+    #[test]
+    fn the_log_vouches_for_what_passed_through_it_and_for_nothing_else() {
+        let mut log = log();
+        assert_eq!(log.verdict(cursor(at(5))), None, "nothing is known of the stream yet");
+        append(&mut log, 10..20);
+        assert_eq!((log.floor(), log.end()), (stream::before(10), at(19)));
+        for (position, verdict) in [
+            (at(10), Some(Verdict::Genuine)),
+            (at(19), Some(Verdict::Genuine)),
+            (at(15) + 1, Some(Verdict::Foreign)),
+            (at(9), None),
+            (at(3), None),
+            (at(20), None),
+            (1, Some(Verdict::Foreign)),
+        ] {
+            assert_eq!(log.verdict(cursor(position)), verdict, "{position}");
+        }
+        assert_eq!(log.verdict(Cursor { epoch: Epoch(8), offset: at(15) }), Some(Verdict::Foreign));
+    }
+
+    #[test]
+    fn what_came_before_a_lost_link_is_not_taken_twice() {
+        let mut log = log();
+        append(&mut log, 10..20);
+        append(&mut log, 15..25);
+        assert_eq!((log.end(), log.messages()), (at(24), 15));
+    }
+
+    #[test]
+    fn a_stream_that_was_taken_for_empty_begins_with_its_first_message() {
+        let mut log = log();
+        log.begin_empty();
+        assert_eq!((log.floor(), log.verdict(cursor(0))), (0, Some(Verdict::Genuine)));
+        append(&mut log, 7..9);
+        assert_eq!((log.floor(), log.verdict(cursor(0))), (stream::before(7), None));
+    }
+
+    #[test]
+    fn what_the_log_lets_go_is_no_gap() {
+        let mut log = log();
+        append(&mut log, 0..crate::hub::log::LIVE_MESSAGES_MIN as u64 + 50);
+        assert_eq!(log.floor(), at(49));
+        let resume = log.resume_stream(&Pattern::all(), cursor(at(3)), Verdict::Genuine, 0);
+        assert_eq!((resume.read_after, resume.gaps), (at(3), vec![]));
+        let resume = log.resume_stream(&Pattern::all(), cursor(at(3)), Verdict::Foreign, 0);
+        assert_eq!((resume.read_after, resume.gaps[0].reason), (log.end(), GapReason::UnknownCursor));
+    }
+
+    #[test]
+    fn what_the_stream_cut_off_is_counted_while_the_log_knows_it() {
+        let mut log = log();
+        append(&mut log, 10..crate::hub::log::LIVE_MESSAGES_MIN as u64 + 60);
+        let (odd, cut) = (Pattern::parse("odd").unwrap(), stream::before(30));
+        let gaps = |log: &Log, offset| log.resume_stream(&odd, cursor(at(offset)), Verdict::Expired, cut).gaps;
+        assert_eq!(gaps(&log, 19), [LogGap { reason: GapReason::Expired, missed: Some(5) }]);
+        assert_eq!(gaps(&log, 5), [LogGap { reason: GapReason::Expired, missed: None }], "it came too late for that");
+        log.restart();
+        assert_eq!((log.end(), log.messages(), log.has_begun()), (0, 0, false));
     }
 }

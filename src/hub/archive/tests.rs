@@ -1,0 +1,194 @@
+//! The archive by its rules, and against a stream that is cut under its readers.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::cursor::Epoch;
+use crate::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
+use crate::model::topic::Topic;
+
+/// The position of what a test's stream holds at an offset.
+fn at(offset: u64) -> u64 {
+    stream::position(offset, offset * 31 + 7).unwrap()
+}
+
+fn publication(offset: u64) -> Arc<Publication> {
+    let info = SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto };
+    let payload = Bytes::from(vec![b'x'; 100]);
+    let draft = Draft { topic: Topic::parse("a").unwrap(), payload, attributes: Attributes::default(), received_at: 0 };
+    Arc::new(Publication { source: Arc::new(info), offset: at(offset), draft })
+}
+
+fn stretch(offsets: std::ops::Range<u64>) -> Stretch {
+    Stretch { until: at(offsets.end - 1), publications: offsets.map(publication).collect() }
+}
+
+/// The next fetch, which must be wanted.
+fn fetch(archive: &Archive) -> Fetch<'_> {
+    let (after, generation) = archive.state().take_want(0..=u64::MAX).expect("something is wanted");
+    Fetch { archive, after, generation, answered: false }
+}
+
+fn is_wanted(archive: &Archive) -> bool {
+    let mut state = archive.state();
+    let Some((after, _)) = state.take_want(0..=u64::MAX) else { return false };
+    state.fetching.retain(|known| *known != after);
+    state.wants.insert(after);
+    true
+}
+
+#[test]
+fn what_one_reader_wanted_serves_all_whose_place_is_in_it() {
+    let archive = Archive::default();
+    for offset in [30, 10, 20] {
+        assert!(matches!(archive.read(at(offset)), Found::Wanted));
+    }
+    let first = fetch(&archive);
+    assert_eq!(first.after(), at(10), "the lowest");
+    assert!(!is_wanted(&archive), "the others will come with it");
+    first.answer(Fetched::Genuine(stretch(11..25)));
+    let Found::Page { from, page } = archive.read(at(20)) else { panic!("not here") };
+    assert_eq!((from, page.after, page.until, page.publications.len()), (at(20), at(10), at(24), 14));
+    assert_eq!(fetch(&archive).after(), at(30));
+}
+
+#[test]
+fn a_check_is_answered_by_what_was_read_anyway() {
+    let archive = Archive::default();
+    let other = stream::position(20, 1).unwrap();
+    let checks = [at(10), at(20), other, at(40)].map(|position| archive.check(position));
+    assert!(checks.iter().all(|check| check.verdict().is_none()));
+    assert!(Arc::ptr_eq(&checks[1], &archive.check(at(20))), "one question, however many ask it");
+    let before = archive.tellings();
+    fetch(&archive).answer(Fetched::Genuine(stretch(11..30)));
+    assert_eq!(
+        checks.map(|check| check.verdict()),
+        [Some(Verdict::Genuine), Some(Verdict::Genuine), Some(Verdict::Foreign), None]
+    );
+    assert!(archive.tellings() > before);
+    fetch(&archive).answer(Fetched::Foreign);
+    assert_eq!(archive.check(at(25)).verdict(), Some(Verdict::Genuine), "known at once");
+    assert_eq!(archive.check(at(29)).verdict(), Some(Verdict::Genuine), "the last of a page too");
+    assert!(!is_wanted(&archive));
+}
+
+#[test]
+fn where_the_stream_was_cut_everybody_goes_on_behind_the_cut() {
+    let archive = Archive::default();
+    let (old, older) = (archive.check(at(10)), archive.check(at(5)));
+    fetch(&archive).answer(Fetched::Cut(100, stretch(100..120)));
+    assert_eq!([old.verdict(), older.verdict()], [Some(Verdict::Expired); 2]);
+    assert_eq!(archive.cut(), stream::before(100));
+    for position in [0, at(7), at(99)] {
+        let Found::Page { from, page } = archive.read(position) else { panic!("not here") };
+        assert_eq!((from, page.publications[0].offset), (stream::before(100), at(100)));
+    }
+    assert_eq!(archive.check(stream::before(100)).verdict(), Some(Verdict::Genuine), "who was told to go on there");
+}
+
+#[test]
+fn a_fetch_that_fails_is_wanted_again_and_one_from_before_says_nothing() {
+    let archive = Archive::default();
+    let check = archive.check(at(10));
+    drop(fetch(&archive));
+    let late = fetch(&archive);
+    archive.forget();
+    assert_eq!(check.verdict(), Some(Verdict::Foreign), "the stream is another one");
+    late.answer(Fetched::Genuine(stretch(11..30)));
+    assert!(matches!(archive.read(at(20)), Found::Wanted), "of the stream before");
+    assert_eq!(fetch(&archive).after(), at(20));
+}
+
+#[test]
+fn pages_are_bounded_and_the_oldest_go() {
+    let archive = Archive::default();
+    let pages = PAGES_BYTES_MAX / (PAGE_MESSAGES * 100) + 10;
+    for number in 0..pages as u64 {
+        let begin = number * PAGE_MESSAGES as u64;
+        archive.read(at(begin));
+        fetch(&archive).answer(Fetched::Genuine(stretch(begin + 1..begin + 1 + PAGE_MESSAGES as u64)));
+    }
+    assert!(archive.state().bytes <= PAGES_BYTES_MAX);
+    assert!(matches!(archive.read(at(0)), Found::Wanted));
+    let last = (pages - 1) * PAGE_MESSAGES;
+    assert!(matches!(archive.read(at(last as u64)), Found::Page { .. }));
+}
+
+/// A stream and the source that reads it, as far as tests need one.
+struct Model {
+    first: u64,
+    end: u64,
+}
+
+impl Model {
+    fn answer(&self, fetch: Fetch<'_>, count: u64) {
+        let named = stream::named(fetch.after());
+        let begin = named.map_or(stream::following(fetch.after()), |offset| offset + 1);
+        let first = self.first.max(named.unwrap_or(begin));
+        if named.is_some_and(|offset| offset >= self.end || (offset >= self.first && at(offset) != fetch.after())) {
+            return fetch.answer(Fetched::Foreign);
+        }
+        let is_cut = first > named.unwrap_or(begin);
+        let from = if is_cut { first } else { begin };
+        let read = stretch(from..(from + count).min(self.end));
+        fetch.answer(if is_cut { Fetched::Cut(from, read) } else { Fetched::Genuine(read) });
+    }
+}
+
+proptest! {
+    /// Readers at any places, with pages of any sizes, while the stream is cut under them: each is given everything after
+    /// its place once, in order, but for what was cut off before it came there, of which it is told.
+    #[test]
+    fn every_reader_is_given_everything_or_told(
+        places in prop::collection::vec(0u64..90, 1..6),
+        steps in prop::collection::vec((0usize..6, 1u64..20, 0u64..30), 1..200),
+    ) {
+        let archive = Archive::default();
+        let mut model = Model { first: 0, end: 100 };
+        // The last position read, what was given, and whether a cut was told.
+        let mut readers: Vec<(u64, BTreeSet<u64>, bool)> =
+            places.iter().map(|offset| (if *offset == 0 { 0 } else { at(*offset) }, BTreeSet::new(), false)).collect();
+        let read = |reader: &mut (u64, BTreeSet<u64>, bool)| -> Result<(), TestCaseError> {
+            if reader.0 >= at(99) {
+                return Ok(());
+            }
+            if let Found::Page { from, page } = archive.read(reader.0) {
+                reader.2 |= from > reader.0;
+                for publication in page.publications.iter().filter(|publication| publication.offset > from) {
+                    prop_assert!(reader.1.insert(publication.offset), "twice");
+                }
+                prop_assert!(page.until > from);
+                reader.0 = page.until;
+            }
+            Ok(())
+        };
+        for (who, count, cut) in steps {
+            if let Some(reader) = readers.get_mut(who) {
+                read(reader)?;
+            } else if cut < 3 {
+                model.first = (model.first + cut * 10).min(95);
+            }
+            if is_wanted(&archive) {
+                model.answer(fetch(&archive), count);
+            }
+        }
+        for reader in &mut readers {
+            while reader.0 < at(99) {
+                read(reader)?;
+                if is_wanted(&archive) {
+                    model.answer(fetch(&archive), 10);
+                }
+            }
+        }
+        for (place, (_, given, told)) in places.iter().zip(&readers) {
+            let begin = if *place == 0 { 0 } else { place + 1 };
+            let owed: BTreeSet<u64> = (begin..100).map(at).collect();
+            prop_assert!(given.is_subset(&owed));
+            prop_assert!(*told || *given == owed, "missed in silence");
+            prop_assert!(model.first > 0 || !*told, "nothing was cut");
+        }
+    }
+}
