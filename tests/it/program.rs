@@ -100,6 +100,12 @@ impl Program {
         signal(self.child.id(), "TERM");
     }
 
+    /// Ends it at once, without a chance to say anything.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("a process of ours");
+        self.child.wait().expect("its end");
+    }
+
     /// How it ended, once it has.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

@@ -280,9 +280,16 @@ fn signal_process(signal: &str, id: &str) {
     assert!(sent.success(), "kill {signal} {id}");
 }
 
+/// Ports that nobody listens on, from below those that the system gives to connections: one of these might be taken again
+/// before the node has it.
 fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let free = || loop {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000))) {
+            return listener;
+        }
+    };
     // All are held until all are known, so that no two are the same.
-    let listeners = [(); COUNT].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    let listeners = [(); COUNT].map(|()| free());
     listeners.map(|listener| listener.local_addr().expect("an address").port())
 }
 

@@ -32,9 +32,9 @@ use super::connection::Live;
 use super::exchange::short;
 use super::mapping::Mapper;
 use super::receive::{CANCEL_TIMEOUT, Complaints, delivered, now};
-use super::words;
+use super::words::{self, Refusal};
 pub(crate) use attach::OFFSET;
-use attach::{Attached, Begin, FIRST_TIMEOUT};
+use attach::{Attached, Begin, FIRST_TIMEOUT, START_TIMEOUT};
 
 /// Deliveries that are taken, appended and acknowledged together at most.
 const BATCH_MAX: usize = 250;
@@ -94,27 +94,47 @@ impl StreamSource {
         }
     }
 
-    /// Declares the stream, or makes sure that there is one, and binds it to the exchange if it names one.
-    async fn prepare(&self, live: &Live, channel: &Channel) -> Result<(), Trouble> {
+    /// Makes sure that there is the stream, declares it if that is wanted, and binds it to the exchange if it names one.
+    /// Whether it is new, and so certainly empty.
+    async fn prepare(&self, live: &Live) -> Result<bool, Trouble> {
         let input = &self.input;
-        let options = QueueDeclareOptions { passive: !input.declare, durable: true, ..QueueDeclareOptions::default() };
-        let arguments = if input.declare { retention(input)? } else { FieldTable::default() };
-        let declared = channel.queue_declare(short(&input.stream)?, options, arguments).await;
-        declared.map_err(|error| self.trouble(live, &error))?;
-        let Some(exchange) = &input.exchange else { return Ok(()) };
-        for key in binding_keys(&input.bindings) {
-            let (queue, name, key) = (short(&input.stream)?, short(exchange)?, short(&key)?);
-            let bound = channel.queue_bind(queue, name, key, QueueBindOptions::default(), FieldTable::default());
-            bound.await.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, &self.section)))?;
+        let mut channel = live.channel().await?;
+        let mut is_new = false;
+        match self.declare(&channel, FieldTable::default(), true).await {
+            Err(error) if input.declare && words::refusal(&error) == Some(Refusal::NotFound) => {
+                channel = live.channel().await?;
+                is_new = true;
+            }
+            asked => asked.map_err(|error| self.trouble(live, &error))?,
         }
-        Ok(())
+        if input.declare {
+            let declared = self.declare(&channel, retention(input)?, false).await;
+            declared.map_err(|error| self.trouble(live, &error))?;
+        }
+        if let Some(exchange) = &input.exchange {
+            for key in binding_keys(&input.bindings) {
+                let (queue, name, key) = (short(&input.stream)?, short(exchange)?, short(&key)?);
+                let bound = channel.queue_bind(queue, name, key, QueueBindOptions::default(), FieldTable::default());
+                bound.await.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, &self.section)))?;
+            }
+        }
+        // The channel did what it was for.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, channel.close(200, "prepared".into())).await;
+        Ok(is_new)
+    }
+
+    async fn declare(&self, channel: &Channel, arguments: FieldTable, passive: bool) -> lapin::Result<()> {
+        let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
+        let name = short(&self.input.stream).map_err(|trouble| std::io::Error::other(trouble.0))?;
+        channel.queue_declare(name, options, arguments).await.map(|_| ())
     }
 
     /// Begins where the log ends, and sees to it that it is the same stream.
-    async fn attach(&self, live: &Live) -> Result<Attached, Trouble> {
+    async fn attach(&self, live: &Live, is_new: bool) -> Result<Attached, Trouble> {
         let standing = self.feed.standing();
-        let bounds = (self.context.settings.amqp.prefetch, FIRST_TIMEOUT);
-        let open = |begin| Attached::open(live, &self.input.stream, begin, bounds);
+        let prefetch = self.context.settings.amqp.prefetch;
+        let patience = if is_new { FIRST_TIMEOUT } else { START_TIMEOUT };
+        let open = |begin| Attached::open(live, &self.input.stream, begin, (prefetch, patience));
         let failed = |error: lapin::Error| self.trouble(live, &error);
         if !standing.has_begun {
             let attached = open(Begin::LastChunk).await.map_err(failed)?;
@@ -166,9 +186,8 @@ impl Source for StreamSource {
     }
 
     async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
-        let channel = live.channel().await?;
-        self.prepare(live, &channel).await?;
-        let attached = self.attach(live).await?;
+        let is_new = self.prepare(live).await?;
+        let attached = self.attach(live, is_new).await?;
         let (context, feed) = (self.context.clone(), self.feed.clone());
         let older = older::Older::new(&context, &self.source, &self.input);
         let rebuild = rebuild::Rebuild::new(&self.source, &self.input, &self.rebuilt);

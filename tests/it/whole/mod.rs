@@ -3,12 +3,15 @@
 
 pub(crate) mod client;
 mod consume;
+mod crowd;
 mod cut;
 mod endings;
 mod filters;
 mod flow;
 mod handshakes;
 mod last;
+mod lag;
+mod nodes;
 mod outages;
 mod presence;
 mod slow;
@@ -54,4 +57,13 @@ impl Broker {
 /// A word that no other test uses, for topics on a shared broker.
 pub(crate) fn word() -> String {
     format!("t{:x}", fastrand::u64(..))
+}
+
+/// A virtual host that nobody else uses on the shared RabbitMQ, and the address there.
+pub(crate) fn own_host() -> (String, String) {
+    let (rabbit, host) = (Rabbit::shared(), word());
+    rabbit.ctl(&["add_vhost", &host]);
+    rabbit.ctl(&["set_permissions", "-p", &host, "guest", ".*", ".*", ".*"]);
+    let url = rabbit.url_as("guest:guest", &host);
+    (host, url)
 }

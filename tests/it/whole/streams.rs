@@ -6,30 +6,27 @@ use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use super::client::{Client, EventStream, Service};
-use super::{Broker, word};
+use super::{Broker, own_host, word};
 use crate::program::{Program, until};
 use crate::rabbit::Rabbit;
 
 /// A stream of a test's own on the shared broker, bound to `amq.topic` with `WORD.#`.
-struct Stream {
-    word: String,
+pub(super) struct Stream {
+    pub(super) word: String,
     /// Its virtual host, and the address there.
-    host: String,
-    url: String,
-    service: Service,
+    pub(super) host: String,
+    pub(super) url: String,
+    pub(super) service: Service,
 }
 
 impl Stream {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::at("/".into(), Rabbit::shared().url()).await
     }
 
     /// On a virtual host of its own.
-    async fn alone() -> Self {
-        let (rabbit, host) = (Rabbit::shared(), word());
-        rabbit.ctl(&["add_vhost", &host]);
-        rabbit.ctl(&["set_permissions", "-p", &host, "guest", ".*", ".*", ".*"]);
-        let url = rabbit.url_as("guest:guest", &host);
+    pub(super) async fn alone() -> Self {
+        let (host, url) = own_host();
         Self::at(host, url).await
     }
 
@@ -51,20 +48,25 @@ impl Stream {
         all
     }
 
-    async fn serve(&self, more: &[(&str, &str)]) -> Program {
+    pub(super) async fn serve(&self, more: &[(&str, &str)]) -> Program {
+        self.serve_over(&self.url, more).await
+    }
+
+    /// Likewise, with another way to the broker.
+    pub(super) async fn serve_over(&self, url: &str, more: &[(&str, &str)]) -> Program {
         let environment = self.environment(more);
         let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let program = Program::start(Some(&self.url), &environment);
+        let program = Program::start(Some(url), &environment);
         program.ready().await;
         program
     }
 
     /// A topic of the stream.
-    fn topic(&self, rest: &str) -> String {
+    pub(super) fn topic(&self, rest: &str) -> String {
         format!("{}.{rest}", self.word)
     }
 
-    async fn publish(&self, numbers: std::ops::Range<u64>) {
+    pub(super) async fn publish(&self, numbers: std::ops::Range<u64>) {
         for number in numbers {
             self.service.publish(&self.topic(["even", "odd"][number as usize % 2]), &number.to_string()).await;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Consumer};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -21,6 +21,12 @@ pub(crate) const OFFSET: &str = "x-stream-offset";
 
 /// How long the first message may take where there may be none. The broker sends it with its consent, if there is one.
 pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long it may take at the start, where nothing else tells whether the stream is empty.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Messages of a last chunk that the broker sends ahead.
+const CHUNK_PREFETCH: u16 = 512;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +87,18 @@ impl Attached {
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.channel.close(200, "read".into())).await;
     }
 
+    /// Reads until an offset has come, and throws away what comes; false where it ends before.
+    async fn read_to(&mut self, offset: u64) -> lapin::Result<bool> {
+        let Some(First { mut position, mut delivery }) = self.first.take() else { return Ok(false) };
+        while stream::following(position) <= offset {
+            delivery.acker.ack(BasicAckOptions::default()).await?;
+            let Some(next) = self.deliveries.next().await else { return Ok(false) };
+            delivery = next?;
+            position = self::position(&delivery).unwrap_or(position);
+        }
+        Ok(true)
+    }
+
     /// The first message, if it was not taken.
     pub(super) fn first(&self) -> Option<&First> {
         self.first.as_ref()
@@ -90,6 +108,15 @@ impl Attached {
     pub(super) fn take_first(&mut self) -> Option<First> {
         self.first.take()
     }
+}
+
+/// Whether a stream goes as far as an offset, to judge by its last chunk. Nothing that came from there may only have come
+/// late, from a broker with much to do; when the broker has begun to send a chunk, the rest of it follows at once.
+pub(super) async fn reaches(live: &Live, stream: &str, offset: u64, patience: Duration) -> lapin::Result<bool> {
+    let mut last = Attached::open(live, stream, Begin::LastChunk, (CHUNK_PREFETCH, patience)).await?;
+    let reaches = tokio::time::timeout(FIRST_TIMEOUT, last.read_to(offset)).await.unwrap_or(Ok(false));
+    last.close().await;
+    reaches
 }
 
 /// The position of a message that came from a stream; nothing for one that came from no stream.

@@ -36,6 +36,9 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// How long one message may take once the consumer stands.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the first message may take where the log has passed: it is there, or what follows it.
+const PASSED_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Between a fetch that failed and the next try.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -131,13 +134,12 @@ impl Worker<'_> {
         let named = stream::named(after);
         let begin = named.unwrap_or_else(|| stream::following(after));
         // What the log has passed is there; of what it has not nobody knows.
-        let patience = if after <= self.feed.standing().end { MESSAGE_TIMEOUT } else { FIRST_TIMEOUT };
+        let patience = if after <= self.feed.standing().end { PASSED_TIMEOUT } else { FIRST_TIMEOUT };
         let opened = Attached::open(self.live, self.stream, Begin::At(begin), (PREFETCH, patience)).await;
         let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
         let Some(mut first) = attached.take_first() else {
             attached.close().await;
-            // Nothing stands there yet, so nobody can have been given its position.
-            return Ok(if after == 0 { Fetched::Genuine(Stretch::default()) } else { Fetched::Foreign });
+            return self.nothing(after, begin).await;
         };
         let offset = stream::following(first.position) - 1;
         if offset == begin && named.is_some() {
@@ -153,6 +155,26 @@ impl Worker<'_> {
         self.open = Some((attached, first.position));
         let stretch = self.page(Stretch { publications, until: first.position }).await?;
         Ok(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
+    }
+
+    /// What it means that nothing came from where somebody wants to read.
+    async fn nothing(&self, after: u64, begin: u64) -> Result<Fetched, Trouble> {
+        let end = self.feed.standing().end;
+        if after == 0 && end == 0 {
+            return Ok(Fetched::Genuine(Stretch::default()));
+        }
+        if after <= end {
+            // A segment that is dropped at this moment sends nothing, and another consumer begins behind it.
+            return Err(Trouble("the broker sends nothing where there must be something: asking again".into()));
+        }
+        // A stream that is not empty has a last chunk, however long the broker takes to send it.
+        let patience = if end > 0 { MESSAGE_TIMEOUT } else { FIRST_TIMEOUT };
+        let reaches = attach::reaches(self.live, self.stream, begin, patience).await;
+        if reaches.map_err(|error| Trouble(words::quoted(&error)))? {
+            return Err(Trouble("the broker did not answer in time: asking again".into()));
+        }
+        // Nothing stands there yet, so nobody can have been given its position.
+        Ok(Fetched::Foreign)
     }
 
     /// Reads on until the page is full or the log has what follows.
