@@ -11,7 +11,7 @@ mod rebuild;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
@@ -34,10 +34,16 @@ use super::mapping::Mapper;
 use super::receive::{CANCEL_TIMEOUT, Complaints, delivered, now};
 use super::words::{self, Refusal};
 pub(crate) use attach::OFFSET;
-use attach::{Attached, Begin, FIRST_TIMEOUT, START_TIMEOUT};
+use attach::{Attached, Begin, FIRST_TIMEOUT, START_TIMEOUT, Terms};
 
 /// Deliveries that are taken, appended and acknowledged together at most.
 const BATCH_MAX: usize = 250;
+
+/// A pause after which everything that a stream holds has come.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// How long the source waits for that before it stands all the same.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Segments that a stream's bytes are divided into: the stream drops whole ones only, so a finer division keeps closer to
 /// the bound.
@@ -64,7 +70,7 @@ pub(crate) struct StreamSource {
 /// # Errors
 /// The broker's refusal.
 pub(super) async fn look(live: &Live, stream: &str) -> lapin::Result<()> {
-    Attached::open(live, stream, Begin::LastChunk, (1, Duration::ZERO)).await?.close().await;
+    Attached::open(live, stream, Begin::LastChunk, Terms::older(1, Duration::ZERO)).await?.close().await;
     Ok(())
 }
 
@@ -105,7 +111,7 @@ impl StreamSource {
                 channel = live.channel().await?;
                 is_new = true;
             }
-            asked => asked.map_err(|error| self.trouble(live, &error))?,
+            asked => _ = asked.map_err(|error| self.trouble(live, &error))?,
         }
         if input.declare {
             let declared = self.declare(&channel, retention(input)?, false).await;
@@ -123,25 +129,47 @@ impl StreamSource {
         Ok(is_new)
     }
 
-    async fn declare(&self, channel: &Channel, arguments: FieldTable, passive: bool) -> lapin::Result<()> {
+    /// A broker with much to do may send nothing for long. Whoever took its stream for empty would take what it holds for new.
+    async fn make_sure_it_is_empty(&self, live: &Live) -> Result<(), Trouble> {
+        let channel = live.channel().await?;
+        let counted = self.declare(&channel, FieldTable::default(), true).await;
+        let messages = counted.map_err(|error| self.trouble(live, &error))?;
+        // The channel did what it was for.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, channel.close(200, "counted".into())).await;
+        if messages > 0 {
+            let stream = &self.input.stream;
+            return Err(Trouble(format!("stream '{stream}' holds messages and RabbitMQ sends none yet: trying again")));
+        }
+        Ok(())
+    }
+
+    /// Declares the stream, or only asks for it; how many messages the broker has counted in it, as of some seconds ago.
+    async fn declare(&self, channel: &Channel, arguments: FieldTable, passive: bool) -> lapin::Result<u32> {
         let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
         let name = short(&self.input.stream).map_err(|trouble| std::io::Error::other(trouble.0))?;
-        channel.queue_declare(name, options, arguments).await.map(|_| ())
+        channel.queue_declare(name, options, arguments).await.map(|queue| queue.message_count())
     }
 
     /// Begins where the log ends, and sees to it that it is the same stream.
     async fn attach(&self, live: &Live, is_new: bool) -> Result<Attached, Trouble> {
         let standing = self.feed.standing();
-        let prefetch = self.context.settings.amqp.prefetch;
+        let terms = |patience| Terms { tag: "messages", prefetch: self.context.settings.amqp.prefetch, patience };
         let patience = if is_new { FIRST_TIMEOUT } else { START_TIMEOUT };
-        let open = |begin| Attached::open(live, &self.input.stream, begin, (prefetch, patience));
+        let open = |begin| Attached::open(live, &self.input.stream, begin, terms(patience));
         let failed = |error: lapin::Error| self.trouble(live, &error);
         if !standing.has_begun {
-            let attached = open(Begin::LastChunk).await.map_err(failed)?;
-            if attached.first().is_none() {
-                self.feed.begin_empty();
+            let last = Attached::open(live, &self.input.stream, Begin::LastChunk, terms(FIRST_TIMEOUT)).await;
+            let last = last.map_err(failed)?;
+            if is_new || last.first().is_some() {
+                return Ok(last);
             }
-            return Ok(attached);
+            // Right after the stream began a new segment it has no last chunk, though it holds messages.
+            last.close().await;
+            let whole = open(Begin::First).await.map_err(failed)?;
+            if whole.first().is_none() {
+                self.make_sure_it_is_empty(live).await?;
+            }
+            return Ok(whole);
         }
         let Some(offset) = stream::named(standing.end) else {
             return open(Begin::At(stream::following(standing.end))).await.map_err(failed);
@@ -156,10 +184,12 @@ impl StreamSource {
             _ => {}
         }
         // There is another message in its place, or the stream does not reach as far: so it says when asked for its end.
-        let anew = open(Begin::LastChunk).await.map_err(failed)?;
-        if attached.first().is_none() && anew.first().is_some_and(|first| stream::following(first.position) > offset) {
+        let is_silent = attached.first().is_none();
+        attached.close().await;
+        if is_silent && attach::reaches(live, &self.input.stream, offset, patience).await.map_err(failed)? {
             return Err(Trouble(format!("stream '{}' did not answer in time: trying again", self.input.stream)));
         }
+        let anew = open(Begin::LastChunk).await.map_err(failed)?;
         tracing::warn!(
             source = self.source.name,
             "stream '{}' is another one than before: it was deleted and made anew; clients are told of a gap",
@@ -193,7 +223,11 @@ impl Source for StreamSource {
         let rebuild = rebuild::Rebuild::new(&self.source, &self.input, &self.rebuilt);
         let mut reader = Reader { source: self, attached };
         reader.take_first().await?;
-        let plan = feed.interest().plan(std::time::Instant::now());
+        if !feed.standing().has_begun {
+            feed.begin_empty();
+        }
+        reader.take_what_is_there().await?;
+        let plan = feed.interest().plan(Instant::now());
         plan.bind.iter().for_each(|pattern| feed.bound(pattern));
         feed.link_up();
         let (name, stream) = (&reader.source.source.name, &reader.source.input.stream);
@@ -220,6 +254,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Where the whole stream is read, before anybody is told that the source stands: so nothing old comes as if it were
+    /// live, unless there is no end of it.
+    async fn take_what_is_there(&mut self) -> Result<(), Trouble> {
+        let end = Instant::now() + WHOLE_TIMEOUT;
+        while self.attached.is_whole() && Instant::now() < end {
+            let Ok(next) = tokio::time::timeout(QUIET, self.attached.deliveries.next()).await else { return Ok(()) };
+            self.take(next).await?;
+        }
+        Ok(())
+    }
+
     async fn run(&mut self) -> Result<(), Trouble> {
         let stop = self.source.context.sources_stop.clone();
         loop {
@@ -228,20 +273,23 @@ impl Reader<'_> {
                 () = stop.cancelled() => return self.cancel().await,
                 next = self.attached.deliveries.next() => next,
             };
-            let mut batch = vec![delivered(next, &self.attached.deliveries)?];
-            let mut failure = None;
-            while batch.len() < BATCH_MAX && failure.is_none() {
-                let Some(next) = self.attached.deliveries.next().now_or_never() else { break };
-                match delivered(next, &self.attached.deliveries) {
-                    Ok(delivery) => batch.push(delivery),
-                    Err(trouble) => failure = Some(trouble),
-                }
-            }
-            self.settle(batch).await?;
-            if let Some(trouble) = failure {
-                return Err(trouble);
+            self.take(next).await?;
+        }
+    }
+
+    /// Takes a delivery, and what else is ready. A failure is told only after what came before it.
+    async fn take(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), Trouble> {
+        let mut batch = vec![delivered(next, &self.attached.deliveries)?];
+        let mut failure = None;
+        while batch.len() < BATCH_MAX && failure.is_none() {
+            let Some(next) = self.attached.deliveries.next().now_or_never() else { break };
+            match delivered(next, &self.attached.deliveries) {
+                Ok(delivery) => batch.push(delivery),
+                Err(trouble) => failure = Some(trouble),
             }
         }
+        self.settle(batch).await?;
+        failure.map_or(Ok(()), Err)
     }
 
     /// Appends what the log does not have yet, and acknowledges, which asks for more.

@@ -1,7 +1,7 @@
 //! The way down: turns of live messages, replays, and subscriptions that become live.
 
 use std::collections::HashSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
@@ -243,8 +243,8 @@ impl Driver {
                 Some(Step::Drains | Step::Done) | None => {}
             }
         }
-        if self.replaying.is_empty() {
-            self.shard.forget_passages();
+        if steps > 0 {
+            self.replayed_at = Some(Instant::now());
         }
         steps > 0
     }

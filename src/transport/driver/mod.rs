@@ -134,6 +134,8 @@ pub(crate) struct Driver {
     standings: Vec<u64>,
     /// Connections with something to replay, in turn.
     replaying: VecDeque<Ticket>,
+    /// When anybody was last sent something from the logs, while what was read there is kept for others.
+    replayed_at: Option<Instant>,
     /// Connections that have more to read than was fair to read at once.
     unread: VecDeque<Ticket>,
     /// What is watched of presence.
@@ -190,6 +192,7 @@ impl Driver {
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
+            replayed_at: None,
             unread: VecDeque::new(),
             attendance: Attendance::new(shared.hub.presence().watch(doorbell)),
             answers,

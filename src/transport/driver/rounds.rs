@@ -22,6 +22,9 @@ const SILENT_MAX: u8 = 2;
 /// Between two looks at the outboxes for their gauges.
 const GAUGE_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long what was read from logs for one client is kept for the next.
+const PASSAGES_LINGER: Duration = Duration::from_secs(10);
+
 /// A ping without a payload.
 const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
 
@@ -39,6 +42,7 @@ impl Driver {
         if self.gauge_at <= now {
             self.gauge();
             self.gauge_at = now + GAUGE_PERIOD;
+            self.forget_passages(now);
         }
         while let Some(ticket) = self.heartbeats.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.heartbeat(ticket, connection, now));
@@ -59,10 +63,20 @@ impl Driver {
         }
     }
 
+    /// After an outage clients come back one after the other, and what one was sent from the logs serves the next.
+    fn forget_passages(&mut self, now: Instant) {
+        let is_over = |at: Instant| now.saturating_duration_since(at) > PASSAGES_LINGER;
+        if self.replaying.is_empty() && self.replayed_at.is_some_and(is_over) {
+            self.shard.forget_passages();
+            self.replayed_at = None;
+        }
+    }
+
     /// When something will be due.
     pub(super) fn next_round(&self) -> Option<Instant> {
         // An empty shard whose gauges say so has nothing to gauge and sleeps for good.
-        let idle = self.open == 0 && self.gauged.bytes == 0 && self.gauged.slow == 0;
+        let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none();
+        let idle = self.open == 0 && is_calm;
         let gauge = (!idle).then_some(self.gauge_at);
         [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), gauge].into_iter().flatten().min()
     }

@@ -33,8 +33,6 @@ pub(super) enum Held {
     Nothing,
     /// What the source is sent as it comes.
     Live,
-    /// What anybody else asked for, as pages of a stream.
-    Others,
     /// What the source is sent, and what others are from their first message on: the consent to send it passes.
     LiveAndOthersMessages,
 }
@@ -45,7 +43,6 @@ impl Held {
         match self {
             Self::Nothing => false,
             Self::Live => is_live,
-            Self::Others => !is_live,
             Self::LiveAndOthersMessages => is_live || frame[HEAD..].starts_with(&DELIVER),
         }
     }
@@ -117,7 +114,7 @@ type Frames = mpsc::Sender<Vec<u8>>;
 
 /// Sorts the broker's frames by their channels. Those of the connection itself, heartbeats among them, pass at once.
 async fn sort(mut from: OwnedReadHalf, to: &Mutex<OwnedWriteHalf>, (live, others): (Frames, Frames)) -> Result<()> {
-    // The first that consumes is the source's; those that fetch come later.
+    // The last that consumes under this tag is the source's: it may look twice where to begin.
     let mut consuming = None;
     loop {
         let mut frame = vec![0; HEAD];
@@ -127,7 +124,7 @@ async fn sort(mut from: OwnedReadHalf, to: &Mutex<OwnedWriteHalf>, (live, others
         // One byte ends it.
         frame.resize(HEAD + length + 1, 0);
         from.read_exact(&mut frame[HEAD..]).await?;
-        if frame[HEAD..].starts_with(CONSUME_OK) && consuming.is_none() {
+        if frame[HEAD..].starts_with(CONSUME_OK) {
             // It is not overtaken by what follows, because nothing is held when a node begins.
             consuming = Some(channel);
         }

@@ -33,10 +33,30 @@ const CHUNK_PREFETCH: u16 = 512;
 pub(super) enum Begin {
     /// With the chunk that holds the last message.
     LastChunk,
+    /// With the first message that there is.
+    First,
     /// At an offset, or with the first after it that there is.
     At(u64),
     /// With the first that is no older than this, as far as chunks tell.
     Ago(Duration),
+}
+
+/// How to attach.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// The consumer's tag: what operators see.
+    pub(super) tag: &'static str,
+    /// Messages that the broker sends ahead.
+    pub(super) prefetch: u16,
+    /// How long the first message may take.
+    pub(super) patience: Duration,
+}
+
+impl Terms {
+    /// For a consumer that looks up what is older than the log.
+    pub(super) fn older(prefetch: u16, patience: Duration) -> Self {
+        Self { tag: "older", prefetch, patience }
+    }
 }
 
 /// A consumer of a stream on a channel of its own.
@@ -44,6 +64,7 @@ pub(super) struct Attached {
     pub(super) channel: Channel,
     pub(super) deliveries: Consumer,
     first: Option<First>,
+    begin: Begin,
 }
 
 /// The first message that came.
@@ -53,32 +74,27 @@ pub(super) struct First {
 }
 
 impl Attached {
-    /// Attaches, with so many messages sent ahead, and waits so long for the first; there is none where the stream does not
-    /// reach as far.
-    pub(super) async fn open(
-        live: &Live,
-        stream: &str,
-        begin: Begin,
-        (prefetch, patience): (u16, Duration),
-    ) -> lapin::Result<Self> {
+    /// Attaches, and waits for the first message; there is none where the stream does not reach as far.
+    pub(super) async fn open(live: &Live, stream: &str, begin: Begin, terms: Terms) -> lapin::Result<Self> {
         let other = |trouble: crate::source::Trouble| lapin::Error::from(std::io::Error::other(trouble.0));
         let channel = live.channel().await.map_err(other)?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        channel.basic_qos(terms.prefetch, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
-        let begin = match begin {
+        let argument = match begin {
             Begin::LastChunk => AMQPValue::LongString(LongString::from("last")),
+            Begin::First => AMQPValue::LongString(LongString::from("first")),
             Begin::Ago(age) => AMQPValue::LongString(LongString::from(format!("{}s", age.as_secs().max(1)))),
             Begin::At(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
         };
-        arguments.insert(short(OFFSET).map_err(other)?, begin);
-        let (name, tag) = (short(stream).map_err(other)?, short("messages").map_err(other)?);
+        arguments.insert(short(OFFSET).map_err(other)?, argument);
+        let (name, tag) = (short(stream).map_err(other)?, short(terms.tag).map_err(other)?);
         let mut deliveries = channel.basic_consume(name, tag, BasicConsumeOptions::default(), arguments).await?;
-        let first = match tokio::time::timeout(patience, deliveries.next()).await {
+        let first = match tokio::time::timeout(terms.patience, deliveries.next()).await {
             Ok(Some(Ok(delivery))) => position(&delivery).map(|position| First { position, delivery }),
             Ok(Some(Err(error))) => return Err(error),
             Ok(None) | Err(_) => None,
         };
-        Ok(Self { channel, deliveries, first })
+        Ok(Self { channel, deliveries, first, begin })
     }
 
     /// Ends it, and with it whatever the broker has sent ahead. A dropped channel would stay.
@@ -99,6 +115,11 @@ impl Attached {
         Ok(true)
     }
 
+    /// Whether it reads the stream from its first message on.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.begin, Begin::First)
+    }
+
     /// The first message, if it was not taken.
     pub(super) fn first(&self) -> Option<&First> {
         self.first.as_ref()
@@ -113,7 +134,7 @@ impl Attached {
 /// Whether a stream goes as far as an offset, to judge by its last chunk. Nothing that came from there may only have come
 /// late, from a broker with much to do; when the broker has begun to send a chunk, the rest of it follows at once.
 pub(super) async fn reaches(live: &Live, stream: &str, offset: u64, patience: Duration) -> lapin::Result<bool> {
-    let mut last = Attached::open(live, stream, Begin::LastChunk, (CHUNK_PREFETCH, patience)).await?;
+    let mut last = Attached::open(live, stream, Begin::LastChunk, Terms::older(CHUNK_PREFETCH, patience)).await?;
     let reaches = tokio::time::timeout(FIRST_TIMEOUT, last.read_to(offset)).await.unwrap_or(Ok(false));
     last.close().await;
     reaches

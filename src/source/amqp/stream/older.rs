@@ -22,7 +22,7 @@ use crate::source::amqp::mapping::Mapper;
 use crate::source::amqp::receive::{delivered, now};
 use crate::source::amqp::words;
 
-use super::attach::{self, Attached, Begin, FIRST_TIMEOUT};
+use super::attach::{self, Attached, Begin, FIRST_TIMEOUT, Terms};
 
 /// Messages that the broker sends ahead.
 const PREFETCH: u16 = 512;
@@ -135,7 +135,7 @@ impl Worker<'_> {
         let begin = named.unwrap_or_else(|| stream::following(after));
         // What the log has passed is there; of what it has not nobody knows.
         let patience = if after <= self.feed.standing().end { PASSED_TIMEOUT } else { FIRST_TIMEOUT };
-        let opened = Attached::open(self.live, self.stream, Begin::At(begin), (PREFETCH, patience)).await;
+        let opened = Attached::open(self.live, self.stream, Begin::At(begin), Terms::older(PREFETCH, patience)).await;
         let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
         let Some(mut first) = attached.take_first() else {
             attached.close().await;
@@ -167,9 +167,7 @@ impl Worker<'_> {
             // A segment that is dropped at this moment sends nothing, and another consumer begins behind it.
             return Err(Trouble("the broker sends nothing where there must be something: asking again".into()));
         }
-        // A stream that is not empty has a last chunk, however long the broker takes to send it.
-        let patience = if end > 0 { MESSAGE_TIMEOUT } else { FIRST_TIMEOUT };
-        let reaches = attach::reaches(self.live, self.stream, begin, patience).await;
+        let reaches = attach::reaches(self.live, self.stream, begin, MESSAGE_TIMEOUT).await;
         if reaches.map_err(|error| Trouble(words::quoted(&error)))? {
             return Err(Trouble("the broker did not answer in time: asking again".into()));
         }

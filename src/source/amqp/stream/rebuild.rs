@@ -18,7 +18,7 @@ use crate::source::amqp::mapping::Mapper;
 use crate::source::amqp::receive::{delivered, now};
 use crate::source::amqp::words;
 
-use super::attach::{self, Attached, Begin, START_TIMEOUT};
+use super::attach::{self, Attached, Begin, START_TIMEOUT, Terms};
 
 /// Messages that the broker sends ahead.
 const PREFETCH: u16 = 1_000;
@@ -59,7 +59,7 @@ impl Rebuild {
     async fn read(&self, live: &Live, feed: &Feed) -> Result<usize, Trouble> {
         let begin = Begin::Ago(self.input.last_rebuild);
         // What is live has come by now, so there is something, unless the stream is empty.
-        let opened = Attached::open(live, &self.input.stream, begin, (PREFETCH, START_TIMEOUT)).await;
+        let opened = Attached::open(live, &self.input.stream, begin, Terms::older(PREFETCH, START_TIMEOUT)).await;
         let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
         let mut next = attached.take_first().map(|first| first.delivery);
         if next.is_none() && feed.standing().end > 0 {

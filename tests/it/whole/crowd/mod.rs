@@ -70,10 +70,17 @@ impl Light {
         self.send(TEXT, command.to_string().as_bytes()).await.expect("a command is sent");
     }
 
-    /// The next object's text.
+    /// The next object's text, of those that are no `position`.
     async fn text(&mut self) -> String {
-        let reading = tokio::time::timeout(PATIENCE, self.read_text());
-        reading.await.expect("a text in time").expect("an open connection")
+        let reading = async {
+            loop {
+                let text = self.read_text().await.expect("an open connection");
+                if !text.starts_with("{\"op\":\"position\"") {
+                    return text;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("a text in time")
     }
 
     async fn read_text(&mut self) -> std::io::Result<String> {
