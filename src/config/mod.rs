@@ -545,7 +545,7 @@ impl StreamInput {
             retention_age: Duration::from_hours(7 * 24),
             retention_bytes: 4 << 30,
             replays_max: 4,
-            last_rebuild: Duration::from_hours(24),
+            last_rebuild: Duration::from_hours(1),
         }
     }
 }

@@ -505,9 +505,9 @@ const SOURCE_STREAM: &[Key] = &[
     Key::new(
         "source.*.last_rebuild",
         Kind::Time { least_ms: 0 },
-        "\"1d\"",
-        "How far back the stream is read once at the start for the last messages of each topic, beside what is live; 0s for \
-         not at all.",
+        "\"1h\"",
+        "How far back the stream is read once at the start for the last messages of each topic, beside what is live: every \
+         message of that time passes through. 0s for not at all.",
     ),
 ];
 
