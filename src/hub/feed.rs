@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -288,6 +289,13 @@ impl Feed {
         log.hole(reason, missed);
         drop(log);
         self.0.ring();
+    }
+
+    /// The link stands, and with it everything that is fixed to be bound, for which nobody has to ask the broker.
+    pub fn link_up_bound(&self, now: Instant) {
+        let plan = self.interest().plan(now);
+        plan.bind.iter().for_each(|pattern| self.bound(pattern));
+        self.link_up();
     }
 
     /// The link stands, for the first time or again.

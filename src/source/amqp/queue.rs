@@ -2,6 +2,7 @@
 //! that queue, so it makes sure that nobody does, unless it was told to share.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -9,7 +10,6 @@ use lapin::{Channel, Consumer};
 
 use crate::config::{self, QueueInput, Rejected};
 use crate::hub::feed::{Feed, Meanwhile};
-use crate::model::topic::Pattern;
 use crate::source::{Board, Source, Subject, Trouble};
 
 use super::Context;
@@ -105,9 +105,7 @@ impl Source for QueueSource {
         self.refuse_consumers(others)?;
         let (channel, deliveries) = self.consume(live, channel).await?;
         // The queue kept what came meanwhile, so nothing is lost and no hole is told.
-        let plan = self.feed.interest().plan(std::time::Instant::now());
-        plan.bind.iter().for_each(|pattern: &Pattern| self.feed.bound(pattern));
-        self.feed.link_up();
+        self.feed.link_up_bound(Instant::now());
         let queue = &self.input.queue;
         board.up(Subject::Source(self.name.clone()), format_args!("source '{}' consumes queue '{queue}'", self.name));
         let mut receiver = Receiver {

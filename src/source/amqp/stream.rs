@@ -227,9 +227,7 @@ impl Source for StreamSource {
             feed.begin_empty();
         }
         reader.take_what_is_there().await?;
-        let plan = feed.interest().plan(Instant::now());
-        plan.bind.iter().for_each(|pattern| feed.bound(pattern));
-        feed.link_up();
+        feed.link_up_bound(Instant::now());
         let (name, stream) = (&reader.source.source.name, &reader.source.input.stream);
         board.up(Subject::Source(name.clone()), format_args!("source '{name}' reads stream '{stream}'"));
         tokio::select! {
