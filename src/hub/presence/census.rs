@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::config::Presences;
 use crate::hub::presence::part::Part;
 use crate::hub::presence::teller::{Own, Teller};
-use crate::model::presence::{Bulletin, Entry, MEMBER_BYTES_MAX, Member, Names, NodeId, Question, Roster};
+use crate::model::presence::{Bulletin, Entry, MEMBER_BYTES_MAX, Member, NodeId, Question, Roster};
 use crate::model::topic::Pattern;
 
 /// Other nodes that are remembered; strangers who draw a new number for each message shall not fill the memory.
@@ -340,32 +340,5 @@ impl Peer {
             self.account += 1;
         }
         true
-    }
-}
-
-impl Part {
-    /// Takes in what a node tells of its members' names, as far as there is room for them.
-    fn tell(&mut self, names: Names, room: usize) {
-        let (joined, left) = match names {
-            Names::Untold => {
-                self.names.clear();
-                self.withheld = true;
-                return;
-            }
-            Names::Afresh(members) => {
-                self.names.clear();
-                self.withheld = false;
-                (members, Vec::new())
-            }
-            Names::Changed { joined, left } => (joined, left),
-        };
-        left.iter().for_each(|connection| drop(self.names.remove(connection)));
-        for Member { connection, user } in joined {
-            if self.names.len() >= room && !self.names.contains_key(&connection) {
-                self.withheld = true;
-                break;
-            }
-            self.names.insert(connection, user);
-        }
     }
 }

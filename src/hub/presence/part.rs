@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::presence::Member;
+use crate::model::presence::{Member, Names};
 
 /// See the module.
 #[derive(Debug, Default, Clone)]
@@ -27,5 +27,30 @@ impl Part {
 
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
         self.names.iter().map(|(connection, user)| Member { connection: connection.clone(), user: user.clone() })
+    }
+
+    /// Takes in what a node tells of its members' names, as far as there is room for them.
+    pub(super) fn tell(&mut self, names: Names, room: usize) {
+        let (joined, left) = match names {
+            Names::Untold => {
+                self.names.clear();
+                self.withheld = true;
+                return;
+            }
+            Names::Afresh(members) => {
+                self.names.clear();
+                self.withheld = false;
+                (members, Vec::new())
+            }
+            Names::Changed { joined, left } => (joined, left),
+        };
+        left.iter().for_each(|connection| drop(self.names.remove(connection)));
+        for Member { connection, user } in joined {
+            if self.names.len() >= room && !self.names.contains_key(&connection) {
+                self.withheld = true;
+                break;
+            }
+            self.names.insert(connection, user);
+        }
     }
 }
