@@ -20,7 +20,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::interest::Standing;
 use crate::hub::log::ReadBounds;
 use crate::hub::turn::Turn;
-use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::cursor::JointCursor;
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId, SourceInfo};
@@ -381,7 +381,7 @@ impl Shard {
                 Some(CursorForm::Joint) => subscriber.floor(info.id, *position)?,
                 _ => subscriber.common_floor(info.id, *position)?,
             };
-            Some((info.name.to_string(), Cursor { epoch: info.epoch, offset: floor }))
+            Some(info.named_cursor(floor))
         };
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
     }
@@ -594,10 +594,8 @@ impl Shard {
             for subscription in &subscriber.subscriptions {
                 let heard = read.missed.iter().filter(|loss| subscription.hears(info.id, loss));
                 let gaps = heard.filter_map(|loss| self.lanes[lane].gap(loss, &subscription.wanted));
-                notices.extend(gaps.map(|gap| {
-                    let (pattern, source) = (subscription.wanted.pattern.clone(), info.name.clone());
-                    (id, Notice::Gap(Missed { pattern, source, reason: gap.reason, missed: gap.missed }))
-                }));
+                let missed = gaps.map(|gap| subscription::missed(&subscription.wanted, &self.lanes[lane], gap));
+                notices.extend(missed.map(|missed| (id, Notice::Gap(missed))));
             }
         }
     }

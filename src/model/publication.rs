@@ -33,6 +33,18 @@ pub struct SourceInfo {
     pub raw_frames: RawFrames,
 }
 
+impl SourceInfo {
+    /// The cursor of a position in its log.
+    pub fn cursor(&self, offset: u64) -> Cursor {
+        Cursor { epoch: self.epoch, offset }
+    }
+
+    /// The same under its name, as a part of a joint cursor.
+    pub fn named_cursor(&self, offset: u64) -> (String, Cursor) {
+        (self.name.to_string(), self.cursor(offset))
+    }
+}
+
 /// How a payload becomes a WebSocket frame on `passerelle.v1.raw`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RawFrames {
@@ -127,7 +139,7 @@ pub struct Publication {
 impl Publication {
     /// The cursor that names this publication's position.
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.source.epoch, offset: self.offset }
+        self.source.cursor(self.offset)
     }
 
     /// The best known time of publishing.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::model::close::CloseReason;
-use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::cursor::JointCursor;
 use crate::protocol::json::encode;
 use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Message, Outbound, ProtocolId, Subprotocol};
 
@@ -69,7 +69,7 @@ fn joint(message: Message<'_>) -> JointCursor {
     let own = message.publication;
     let cursors = message.positions.iter().map(|(source, position)| {
         let offset = if source.id == own.source.id { own.offset } else { *position };
-        (source.name.to_string(), Cursor { epoch: source.epoch, offset })
+        source.named_cursor(offset)
     });
     JointCursor(cursors.collect())
 }
@@ -114,7 +114,7 @@ fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cursor::Epoch;
+    use crate::model::cursor::{Cursor, Epoch};
     use crate::model::publication::RawFrames;
     use crate::protocol::Stage;
     use crate::protocol::tests::publication_from;

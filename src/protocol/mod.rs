@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
-use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::cursor::JointCursor;
 use crate::model::delivery::{Delivery, DeliveryTag, Settlement};
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
@@ -446,11 +446,6 @@ impl ErrorCode {
             Self::StaleTag => "stale_tag",
         }
     }
-}
-
-/// One cursor of a source as a pair for [`JointCursor`].
-pub fn cursor_of(source: &SourceInfo, offset: u64) -> (String, Cursor) {
-    (source.name.to_string(), Cursor { epoch: source.epoch, offset })
 }
 
 /// A topic from what a client wrote, or the fault that names the field.

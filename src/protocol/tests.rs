@@ -104,7 +104,7 @@ fn all_events() -> impl Strategy<Value = Vec<Event>> {
         |(id, (text, pattern), (number, maybe, truth), publication, (payload, content_type, headers))| {
             let shared: Arc<str> = text.as_str().into();
             let pattern = Pattern::parse(&pattern).unwrap();
-            let cursors = JointCursor(vec![cursor_of(&publication.source, number)]);
+            let cursors = JointCursor(vec![publication.source.named_cursor(number)]);
             let gap = Gap { pattern: pattern.clone(), source: shared.clone(), missed: maybe, reason: GapReason::Slow };
             let pause = Duration::from_millis(number);
             let tag = DeliveryTag { link: number, number: 7 };

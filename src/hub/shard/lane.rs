@@ -9,7 +9,7 @@ use crate::hub::feed::{Link, SourceState};
 use crate::hub::index::groups::Groups;
 use crate::hub::index::{Index, SubscriberId};
 use crate::hub::interest::{Claim, Standing};
-use crate::hub::log::{Hole, LogGap, ReadBounds, Resume};
+use crate::hub::log::{Hole, Log, LogGap, ReadBounds, Resume};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, Publication, SourceInfo};
@@ -152,9 +152,9 @@ impl Lane {
         judged.is_none().then(|| archive.check(after.offset))
     }
 
-    /// Where somebody who has seen everything up to a cursor goes on; `check` is what [`Self::check`] gave.
-    pub(super) fn resume(&self, pattern: &Pattern, after: Cursor, check: Option<&Check>) -> Resume {
-        let log = self.state.log();
+    /// Where somebody who has seen everything up to a cursor goes on in the log, which is locked; `check` is what
+    /// [`Self::check`] gave.
+    pub(super) fn resume(&self, log: &Log, pattern: &Pattern, (after, check): (Cursor, Option<&Check>)) -> Resume {
         let Some(archive) = self.state.archive() else { return log.resume(pattern, after) };
         let verdict = log.verdict(after).or_else(|| check.and_then(Check::verdict)).unwrap_or(Verdict::Foreign);
         log.resume_stream(pattern, after, verdict, archive.cut())

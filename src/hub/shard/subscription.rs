@@ -157,9 +157,7 @@ impl Subscription {
     pub(super) fn cursors(&self, lanes: &[Lane]) -> JointCursor {
         let of_part = |part: &Part| {
             let lane = lanes.get(part.source.index())?;
-            let info = lane.info();
-            let offset = self.floor(part.source, lane.position())?;
-            Some((info.name.to_string(), Cursor { epoch: info.epoch, offset }))
+            Some(lane.info().named_cursor(self.floor(part.source, lane.position())?))
         };
         JointCursor(self.parts.iter().filter_map(of_part).collect())
     }
@@ -175,14 +173,13 @@ impl Subscription {
         for part in &mut self.parts {
             let Progress::Waiting { after } = part.progress else { continue };
             let Some(lane) = lanes.get(part.source.index()) else { continue };
-            let info = lane.info();
             let check = self.catching_up.as_ref().and_then(|catching_up| catching_up.check(part.source));
-            let resume = after.map(|cursor| lane.resume(&self.wanted.pattern, cursor, check));
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
             let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
-            if let Some(resume) = resume {
+            if let Some(cursor) = after {
+                let resume = lane.resume(&log, &self.wanted.pattern, (cursor, check));
                 read = resume.read_after;
                 replay |= read < log.end();
                 part.judged_until = resume.judged_until;
@@ -198,7 +195,7 @@ impl Subscription {
                     list.extend(log.newest(&self.wanted, catching_up.last.each, catching_up.last.total_max));
                 }
             }
-            cursors.0.push((info.name.to_string(), Cursor { epoch: info.epoch, offset: read }));
+            cursors.0.push(lane.info().named_cursor(read));
             part.progress = Progress::Reading { read };
         }
         replay |= !list.is_empty();
@@ -597,7 +594,7 @@ pub(super) fn joint_position(all: &[Subscription], lanes: &[Lane]) -> JointCurso
     let of_lane = |lane: &Lane| {
         let info = lane.info();
         let floor = all.iter().filter_map(|subscription| subscription.floor(info.id, lane.position())).min()?;
-        Some((info.name.to_string(), Cursor { epoch: info.epoch, offset: floor }))
+        Some(info.named_cursor(floor))
     };
     JointCursor(lanes.iter().filter_map(of_lane).collect())
 }

@@ -14,7 +14,7 @@ use crate::config::{LogBounds, RawFrames};
 use crate::hub::feed::{Feed, Meanwhile, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
-use crate::model::cursor::Epoch;
+use crate::model::cursor::{Cursor, Epoch};
 use crate::model::filter::{Combination, Filter, Number, Scalar};
 use crate::model::publication::{Attributes, Draft};
 use crate::model::topic::Topic;

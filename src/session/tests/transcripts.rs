@@ -169,7 +169,7 @@ impl Player {
     }
 
     fn position(&self) -> JointCursor {
-        JointCursor(vec![crate::protocol::cursor_of(&self.source, self.next_offset - 1)])
+        JointCursor(vec![self.source.named_cursor(self.next_offset - 1)])
     }
 
     fn stands(&mut self, options: &str) -> Completion {
