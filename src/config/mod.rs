@@ -32,7 +32,7 @@ pub use load::Inputs;
 pub use presence::{Presence, Presences};
 pub use source::{
     Bindings, ExchangeInput, ExchangeKind, Input, LastBounds, LogBounds, QueueInput, Rejected, Source, StreamInput,
-    TemplatePart, TopicTemplate,
+    Supply, TemplatePart, TopicTemplate,
 };
 pub use table::SECTIONS;
 

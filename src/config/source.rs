@@ -52,8 +52,8 @@ pub struct ExchangeInput {
     pub queue_bytes_max: usize,
 }
 
-/// A queue source.
-#[derive(Debug, Clone)]
+/// A queue that passerelle consumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueInput {
     /// The queue's name.
     pub queue: String,
@@ -68,10 +68,8 @@ pub struct QueueInput {
 pub struct StreamInput {
     /// The stream's name.
     pub stream: String,
-    /// The exchange to bind it to, if any.
-    pub exchange: Option<String>,
-    /// With what to bind it there.
-    pub bindings: Bindings,
+    /// What fills it.
+    pub supply: Supply,
     /// Whether to declare it (durable) rather than wait for it.
     pub declare: bool,
     /// How long a stream that we declare keeps a message at least, as far as its bytes allow.
@@ -82,6 +80,22 @@ pub struct StreamInput {
     pub replays_max: usize,
     /// How far back the last messages of each topic are looked for at the start; zero for not at all.
     pub last_rebuild: Duration,
+}
+
+/// What fills a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Supply {
+    /// Others publish to it.
+    Others,
+    /// An exchange, to which it is bound.
+    Exchange {
+        /// The exchange's name.
+        exchange: String,
+        /// With what it is bound there.
+        bindings: Bindings,
+    },
+    /// A queue, whose messages passerelle moves into the stream: one node at a time, for all nodes to read.
+    Queue(QueueInput),
 }
 
 /// Types of exchange.
@@ -176,6 +190,17 @@ impl Source {
     }
 }
 
+impl Input {
+    /// The queue whose messages it takes away, if it does.
+    pub fn queue(&self) -> Option<&QueueInput> {
+        match self {
+            Self::Queue(queue) => Some(queue),
+            Self::Stream(StreamInput { supply: Supply::Queue(queue), .. }) => Some(queue),
+            Self::Stream(_) | Self::Exchange(_) => None,
+        }
+    }
+}
+
 impl ExchangeInput {
     /// A topic exchange bound on demand.
     pub fn new(exchange: &str) -> Self {
@@ -196,8 +221,7 @@ impl StreamInput {
     pub fn new(stream: &str) -> Self {
         Self {
             stream: stream.into(),
-            exchange: None,
-            bindings: Bindings::All,
+            supply: Supply::Others,
             declare: false,
             retention_age: Duration::from_hours(7 * 24),
             retention_bytes: 4 << 30,
