@@ -168,30 +168,6 @@ fn mistakes_of_sources() {
     for (text, expected) in [
         ("[source.x]\n", "3: source.x: reads nothing: set exchange = \"…\", queue = \"…\" or stream = \"…\""),
         (
-            "[source.x]\nstream = \"s\"\nqueue = \"q\"\nexchange = \"e\"\n",
-            "5: source.x.queue: stands beside exchange: a source reads one of them, so make two sources",
-        ),
-        (
-            "[source.x]\nqueue = \"s\"\nstream = \"s\"\n",
-            "5: source.x.stream is the queue's name too: name the stream otherwise",
-        ),
-        (
-            "[source.x]\nqueue = \"q\"\nstream = \"s\"\nbindings = \"all\"\n",
-            "6: source.x.bindings is no key of a source that reads a queue through a stream: remove it",
-        ),
-        (
-            "[source.x]\nstream = \"s\"\nexchange = \"e\"\nbindings = \"on-demand\"\n",
-            "6: source.x.bindings is \"on-demand\", and a stream keeps what comes whoever listens: write \"all\" or a list",
-        ),
-        (
-            "[source.x]\nstream = \"s\"\nbindings = \"all\"\n",
-            "5: source.x.bindings is set, and there is no exchange to bind the stream to: set exchange too",
-        ),
-        (
-            "[source.x]\nstream = \"s\"\nlinger = \"1m\"\n",
-            "5: source.x.linger is no key of a source that reads a stream: remove it",
-        ),
-        (
             "[source.x]\nexchange = \"e\"\nretention_age = \"1m\"\n",
             "5: source.x.retention_age is no key of a source that reads an exchange: remove it",
         ),
@@ -237,10 +213,46 @@ fn mistakes_of_sources() {
         ),
         ("source = 5\n", "2: source is a table: write [source.NAME] and its keys below"),
     ] {
-        // A key outside tables must come before the first table.
-        let found =
-            if text.starts_with('[') { mistakes(text) } else { Case::file(&format!("\n{text}{BROKER}")).mistakes() };
-        assert_eq!(found, [format!("passerelle.toml:{expected}")]);
+        expect_mistake(text, expected);
+    }
+}
+
+fn expect_mistake(text: &str, expected: &str) {
+    // A key outside tables must come before the first table.
+    let found =
+        if text.starts_with('[') { mistakes(text) } else { Case::file(&format!("\n{text}{BROKER}")).mistakes() };
+    assert_eq!(found, [format!("passerelle.toml:{expected}")]);
+}
+
+#[test]
+fn mistakes_of_streams() {
+    for (text, expected) in [
+        (
+            "[source.x]\nstream = \"s\"\nqueue = \"q\"\nexchange = \"e\"\n",
+            "5: source.x.queue: stands beside exchange: a source reads one of them, so make two sources",
+        ),
+        (
+            "[source.x]\nqueue = \"s\"\nstream = \"s\"\n",
+            "5: source.x.stream is the queue's name too: name the stream otherwise",
+        ),
+        (
+            "[source.x]\nqueue = \"q\"\nstream = \"s\"\nbindings = \"all\"\n",
+            "6: source.x.bindings is no key of a source that reads a queue through a stream: remove it",
+        ),
+        (
+            "[source.x]\nstream = \"s\"\nexchange = \"e\"\nbindings = \"on-demand\"\n",
+            "6: source.x.bindings is \"on-demand\", and a stream keeps what comes whoever listens: write \"all\" or a list",
+        ),
+        (
+            "[source.x]\nstream = \"s\"\nbindings = \"all\"\n",
+            "5: source.x.bindings is set, and there is no exchange to bind the stream to: set exchange too",
+        ),
+        (
+            "[source.x]\nstream = \"s\"\nlinger = \"1m\"\n",
+            "5: source.x.linger is no key of a source that reads a stream: remove it",
+        ),
+    ] {
+        expect_mistake(text, expected);
     }
 }
 

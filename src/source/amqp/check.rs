@@ -14,8 +14,8 @@ use crate::source::Trouble;
 use super::connection::{self, Live};
 use super::exchange::short;
 use super::outbound;
-use super::relay::turn::Turn;
 use super::stream;
+use super::turn::Turn;
 use super::words;
 
 /// How long the broker may take for any one question.
@@ -41,7 +41,7 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
         let key = format!("source.{}", source.name);
         let looked = match &source.input {
             Input::Exchange(input) => exchange_source(&live, settings, input, &key).await,
-            Input::Queue(input) => queue_source(&live, input, &key).await,
+            Input::Queue(input) => queue_source(&live, settings, input, &key).await,
             Input::Stream(input) => match &input.supply {
                 Supply::Queue(queue) => relay(&live, settings, (queue, input), &key).await,
                 supply => stream_source(&live, (input, supply), &key).await,
@@ -132,12 +132,18 @@ async fn exchange_source(live: &Live, settings: &Settings, input: &ExchangeInput
 }
 
 /// The queue is there, and nobody else consumes it.
-async fn queue_source(live: &Live, input: &QueueInput, key: &str) -> Result<(), Trouble> {
+async fn queue_source(live: &Live, settings: &Settings, input: &QueueInput, key: &str) -> Result<(), Trouble> {
     let channel = live.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match within(channel.queue_declare(short(&input.queue)?, options, FieldTable::default())).await {
         Ok(queue) if queue.consumer_count() > 0 && !input.shared => {
-            Err(words::has_consumers(&input.queue, queue.consumer_count()))
+            match Turn::take(live, &settings.amqp.queue_prefix, &input.queue).await? {
+                None => Err(words::has_another_node(&input.queue, key)),
+                Some(turn) => {
+                    turn.over(live).await;
+                    Err(words::has_consumers(&input.queue, queue.consumer_count()))
+                }
+            }
         }
         Ok(_) => Ok(()),
         Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
@@ -169,7 +175,7 @@ async fn relay(
     let Some(turn) = Turn::take(live, &settings.amqp.queue_prefix, &queue.queue).await? else {
         return stream_source(live, (input, &input.supply), key).await;
     };
-    let looked = queue_source(live, queue, key).await;
+    let looked = queue_source(live, settings, queue, key).await;
     turn.over(live).await;
     looked?;
     stream_source(live, (input, &input.supply), key).await

@@ -6,7 +6,7 @@
 //! | [`link`], [`connection`], [`tls`] | keep the two connections, with no limit of tries |
 //! | [`wire`], [`inspect`] | the bytes below the library: frames that would kill it are made harmless |
 //! | [`exchange`], [`queue`], [`stream`] | the sources |
-//! | [`intake`], [`relay`] | consuming a queue that is not ours; moving one into a stream that all nodes read |
+//! | [`intake`], [`turn`], [`relay`] | consuming a queue that is not ours; which node does; moving one into a stream for all |
 //! | [`receive`], [`mapping`] | deliveries become drafts, are appended, then acknowledged |
 //! | [`binder`] | what sessions want becomes bindings |
 //! | [`publisher`], [`outbound`] | publishes and what may be in them |
@@ -51,6 +51,7 @@ mod relay;
 mod rpc;
 mod stream;
 mod tls;
+mod turn;
 mod wire;
 mod words;
 

@@ -5,8 +5,6 @@
 //! publish behind the one that has it now. That channel is of the connection that publishes: a broker in need stops
 //! everything on it, and then there is nothing to be moved either.
 
-pub(super) mod turn;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +27,8 @@ use super::intake::Intake;
 use super::mapping::Mapper;
 use super::receive::{self, Complaints, delivered, take_ready};
 use super::stream::declare;
+use super::turn::Turn;
 use super::words;
-use turn::Turn;
 
 /// Between two looks at whether the queue is free.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

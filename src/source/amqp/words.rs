@@ -274,3 +274,11 @@ pub(crate) fn has_consumers(queue: &str, consumers: u32) -> Trouble {
          shared = true"
     ))
 }
+
+/// Another node consumes the queue, and this one would get nothing of it.
+pub(crate) fn has_another_node(queue: &str, section: &str) -> Trouble {
+    Trouble(format!(
+        "queue '{queue}' already has 1 consumer, which is another node: set {section}.stream = \"…\" on all nodes, through \
+         which they all get its messages, or shared = true"
+    ))
+}

@@ -107,10 +107,14 @@ async fn on_a_quorum_queue_the_count_of_consumers_decides() {
     let first = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
     first.ready().await;
     let second = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
-    second.complains("already has 1 consumer").await;
+    second.complains("already has 1 consumer, which is another node: set source.work.stream").await;
     first.stop().await;
     second.ready().await;
     second.stop().await;
+    let _stranger = consume(&client, &queue).await;
+    let third = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
+    third.complains("already has 1 consumer, passerelle would take its messages").await;
+    third.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,24 +1,25 @@
-//! Whose turn it is to move a queue: whoever has a certain exclusive queue, which the broker gives to one connection at a
+//! Whose turn it is to consume a queue: whoever has a certain exclusive queue, which the broker gives to one connection at a
 //! time and takes back when that connection is gone. So nodes can tell each other from strangers who consume the queue.
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{FieldTable, ShortString};
 
 use crate::source::Trouble;
-use crate::source::amqp::connection::Live;
-use crate::source::amqp::exchange::short;
-use crate::source::amqp::receive::{self, CANCEL_TIMEOUT};
-use crate::source::amqp::words::{self, Refusal};
+
+use super::connection::Live;
+use super::exchange::short;
+use super::receive::{self, CANCEL_TIMEOUT};
+use super::words::{self, Refusal};
 
 /// This connection has it.
-pub(in crate::source::amqp) struct Turn(ShortString);
+pub(crate) struct Turn(ShortString);
 
 impl Turn {
     /// Takes it, unless somebody has it.
     ///
     /// # Errors
     /// When the broker does not let us, in words.
-    pub(in crate::source::amqp) async fn take(live: &Live, prefix: &str, queue: &str) -> Result<Option<Self>, Trouble> {
+    pub(crate) async fn take(live: &Live, prefix: &str, queue: &str) -> Result<Option<Self>, Trouble> {
         let name = format!("{prefix}turn.{queue}");
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let channel = live.channel().await?;
@@ -34,7 +35,7 @@ impl Turn {
     }
 
     /// Gives it back.
-    pub(in crate::source::amqp) async fn over(self, live: &Live) {
+    pub(crate) async fn over(self, live: &Live) {
         let given_back = async {
             let channel = live.channel().await.ok()?;
             channel.queue_delete(self.0, QueueDeleteOptions::default()).await.ok()?;
