@@ -122,7 +122,6 @@ async fn thousands_of_topics(environment: &[(&str, &str)]) -> (usize, usize) {
     }
     is_over.store(true, Ordering::Relaxed);
     let (most, looks) = watching.await.expect("a watch");
-    println!("at most {most} bindings in {looks} looks");
     assert!(looks > 0);
     (most, bindings_of(&host, "amq.topic"))
 }
