@@ -419,7 +419,8 @@ const SOURCE: &[Key] = &[
         "source.*.bindings_max",
         SOME,
         "10000",
-        "Bindings on demand at most; beyond it subscriptions to new patterns are refused.",
+        "Bindings on demand at most, at every moment. What clients want beyond it is folded into covering patterns: the node \
+         receives more than is wanted, clients do not. A direct exchange takes none: there subscriptions are refused.",
     ),
     Key::new(
         "source.*.queue_bytes_max",

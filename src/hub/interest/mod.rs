@@ -5,6 +5,7 @@
 //! of it. Decisions are [`plan`]'s; this file adds the lock, the counting and the waiting. It names no broker and no client.
 
 mod fixed;
+mod fold;
 mod lattice;
 pub mod plan;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::hub::interest::fixed::Fixed;
-pub use crate::hub::interest::plan::Plan;
+pub use crate::hub::interest::plan::{Folding, Plan};
 use crate::hub::interest::plan::{Limits, Planner};
 use crate::model::topic::Pattern;
 
@@ -31,7 +32,7 @@ pub enum BindingMode {
         kind: BindingKind,
         /// How long a binding stays after its last claim.
         linger: Duration,
-        /// Bindings at most, lingering ones included.
+        /// Bindings at most, lingering ones included. Patterns beyond that are folded into covering ones.
         bindings_max: usize,
     },
     /// These, whoever wants what: claims stand once all of them do.
@@ -126,10 +127,9 @@ impl Interest {
                     "source '{source}' has all the {bindings_max} bindings that clients may make: \
                      subscribe to fewer or wider patterns, or raise source.{source}.bindings_max"
                 );
-                {
-                    let planner = Planner::new(Limits { linger, bindings_max, too_many });
-                    (kind, Bindings::OnDemand(Box::new(planner)))
-                }
+                let takes_patterns = kind == BindingKind::Topic;
+                let planner = Planner::new(Limits { linger, bindings_max, takes_patterns, too_many });
+                (kind, Bindings::OnDemand(Box::new(planner)))
             }
             BindingMode::Fixed(patterns) => (BindingKind::Topic, Bindings::Fixed(Fixed::new(patterns))),
         };

@@ -73,14 +73,34 @@ async fn who_asks_again_after_a_refusal_gets_a_new_attempt() {
 }
 
 #[tokio::test]
-async fn beyond_the_limit_the_sentence_names_the_key_to_raise() {
-    let interest = on_demand(BindingKind::Topic);
+async fn beyond_the_limit_of_a_direct_exchange_the_sentence_names_the_key_to_raise() {
+    let interest = on_demand(BindingKind::Direct);
     let _claims = [interest.claim(&pattern("a")), interest.claim(&pattern("b"))];
     interest.plan(Instant::now());
+    interest.stands(&pattern("a"));
     let third = interest.claim(&pattern("c"));
+    interest.plan(Instant::now());
+    assert_eq!(third.standing(), Standing::Wanted, "the broker may refuse the second");
+    interest.stands(&pattern("b"));
     interest.plan(Instant::now());
     let sentence = in_time(third.settled()).await.unwrap_err();
     assert!(sentence.contains("all the 2 bindings") && sentence.contains("raise source.events.bindings_max"));
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_a_topic_exchange_a_cover_serves_everybody() {
+    let interest = on_demand(BindingKind::Topic);
+    let first = interest.claim(&pattern("a.1"));
+    assert_eq!(interest.plan(Instant::now()).bind, [pattern("a.1")]);
+    interest.stands(&pattern("a.1"));
+    let second = interest.claim(&pattern("a.2"));
+    let plan = interest.plan(Instant::now());
+    assert_eq!((plan.bind, plan.unbind), (vec![pattern("a.*")], vec![]));
+    assert!(matches!(plan.folding, Some(Folding::Begun { wanted: 2, bindings_max: 2, .. })));
+    interest.stands(&pattern("a.*"));
+    assert_eq!(in_time(second.settled()).await, Ok(()));
+    assert_eq!(interest.plan(Instant::now()).unbind, [pattern("a.1")]);
+    assert_eq!(first.standing(), Standing::Stands);
 }
 
 #[tokio::test]

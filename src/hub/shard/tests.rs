@@ -3,6 +3,7 @@
 
 mod edges;
 mod filters;
+mod stalled;
 
 use std::collections::{BTreeMap, BTreeSet};
 

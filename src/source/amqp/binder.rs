@@ -11,6 +11,7 @@ use lapin::options::QueueBindOptions;
 use lapin::types::{FieldTable, ShortString};
 
 use crate::hub::feed::Feed;
+use crate::hub::interest::Folding;
 use crate::metrics::Metrics;
 use crate::model::topic::{Pattern, Topic};
 use crate::source::Trouble;
@@ -20,6 +21,12 @@ use super::words::{self, Refusal};
 
 /// Bindings that are asked for before the first answer is in.
 const PIPELINE_MAX: usize = 64;
+
+/// Rounds of making room before a link is up; clients that come and go meanwhile must not delay that for ever.
+const ROUNDS_MAX: usize = 100;
+
+/// Covering patterns that a log line names.
+const COVERS_NAMED_MAX: usize = 8;
 
 /// Binds one queue to one exchange, for as long as a link lasts.
 pub(crate) struct Binder<'a> {
@@ -42,6 +49,14 @@ pub(crate) struct Target {
     pub(crate) section: String,
     /// The topic that messages with an empty routing key get, if bindings must care for that.
     pub(crate) topic_of_empty_key: Option<Topic>,
+}
+
+/// What came of one round.
+struct CarriedOut {
+    /// Whether anything was asked of the broker, which may make more possible.
+    was_anything: bool,
+    /// When to plan again though nothing changes.
+    next: Option<Instant>,
 }
 
 impl<'a> Binder<'a> {
@@ -70,24 +85,35 @@ impl<'a> Binder<'a> {
                 () = self.feed.interest().changed() => {}
                 () = sleep_until(next) => {}
             }
-            next = self.carry_out().await?;
+            next = self.carry_out().await?.next;
         }
     }
 
-    /// Carries out what is planned now; answers when to plan again though nothing changes.
+    /// Carries out what is planned on a new link, and what that makes possible: what was wanted on the link before stands
+    /// again then, or is refused.
     ///
     /// # Errors
     /// As for [`Self::run`].
-    pub(crate) async fn carry_out(&mut self) -> Result<Option<Instant>, Trouble> {
+    pub(crate) async fn begin(&mut self) -> Result<(), Trouble> {
+        for _ in 0..ROUNDS_MAX {
+            if !self.carry_out().await?.was_anything {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what is planned now.
+    async fn carry_out(&mut self) -> Result<CarriedOut, Trouble> {
         let plan = self.feed.interest().plan(Instant::now());
+        let was_anything = !plan.bind.is_empty() || !plan.unbind.is_empty();
+        plan.folding.into_iter().for_each(|folding| self.log_folding(&folding));
         if !plan.bind.is_empty() {
             self.bind_all(plan.bind).await?;
         }
-        for pattern in &plan.unbind {
-            self.unbind(pattern).await?;
-        }
+        self.unbind_all(&plan.unbind).await?;
         self.metrics.bindings(self.feed.info().id, self.feed.interest().bindings());
-        Ok(plan.next)
+        Ok(CarriedOut { was_anything, next: plan.next })
     }
 
     /// Many at a time; once one was refused the channel is gone, and the rest goes one by one, to find out which.
@@ -159,10 +185,21 @@ impl<'a> Binder<'a> {
         }
     }
 
-    async fn unbind(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
-        self.feed.unbound(pattern);
-        self.unbind_key(pattern.as_str()).await?;
-        if self.empty_key.remove(pattern) && self.empty_key.is_empty() {
+    /// Many at a time. Nothing else is planned before all of them are gone at the broker.
+    async fn unbind_all(&mut self, patterns: &[Pattern]) -> Result<(), Trouble> {
+        patterns.iter().for_each(|pattern| self.feed.unbound(pattern));
+        {
+            let asked = futures_util::stream::iter(patterns.to_vec());
+            let this = &*self;
+            let asked = asked.map(|pattern| async move { this.unbind_key(pattern.as_str()).await });
+            let mut answers = asked.buffered(PIPELINE_MAX);
+            while let Some(answer) = answers.next().await {
+                answer?;
+            }
+        }
+        let had_empty_key = !self.empty_key.is_empty();
+        patterns.iter().for_each(|pattern| _ = self.empty_key.remove(pattern));
+        if had_empty_key && self.empty_key.is_empty() {
             self.unbind_key("").await?;
         }
         Ok(())
@@ -191,6 +228,25 @@ impl<'a> Binder<'a> {
     fn note_empty_key(&mut self, pattern: &Pattern) {
         if self.means_empty_key(pattern) {
             self.empty_key.insert(pattern.clone());
+        }
+    }
+
+    fn log_folding(&self, folding: &Folding) {
+        let name = &self.feed.info().name;
+        match folding {
+            Folding::Begun { wanted, bindings_max, covers } => {
+                let named: Vec<&str> = covers.iter().take(COVERS_NAMED_MAX).map(Pattern::as_str).collect();
+                let more = if covers.len() > named.len() { " and others" } else { "" };
+                tracing::warn!(
+                    "source '{name}' folds its bindings: clients want {wanted} patterns and source.{name}.bindings_max \
+                     leaves {bindings_max}, so {} covering patterns are bound in their place ('{}'{more}); RabbitMQ sends \
+                     this node more than is wanted: raise source.{name}.bindings_max, or let clients subscribe to wider \
+                     patterns",
+                    covers.len(),
+                    named.join("', '")
+                );
+            }
+            Folding::Ended => tracing::info!("source '{name}' binds each pattern by itself again"),
         }
     }
 

@@ -112,7 +112,7 @@ impl Source for ExchangeSource {
                 .filter(|_| !self.has_template && !feed.interest().is_fixed()),
         };
         let mut binder = Binder::new(live, &feed, &context.metrics, target).await?;
-        binder.carry_out().await?;
+        binder.begin().await?;
         let (deliveries, drops) = self.consume(live, &channel, &queues).await?;
         feed.link_up();
         let exchange = &self.input.exchange;
@@ -195,7 +195,8 @@ pub(super) fn binding_mode(source: &config::Source) -> BindingMode {
     let on_demand = |kind| BindingMode::OnDemand {
         kind,
         linger: input.linger.max(Duration::ZERO),
-        bindings_max: input.bindings_max,
+        // One is for the empty key, which the binder binds beside a pattern that means its topic.
+        bindings_max: input.bindings_max.saturating_sub(1).max(1),
     };
     match (&input.bindings, input.kind) {
         (Bindings::List(patterns), _) => BindingMode::Fixed(patterns.clone()),

@@ -2,16 +2,26 @@
 //!
 //! Bound is what is wanted and not included by something else that is wanted, plus what lingers. Every entry counts what
 //! the entries that include it mean for it, so a change touches only the entries that the changed one includes, and a
-//! plan looks only at what was touched since the last one.
+//! plan looks only at what was touched since the last one. When more is wanted than may be bound, [`covers`] wants
+//! patterns too, which include many of those that clients want.
+//!
+//! At the broker there are never more bindings than the limit, also while some take the place of others. So two places are
+//! kept for what makes room once it stands: for the last that somebody needs who stands by a binding which is to go, and,
+//! so that this can always be had, for a binding that stands in for others.
 
+mod covers;
+mod entry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::hub::interest::Standing;
 use crate::hub::interest::lattice::Lattice;
+use crate::hub::interest::plan::covers::Covers;
+pub use crate::hub::interest::plan::covers::Folding;
+use crate::hub::interest::plan::entry::{Consequence, Demand, Effect, Entry, Role, Totals};
 use crate::model::topic::Pattern;
 
 /// What a source should ask of the broker now, in this order.
@@ -23,19 +33,26 @@ pub struct Plan {
     pub unbind: Vec<Pattern>,
     /// When to plan again though nothing changed: a binding's lingering ends then.
     pub next: Option<Instant>,
+    /// That what is wanted is bound by covers from now on, or no longer.
+    pub folding: Option<Folding>,
 }
 
-/// How many entries without room are looked at again in each plan, though there is none: one may have become the
-/// successor of something that counts.
-const CROWDED_TRIES_MAX: usize = 32;
+/// How many entries of each queue for a place are looked at again in each plan, though there is none: one may now make
+/// room for itself.
+const TRIES_MAX: usize = 32;
+
+/// Places that are kept for what makes room.
+const KEPT_PLACES: usize = 2;
 
 /// Bounds of what is bound on demand.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     /// How long a binding stays after nobody wants it any more.
     pub(super) linger: Duration,
-    /// Bindings at most, those that linger included. Twice as many while some are being replaced by others.
+    /// Bindings at the broker at most, those that linger or are about to go included.
     pub(super) bindings_max: usize,
+    /// Whether the exchange can be bound by patterns, and so by covers.
+    pub(super) takes_patterns: bool,
     /// What a client is told beyond that.
     pub(super) too_many: String,
 }
@@ -56,139 +73,12 @@ pub(super) struct Planner {
     /// Entries that stand by a binding which is about to go, but for which there is no room of their own. Some need none
     /// any more.
     crowded: VecDeque<usize>,
-    /// How many bindings there will be when everything under way is done.
-    settled: usize,
-    /// How many there are or may be at the broker now.
-    held: usize,
+    /// Entries that do not stand, for which there may be room once the broker has answered. Some need none any more.
+    waiting: VecDeque<usize>,
+    covers: Covers,
+    totals: Totals,
     /// Entries whose standing changed.
     news: Vec<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    demand: Demand,
-    role: Role,
-    /// While it lingers: when it may go.
-    until: Option<Instant>,
-    is_touched: bool,
-    is_crowded: bool,
-    /// What the entries that include this one are for it, itself among them.
-    wanted: usize,
-    kept: usize,
-    standing: usize,
-    anchoring: usize,
-    holding: usize,
-    /// The keys of those that stand, combined by exclusive or: with only one, that is its key.
-    standing_keys: usize,
-    /// How many wanted entries stand by this one only.
-    dependants: usize,
-}
-
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-enum Demand {
-    #[default]
-    None,
-    Wanted,
-    Refused(String),
-}
-
-/// What became of an entry at the broker.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    #[default]
-    Unbound,
-    /// Asked for, not answered.
-    Asked,
-    Stands,
-    /// Stands, and goes as soon as nobody depends on it.
-    Ending,
-    /// Its removal was asked for: nobody may rely on it.
-    Leaving,
-}
-
-/// What an entry is to those that it includes; 1 or 0 each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Effect {
-    wanted: usize,
-    /// Is bound or will be, and is to stay.
-    kept: usize,
-    standing: usize,
-    /// Is wanted, stands, and stays: what it includes need not be bound.
-    anchoring: usize,
-    /// The same, or will be: what it includes will not count for long.
-    holding: usize,
-}
-
-/// What follows from an entry's counts, for others and for the totals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Consequence {
-    /// The only binding by which it stands.
-    depends_on: Option<usize>,
-    /// Whether it will be bound when everything under way is done.
-    counts: bool,
-    /// Whether it is bound, or may be.
-    is_held: bool,
-    stands: bool,
-}
-
-impl Entry {
-    fn is_wanted(&self) -> bool {
-        self.demand == Demand::Wanted
-    }
-
-    fn effect(&self) -> Effect {
-        Effect {
-            wanted: usize::from(self.is_wanted()),
-            kept: usize::from(matches!(self.role, Role::Asked | Role::Stands)),
-            standing: usize::from(matches!(self.role, Role::Stands | Role::Ending)),
-            anchoring: usize::from(self.is_wanted() && self.role == Role::Stands),
-            holding: usize::from(self.is_wanted() && matches!(self.role, Role::Asked | Role::Stands)),
-        }
-    }
-
-    /// Counts what an entry that includes this one was and is for it.
-    fn count(&mut self, key: usize, was: Effect, is: Effect) {
-        self.wanted = self.wanted - was.wanted + is.wanted;
-        self.kept = self.kept - was.kept + is.kept;
-        self.anchoring = self.anchoring - was.anchoring + is.anchoring;
-        self.holding = self.holding - was.holding + is.holding;
-        self.standing = self.standing - was.standing + is.standing;
-        if was.standing != is.standing {
-            self.standing_keys ^= key;
-        }
-    }
-
-    /// Whether nothing else that is wanted includes it.
-    fn is_outermost(&self) -> bool {
-        self.wanted == self.effect().wanted
-    }
-
-    /// Whether something else that is wanted and stands includes it.
-    fn is_anchored(&self) -> bool {
-        self.anchoring > self.effect().anchoring
-    }
-
-    /// Whether it needs a binding of its own: nothing that is to stay includes it. One that is about to go may stay.
-    fn asks(&self) -> bool {
-        match self.role {
-            Role::Unbound => self.is_wanted() && self.is_outermost() && self.kept == 0,
-            Role::Ending => self.is_wanted() && !self.is_anchored(),
-            Role::Asked | Role::Stands | Role::Leaving => false,
-        }
-    }
-
-    fn consequence(&self) -> Consequence {
-        Consequence {
-            depends_on: (self.is_wanted() && self.standing == 1).then_some(self.standing_keys),
-            counts: self.effect().kept == 1 && self.holding == self.effect().holding,
-            is_held: self.role != Role::Unbound,
-            stands: self.standing > 0,
-        }
-    }
-}
-
-impl Effect {
-    const NONE: Self = Self { wanted: 0, kept: 0, standing: 0, anchoring: 0, holding: 0 };
 }
 
 impl Planner {
@@ -201,8 +91,9 @@ impl Planner {
             asking: VecDeque::new(),
             lingering: BTreeSet::new(),
             crowded: VecDeque::new(),
-            settled: 0,
-            held: 0,
+            waiting: VecDeque::new(),
+            covers: Covers::default(),
+            totals: Totals::default(),
             news: Vec::new(),
         }
     }
@@ -210,38 +101,51 @@ impl Planner {
     /// Somebody wants a pattern that nobody wanted, or that was refused.
     pub(super) fn want(&mut self, pattern: &Pattern) -> Standing {
         let key = self.enter(pattern);
-        self.change(key, |entry| entry.demand = Demand::Wanted);
+        self.demand(key, Demand::Wanted);
         self.standing(key)
     }
 
     /// Nobody wants it any more.
     pub(super) fn unwant(&mut self, pattern: &Pattern) {
         if let Some(key) = self.lattice.key(pattern) {
-            self.change(key, |entry| entry.demand = Demand::None);
+            self.demand(key, Demand::None);
         }
     }
 
     /// What to do now; what is named is under way from here on.
     pub(super) fn plan(&mut self, now: Instant) -> Plan {
         let mut plan = Plan::default();
-        for _ in 0..CROWDED_TRIES_MAX.min(self.crowded.len()) {
-            self.retry_crowded();
-        }
-        loop {
-            while let Some(key) = self.touched.pop() {
-                self.entries[key].is_touched = false;
-                self.settle(key, now, &mut plan);
-            }
-            if let Some((_, key)) = self.lingering.first().filter(|(until, _)| *until <= now).copied() {
-                self.end(key);
-            } else if let Some(key) = self.asking.pop_front() {
-                self.admit(key, &mut plan);
-            } else if !self.has_room() || !self.retry_crowded() {
-                break;
-            }
+        let mut before = None;
+        // What was done may have made room for who waits.
+        while before.replace(self.totals) != Some(self.totals) {
+            (0..TRIES_MAX.min(self.crowded.len())).for_each(|_| self.retry_crowded());
+            (0..TRIES_MAX.min(self.waiting.len())).for_each(|_| self.retry_waiting());
+            while self.step(now, &mut plan) {}
         }
         plan.next = self.lingering.first().map(|(until, _)| *until);
+        plan.folding = self.tell_folding();
         plan
+    }
+
+    /// Does what is next; whether there was anything to do.
+    fn step(&mut self, now: Instant, plan: &mut Plan) -> bool {
+        if let Some(key) = self.touched.pop() {
+            self.entries[key].is_touched = false;
+            self.settle(key, now, plan);
+        } else if self.change_covers() {
+            return true;
+        } else if let Some((_, key)) = self.lingering.first().filter(|(until, _)| *until <= now).copied() {
+            self.end(key);
+        } else if let Some(key) = self.asking.pop_front() {
+            self.admit(key, plan);
+        } else if !self.waiting.is_empty() && (self.has_room() || self.totals.under_way == 0) {
+            self.retry_waiting();
+        } else if !self.crowded.is_empty() && self.has_room() {
+            self.retry_crowded();
+        } else {
+            return false;
+        }
+        true
     }
 
     /// A binding was made.
@@ -253,12 +157,11 @@ impl Planner {
     /// A binding will not be made: who wanted it is told, and what it would have included is bound by itself.
     pub(super) fn refused(&mut self, pattern: &Pattern, reason: String) {
         let Some(key) = self.lattice.key(pattern) else { return };
-        self.change(key, |entry| {
-            entry.role = Role::Unbound;
-            if entry.is_wanted() {
-                entry.demand = Demand::Refused(reason);
-            }
-        });
+        self.change(key, |entry| entry.role = Role::Unbound);
+        self.cover_refused(key);
+        if self.entries[key].is_claimed() {
+            self.demand(key, Demand::Refused(reason));
+        }
         self.news.push(key);
     }
 
@@ -273,6 +176,7 @@ impl Planner {
     /// The link is lost, and all bindings with it. What lingered is forgotten: coverage has ended anyhow.
     pub(super) fn lost(&mut self) {
         let before = std::mem::replace(self, Self::new(self.limits.clone()));
+        self.covers.begin_anew(&before.covers);
         for (pattern, key) in before.lattice.in_order() {
             if before.entries[key].demand != Demand::None {
                 self.want(pattern);
@@ -296,7 +200,7 @@ impl Planner {
 
     /// How many bindings there are or may be at the broker.
     pub(super) fn held(&self) -> usize {
-        self.held
+        self.totals.held
     }
 
     fn standing(&self, key: usize) -> Standing {
@@ -324,6 +228,15 @@ impl Planner {
             self.entries[key] = entry;
         }
         key
+    }
+
+    /// Changes what clients want.
+    fn demand(&mut self, key: usize, demand: Demand) {
+        let was_claimed = self.entries[key].is_claimed();
+        self.change(key, |entry| entry.demand = demand);
+        if self.entries[key].is_claimed() != was_claimed {
+            self.count_member(key);
+        }
     }
 
     /// The one way in which demand and role change: whatever follows is counted.
@@ -357,8 +270,7 @@ impl Planner {
                 self.entries[latter].dependants += 1;
             }
         }
-        self.settled = self.settled + usize::from(is.counts) - usize::from(was.counts);
-        self.held = self.held + usize::from(is.is_held) - usize::from(was.is_held);
+        self.totals.count(&was, &is);
         if was.stands != is.stands {
             self.news.push(key);
         }
@@ -376,7 +288,7 @@ impl Planner {
     fn settle(&mut self, key: usize, now: Instant, plan: &mut Plan) {
         let entry = &self.entries[key];
         match entry.role {
-            Role::Unbound if entry.demand == Demand::None => self.lattice.remove(key),
+            Role::Unbound if entry.demand == Demand::None && !entry.is_cover => self.lattice.remove(key),
             _ if entry.asks() => self.asking.push_back(key),
             Role::Stands if entry.is_anchored() => self.end(key),
             Role::Stands if entry.is_wanted() => self.stop_lingering(key),
@@ -389,7 +301,7 @@ impl Planner {
         }
     }
 
-    /// Gives an entry its binding, if there is room for one. Asked only when nothing else is to be settled, so that
+    /// Gives an entry its binding, if there is a place for one. Asked only when nothing else is to be settled, so that
     /// whatever could make room has been counted.
     fn admit(&mut self, key: usize, plan: &mut Plan) {
         let entry = &self.entries[key];
@@ -397,26 +309,52 @@ impl Planner {
             return;
         }
         let (is_bound, stands) = (entry.role == Role::Ending, entry.standing > 0);
-        if self.has_room() || self.is_successor(key) || self.make_room() {
+        if self.has_place(key) {
             self.change(key, |entry| entry.role = if is_bound { Role::Stands } else { Role::Asked });
             plan.bind.extend(self.lattice.pattern(key).filter(|_| !is_bound).cloned());
-        } else if stands {
-            if !std::mem::replace(&mut self.entries[key].is_crowded, true) {
-                self.crowded.push_back(key);
+            return;
+        }
+        // What else asks may be a cover, which makes room.
+        let may_come = self.totals.under_way > 0 || !self.asking.is_empty();
+        let is_enough = may_come && self.totals.settled + self.waiting.len() < self.ordinary_max();
+        let room_comes = !is_enough && self.make_room() || may_come;
+        if stands {
+            // What it stands by stays, in the one way or the other.
+            if room_comes || !self.adopt(key) {
+                self.queue(key, |planner| &mut planner.crowded);
             }
-        } else {
-            let reason = self.limits.too_many.clone();
-            self.change(key, |entry| entry.demand = Demand::Refused(reason));
+        } else if room_comes {
+            self.queue(key, |planner| &mut planner.waiting);
+        } else if !self.give_up_cover(key) {
+            self.demand(key, Demand::Refused(self.limits.too_many.clone()));
             self.news.push(key);
         }
     }
 
-    /// Lets the entry ask again that has waited longest; whether there was one.
-    fn retry_crowded(&mut self) -> bool {
-        let Some(key) = self.crowded.pop_front() else { return false };
-        self.entries[key].is_crowded = false;
-        self.asking.push_back(key);
-        true
+    /// Lets an entry wait for a place.
+    fn queue(&mut self, key: usize, queue: impl Fn(&mut Self) -> &mut VecDeque<usize>) {
+        if !std::mem::replace(&mut self.entries[key].is_queued, true) {
+            queue(self).push_back(key);
+        }
+    }
+
+    /// Lets the entry ask again that has waited longest, of those that stand.
+    fn retry_crowded(&mut self) {
+        let key = self.crowded.pop_front();
+        self.retry(key);
+    }
+
+    /// The same of those that do not stand.
+    fn retry_waiting(&mut self) {
+        let key = self.waiting.pop_front();
+        self.retry(key);
+    }
+
+    fn retry(&mut self, key: Option<usize>) {
+        if let Some(key) = key {
+            self.entries[key].is_queued = false;
+            self.asking.push_back(key);
+        }
     }
 
     fn linger(&mut self, key: usize, now: Instant) {
@@ -439,26 +377,51 @@ impl Planner {
         self.change(key, |entry| entry.role = Role::Ending);
     }
 
+    /// How many places there are for what replaces nothing.
+    fn ordinary_max(&self) -> usize {
+        let Limits { bindings_max, takes_patterns, .. } = self.limits;
+        if takes_patterns { bindings_max.saturating_sub(KEPT_PLACES).max(1) } else { bindings_max }
+    }
+
     fn has_room(&self) -> bool {
-        let Limits { bindings_max, .. } = self.limits;
-        self.settled < bindings_max && self.held < bindings_max.saturating_mul(2)
+        self.totals.settled.max(self.totals.held) < self.ordinary_max()
+    }
+
+    /// Whether this entry may be bound now: there is room, or it makes room as soon as it stands.
+    fn has_place(&self, key: usize) -> bool {
+        if self.entries[key].role == Role::Ending {
+            return self.totals.settled < self.ordinary_max() || self.is_successor(key);
+        }
+        let free = self.limits.bindings_max.saturating_sub(self.totals.held);
+        self.has_room() || free > 1 && self.frees_another(key) || free > 0 && self.is_successor(key)
     }
 
     /// Whether this entry would take the place of one that counts.
     fn is_successor(&self, key: usize) -> bool {
-        let is_held = self.entries[key].role != Role::Unbound;
-        if !is_held && self.held >= self.limits.bindings_max.saturating_mul(2) {
-            return false;
-        }
         let included = self.lattice.pattern(key).map(|pattern| self.lattice.included(pattern));
         included.into_iter().flatten().any(|inner| self.entries[inner].consequence().counts)
     }
 
-    /// Lets the longest lingering binding go that counts and that nobody depends on; whether there is room then.
+    /// Whether a binding that nobody wants stays only for this entry and what it includes.
+    fn frees_another(&self, key: usize) -> bool {
+        let included = self.lattice.pattern(key).map(|pattern| self.lattice.included(pattern));
+        let mut dependants: HashMap<usize, usize> = HashMap::new();
+        for inner in included.into_iter().flatten() {
+            if let Some(former) = self.entries[inner].consequence().depends_on {
+                *dependants.entry(former).or_default() += 1;
+            }
+        }
+        let is_freed = |(former, count): (usize, usize)| {
+            let former = &self.entries[former];
+            !former.is_wanted() && former.dependants == count
+        };
+        dependants.into_iter().any(is_freed)
+    }
+
+    /// Lets the longest lingering binding go that counts and that nobody depends on; whether there is one.
     fn make_room(&mut self) -> bool {
         let is_idle = |key: usize| self.entries[key].dependants == 0 && self.entries[key].consequence().counts;
-        let Some(idle) = self.lingering.iter().map(|(_, key)| *key).find(|key| is_idle(*key)) else { return false };
-        self.end(idle);
-        self.has_room()
+        let idle = self.lingering.iter().map(|(_, key)| *key).find(|key| is_idle(*key));
+        idle.inspect(|key| self.end(*key)).is_some()
     }
 }
