@@ -276,7 +276,7 @@ proptest! {
 
     #[test]
     fn with_a_broker_that_agrees_nobody_is_refused(
-        steps in proptest::collection::vec(step(PATTERNS.len()), 0..120), bindings_max in 2..6usize
+        steps in proptest::collection::vec(step(PATTERNS.len()), 0..120), bindings_max in 4..9usize
     ) {
         let mut world = World::new(bindings_max);
         for step in &steps {
