@@ -23,6 +23,8 @@ pub(crate) struct Account {
     pub(crate) harms: Vec<Harmed>,
     /// One for each history.
     pub(crate) journeys: Vec<Journey>,
+    /// What the nodes said when they had something to warn of, for the reader of a violation.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A node's links to the broker were harmed, until all its sources stood again.

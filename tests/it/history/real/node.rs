@@ -20,6 +20,8 @@ pub(crate) struct Node {
     /// How many sources it reads.
     sources: usize,
     program: Mutex<Option<(Program, Life)>>,
+    /// What its processes said, but for what is as it should be.
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Node {
@@ -40,6 +42,7 @@ impl Node {
             environment,
             sources: sources.count(),
             program: Mutex::default(),
+            warnings: Mutex::default(),
         }
     }
 
@@ -58,9 +61,17 @@ impl Node {
     /// Kills it, if it runs.
     pub(crate) async fn kill(&self) {
         let program = self.program.lock().expect("the lock").take();
+        if let Some((program, life)) = &program {
+            let warnings = program.lines().into_iter().filter(|line| !line.contains("\"INFO\""));
+            self.warnings.lock().expect("the lock").extend(warnings.map(|line| format!("{life}: {line}")));
+        }
         let killed =
             tokio::task::spawn_blocking(move || program.into_iter().for_each(|(mut program, _)| program.kill()));
         killed.await.expect("its end");
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().expect("the lock").clone()
     }
 
     /// Where it listens, and in which life.

@@ -66,7 +66,11 @@ pub(crate) async fn run(schedule: &Schedule, rabbit: &'static Rabbit) -> Account
         end: watch::Sender::new(None),
         rabbit,
     });
-    futures_util::future::join_all((0..schedule.nodes).map(|node| world.start(node))).await;
+    // The first declares the stream. RabbitMQ 3.10 may fail inwardly where two declare one at the same moment, and forget
+    // it when it is killed.
+    for node in 0..schedule.nodes {
+        world.start(node).await;
+    }
     let mut clients = JoinSet::new();
     for (number, plan) in schedule.clients.iter().enumerate() {
         let traveller = Traveller::new(number, plan.clone(), world.clone());
@@ -78,10 +82,10 @@ pub(crate) async fn run(schedule: &Schedule, rabbit: &'static Rabbit) -> Account
         travelled.push(client.expect("a client reads what it understands"));
     }
     travelled.sort_by_key(|(number, _)| *number);
-    let account = world.account(schedule, travelled.into_iter().flat_map(|(_, told)| told).collect());
     for node in &world.nodes {
         node.kill().await;
     }
+    let account = world.account(schedule, travelled.into_iter().flat_map(|(_, told)| told).collect());
     clear(schedule, &word, rabbit).await;
     account
 }
@@ -182,6 +186,7 @@ impl World {
         (account.record.truth.messages, account.publishers) = self.book.messages().into_iter().unzip();
         (account.record.histories, account.journeys) = travelled.into_iter().unzip();
         account.lives = self.lives.lock().expect("the lock").clone();
+        account.warnings = self.nodes.iter().flat_map(Node::warnings).collect();
         account.harms = self.harms.lock().expect("the lock").clone();
         account
     }
