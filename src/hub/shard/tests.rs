@@ -3,6 +3,7 @@
 
 mod edges;
 mod filters;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 
