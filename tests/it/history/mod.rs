@@ -2,7 +2,7 @@
 //! anything wrongly. See [`rule`] for the rule, [`simulation`] for the runs, [`tamper`] for the bugs that it must find.
 //!
 //! `HISTORY_SEEDS=1000..2000` runs others than the usual seeds, and `HISTORY_SEEDS=1234` a single one; `scripts/history` runs
-//! ten thousand. A seed that breaks the rule prints what its subscription was told.
+//! ten thousand. [`real`] is the same on a real broker. A seed that breaks the rule prints what its subscription was told.
 
 mod broker;
 mod client;

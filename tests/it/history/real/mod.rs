@@ -84,6 +84,11 @@ async fn whatever_is_killed_or_cut_nothing_is_lost_or_repeated_in_silence() {
         let violations = check(&account);
         let (histories, messages) = (account.record.histories.len(), account.record.truth.messages.len());
         let took = began.elapsed();
+        account
+            .warnings
+            .iter()
+            .filter(|one| one.starts_with("the broker"))
+            .for_each(|one| eprintln!("seed {seed}: {one}"));
         eprintln!("seed {seed}: {messages} messages, {histories} histories, {took:?}: {} violations", violations.len());
         if !violations.is_empty() {
             reports.push(report(&schedule, &account, &violations));

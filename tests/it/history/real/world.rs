@@ -1,12 +1,15 @@
 //! Carries a schedule out: the real program on a real RabbitMQ, publishers, clients, and whatever is done to them.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use passerelle::model::topic::Topic;
 use tokio::sync::watch;
@@ -19,7 +22,7 @@ use crate::history::real::proxy::Way;
 use crate::history::real::publisher::{Book, Publisher, exchange};
 use crate::history::real::schedule::{Fault, Harm, Kind, Schedule};
 use crate::history::real::traveller::Traveller;
-use crate::history::record::{History, Number, SourceTruth};
+use crate::history::record::{Fate, History, Number, SourceTruth};
 use crate::program::PATIENCE;
 use crate::rabbit::Rabbit;
 
@@ -85,9 +88,48 @@ pub(crate) async fn run(schedule: &Schedule, rabbit: &'static Rabbit) -> Account
     for node in &world.nodes {
         node.kill().await;
     }
-    let account = world.account(schedule, travelled.into_iter().flat_map(|(_, told)| told).collect());
+    let stored = read_stream(schedule, &word, &world).await;
+    let mut account = world.account(schedule, travelled.into_iter().flat_map(|(_, told)| told).collect());
+    keep_to(&mut account, &stored);
     clear(schedule, &word, rabbit).await;
     account
+}
+
+/// What the stream holds, as the broker itself gives it: right after it was killed it may confirm what it does not keep.
+async fn read_stream(schedule: &Schedule, word: &str, world: &World) -> BTreeSet<Number> {
+    let source = schedule.sources.iter().position(|source| source.kind == Kind::Stream).expect("a stream");
+    let last =
+        world.end.borrow().iter().flatten().rev().find(|marker| marker.source == source).map(|marker| marker.number);
+    let (_connection, channel) = channel(world.rabbit).await;
+    channel.basic_qos(1_000, BasicQosOptions::default()).await.expect("a prefetch");
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
+    let name = exchange(word, Kind::Stream.name());
+    let reading = channel.basic_consume(name.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments);
+    let mut reading = reading.await.expect("a consumer");
+    let mut stored = BTreeSet::new();
+    while last.is_some_and(|last| !stored.contains(&last)) {
+        let delivery = timeout(PATIENCE, reading.next()).await.expect("the end of the stream in time");
+        let delivery = delivery.expect("a consumer").expect("a delivery");
+        stored.insert(String::from_utf8_lossy(&delivery.data).parse().expect("a number"));
+        delivery.acker.ack(BasicAckOptions::default()).await.expect("an acknowledgement");
+    }
+    stored
+}
+
+/// What was confirmed and is not in the stream nobody can be given.
+fn keep_to(account: &mut Account, stored: &BTreeSet<Number>) {
+    let mut lost = 0;
+    for (number, message) in account.record.truth.messages.iter_mut().enumerate() {
+        let is_lost = account.sources[message.source].kind == Kind::Stream && !stored.contains(&number);
+        if is_lost && message.fate == Fate::Logged {
+            message.fate = Fate::Lost;
+            lost += 1;
+        }
+    }
+    if lost > 0 {
+        account.warnings.push(format!("the broker confirmed {lost} messages that its stream does not hold"));
+    }
 }
 
 impl World {
