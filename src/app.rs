@@ -305,7 +305,15 @@ impl AdminView for View {
             let obstacle = reasons.iter().find(|reason| reason.source == name).map(|reason| reason.message.as_str());
             SourceReadiness { name, up: state.link().up, ever_up: state.ever_up(), obstacle }
         });
-        Readiness::of(phase, on_outage, sources)
+        // A source whose link is up may still lack something, as a queue that nobody moves into its stream.
+        let is_up = |name: &str| self.shared.hub.by_name(name).is_some_and(|state| state.link().up);
+        let lacking = reasons.iter().filter(|reason| is_up(&reason.source)).map(|reason| SourceReadiness {
+            name: &reason.source,
+            up: false,
+            ever_up: reason.outage,
+            obstacle: Some(&reason.message),
+        });
+        Readiness::of(phase, on_outage, sources.chain(lacking))
     }
 
     fn drain(&self) {

@@ -59,10 +59,13 @@ fn summary(settings: &Settings) -> String {
         (None, 1) => "one broker address".into(),
         (None, count) => format!("{count} broker addresses"),
     };
-    let source = |source: &crate::config::Source| match &source.input {
-        Input::Exchange(input) => format!("{} (exchange {})", source.name, input.exchange),
-        Input::Queue(input) => format!("{} (queue {})", source.name, input.queue),
-        Input::Stream(input) => format!("{} (stream {})", source.name, input.stream),
+    let source = |source: &crate::config::Source| match (&source.input, source.input.queue()) {
+        (Input::Exchange(input), _) => format!("{} (exchange {})", source.name, input.exchange),
+        (Input::Queue(input), _) => format!("{} (queue {})", source.name, input.queue),
+        (Input::Stream(input), None) => format!("{} (stream {})", source.name, input.stream),
+        (Input::Stream(input), Some(from)) => {
+            format!("{} (queue {} through stream {})", source.name, from.queue, input.stream)
+        }
     };
     let sources = settings.sources.iter().map(source).collect::<Vec<_>>().join(", ");
     format!("{broker}; sources: {sources}")

@@ -69,7 +69,8 @@ fn row(raw: &Raw, key: &'static Key, table: &str, name: &str) -> Option<Row> {
 fn own_rows(raw: &Raw, table: &str, name: &str) -> Vec<Row> {
     let is_set = |key: &str| raw.is_set(&format!("source.{name}.{key}"));
     let reads = match (is_set("stream"), is_set("queue")) {
-        (true, _) => Reads::Stream,
+        (true, true) => Reads::QueueThroughStream,
+        (true, false) => Reads::Stream,
         (false, true) => Reads::Queue,
         (false, false) => Reads::Exchange,
     };

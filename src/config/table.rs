@@ -59,7 +59,8 @@ pub static SECTIONS: &[Section] = &[
         example: "source.orders",
         title: "Sources: a queue",
         about: "This one reads an existing queue. Who else gets the message: nobody; a queue gives each message to one \
-                consumer, so passerelle takes it away from every other consumer of the queue.",
+                consumer, so passerelle takes it away from every other consumer of the queue. Of several nodes one reads; \
+                with a stream beside the queue it moves the messages there, and all nodes read them from the stream.",
         keys: SOURCE_QUEUE,
         also: &["declare = false"],
     },
@@ -404,7 +405,8 @@ const SOURCE: &[Key] = &[
         "source.*.declare",
         Kind::Flag,
         "false",
-        "Whether to declare the exchange or queue (durable) rather than wait for it.",
+        "Whether to declare the exchange, queue or stream (durable) rather than wait for it. Where a queue stands beside a \
+         stream this means the queue; that stream is declared in any case.",
     ),
     Key::optional(
         "source.*.linger",
@@ -486,7 +488,8 @@ const SOURCE_STREAM: &[Key] = &[
         Kind::Name,
         "\"audit\"",
         "The stream. Where the source names an exchange too, the stream is bound to it, with \"all\" (#) or the list in \
-         bindings; such bindings stay. With declare = true the stream is declared.",
+         bindings; such bindings stay. Where it names a queue too, passerelle moves the queue's messages into the stream, one \
+         node at a time, by way of a fanout exchange of the stream's name, which it declares as it does the stream.",
     ),
     Key::new(
         "source.*.retention_age",

@@ -168,8 +168,16 @@ fn mistakes_of_sources() {
     for (text, expected) in [
         ("[source.x]\n", "3: source.x: reads nothing: set exchange = \"…\", queue = \"…\" or stream = \"…\""),
         (
-            "[source.x]\nstream = \"s\"\nqueue = \"q\"\n",
-            "5: source.x.queue: stands beside stream: a source reads one of them, so make two sources",
+            "[source.x]\nstream = \"s\"\nqueue = \"q\"\nexchange = \"e\"\n",
+            "5: source.x.queue: stands beside exchange: a source reads one of them, so make two sources",
+        ),
+        (
+            "[source.x]\nqueue = \"s\"\nstream = \"s\"\n",
+            "5: source.x.stream is the queue's name too: name the stream otherwise",
+        ),
+        (
+            "[source.x]\nqueue = \"q\"\nstream = \"s\"\nbindings = \"all\"\n",
+            "6: source.x.bindings is no key of a source that reads a queue through a stream: remove it",
         ),
         (
             "[source.x]\nstream = \"s\"\nexchange = \"e\"\nbindings = \"on-demand\"\n",
@@ -373,19 +381,24 @@ fn a_whole_configuration_settles() {
          [source.orders]\nqueue = \"orders\"\ntopic = \"orders.{{routing_key}}\"\nlog.age_max = \"1h\"\n\
          [source.events]\nexchange = \"e\"\nlog.age_max = \"1h\"\nrejected = \"dead-letter\"\nframes = \"text\"\n\
          [source.audit]\nexchange = \"logs\"\ntype = \"fanout\"\n\
+         [source.work]\nqueue = \"jobs\"\nstream = \"jobs.stream\"\nretention_age = \"1h\"\nshared = true\n\
          [auth]\nanonymous = true\n[alias]\n\"events.example.org\" = \"passerelle.v1.raw\"\n"
     ))
     .settings();
     assert_eq!(settings.server.listen.len(), 2);
     assert!(settings.admin.listen.is_none());
     let names: Vec<&str> = settings.sources.iter().map(|source| source.name.as_str()).collect();
-    assert_eq!(names, ["audit", "events", "orders"]);
+    assert_eq!(names, ["audit", "events", "orders", "work"]);
     let Input::Exchange(audit) = &settings.sources[0].input else { panic!("audit reads an exchange") };
     assert_eq!((audit.kind, &audit.bindings), (ExchangeKind::Fanout, &Bindings::All));
     let Input::Exchange(events) = &settings.sources[1].input else { panic!("events reads an exchange") };
     assert_eq!(events.linger, Duration::from_secs(3600));
     assert_eq!((settings.sources[1].frames, settings.sources[1].rejected), (RawFrames::Text, Rejected::DeadLetter));
     assert!(matches!(&settings.sources[2].input, Input::Queue(queue) if queue.queue == "orders"));
+    let Input::Stream(work) = &settings.sources[3].input else { panic!("work reads a stream") };
+    let queue = QueueInput { queue: "jobs".into(), shared: true, declare: false };
+    assert_eq!((work.stream.as_str(), &work.supply, work.declare), ("jobs.stream", &Supply::Queue(queue), true));
+    assert_eq!(work.retention_age, Duration::from_hours(1));
     assert_eq!(settings.aliases["events.example.org"], "passerelle.v1.raw");
     assert_eq!(settings.auth.anonymous, Some(true));
 }

@@ -61,6 +61,8 @@ struct SourceMetrics {
     unsettled: IntGauge,
     bindings: IntGauge,
     fetches: IntCounter,
+    relays: IntGauge,
+    relayed: IntCounter,
     last_kept: IntGauge,
     last_evicted: IntCounter,
 }
@@ -166,6 +168,27 @@ impl Metrics {
     pub fn stream_fetch(&self, source: SourceId) {
         if let Some(metrics) = self.sources.get(source.index()) {
             metrics.fetches.inc();
+        }
+    }
+
+    /// This node moves a source's queue into its stream.
+    pub fn relay_began(&self, source: SourceId) {
+        if let Some(metrics) = self.sources.get(source.index()) {
+            metrics.relays.set(1);
+        }
+    }
+
+    /// It does so no longer.
+    pub fn relay_ended(&self, source: SourceId) {
+        if let Some(metrics) = self.sources.get(source.index()) {
+            metrics.relays.set(0);
+        }
+    }
+
+    /// So many messages were moved from a source's queue into its stream.
+    pub fn relayed(&self, source: SourceId, messages: usize) {
+        if let Some(metrics) = self.sources.get(source.index()) {
+            metrics.relayed.inc_by(messages as u64);
         }
     }
 
@@ -358,6 +381,10 @@ impl Maker<'_> {
         let bindings = self.gauge_vector("bindings", "Bindings that stand on the broker.", source)?;
         let fetches = "Pages read from a stream that the log no longer held, and cursors looked up in it.";
         let fetches = self.counter_vector("stream_fetches_total", fetches, source)?;
+        let relays = "Whether this node is the one that moves the source's queue into its stream.";
+        let relays = self.gauge_vector("relay", relays, source)?;
+        let relayed = "Messages moved from the source's queue into its stream by this node.";
+        let relayed = self.counter_vector("relayed_total", relayed, source)?;
         let last_kept = "Messages kept beyond the log because they are the last of their topics.";
         let last_kept = self.gauge_vector("last_messages", last_kept, source)?;
         let last_evicted = "Last messages of topics that had to go because there are too many.";
@@ -373,6 +400,8 @@ impl Maker<'_> {
                 unsettled: unsettled.get_metric_with_label_values(&[name])?,
                 bindings: bindings.get_metric_with_label_values(&[name])?,
                 fetches: fetches.get_metric_with_label_values(&[name])?,
+                relays: relays.get_metric_with_label_values(&[name])?,
+                relayed: relayed.get_metric_with_label_values(&[name])?,
                 last_kept: last_kept.get_metric_with_label_values(&[name])?,
                 last_evicted: last_evicted.get_metric_with_label_values(&[name])?,
             })

@@ -5,7 +5,6 @@
 //! It sees the feed and the interest of the hub only, and no client.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +21,11 @@ pub(crate) trait Source: Send {
 
     /// Its name in the configuration.
     fn name(&self) -> &str;
+
+    /// Under what it stands on the board.
+    fn subject(&self) -> Subject {
+        Subject::Source(self.name().to_owned())
+    }
 
     /// Serves on this link until that fails or the program stops; says so on the board when everything stands.
     fn run(&mut self, link: &Self::Link, board: &Board) -> impl Future<Output = Result<(), Trouble>> + Send;
@@ -48,12 +52,15 @@ pub(crate) enum Subject {
     Presence,
     /// A source, by name.
     Source(String),
+    /// What moves a source's queue into its stream, by the source's name.
+    Relay(String),
 }
 
 /// How a subject stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
-    Up,
+    /// And what and where, in words.
+    Up(String),
     Down(Trouble),
 }
 
@@ -82,19 +89,21 @@ struct Row {
 }
 
 impl Board {
-    /// With a row for each source, none of which stands.
-    pub(crate) fn new<'a>(sources: impl Iterator<Item = &'a str>) -> Self {
-        let row = |name: &str| (Subject::Source(name.to_owned()), Row { standing: None, ever_up: false });
-        Self { rows: Mutex::new(sources.map(row).collect()), first_failure: watch::Sender::new(None) }
+    /// With a row for each of these, none of which stands.
+    pub(crate) fn new(subjects: impl Iterator<Item = Subject>) -> Self {
+        let row = |subject| (subject, Row { standing: None, ever_up: false });
+        Self { rows: Mutex::new(subjects.map(row).collect()), first_failure: watch::Sender::new(None) }
     }
 
-    /// It stands; `words` say what and where.
-    pub(crate) fn up(&self, subject: Subject, words: fmt::Arguments<'_>) {
+    /// It stands; `words` say what and where. Logged unless that was so before.
+    pub(crate) fn up(&self, subject: Subject, words: String) {
         let mut rows = self.rows();
         let row = rows.entry(subject).or_insert(Row { standing: None, ever_up: false });
         row.ever_up = true;
-        if row.standing.replace(Standing::Up) != Some(Standing::Up) {
+        let standing = Some(Standing::Up(words.clone()));
+        if row.standing != standing {
             tracing::info!("{words}");
+            row.standing = standing;
         }
     }
 
@@ -113,23 +122,25 @@ impl Board {
         });
     }
 
-    /// The sources that do not stand, in the order of their names.
+    /// The sources that do not stand, in the order of their names; then those whose queues are not moved.
     pub(crate) fn reasons(&self) -> Vec<Reason> {
         let rows = self.rows();
         let down = |subject: &Subject| match rows.get(subject).and_then(|row| row.standing.clone()) {
             Some(Standing::Down(trouble)) => Some(trouble.0),
             _ => None,
         };
-        let link = down(&Subject::ConsumeLink);
-        let sources = rows.iter().filter_map(|(subject, row)| match subject {
-            Subject::Source(name) if row.standing != Some(Standing::Up) => Some((name, subject, row.ever_up)),
-            _ => None,
-        });
-        let waiting = || "is not connected to the broker yet".to_owned();
-        let message = |subject| link.clone().or_else(|| down(subject)).unwrap_or_else(waiting);
-        sources
-            .map(|(name, subject, outage)| Reason { source: name.clone(), message: message(subject), outage })
-            .collect()
+        let reason = |(subject, row): (&Subject, &Row)| {
+            let (name, link) = match subject {
+                Subject::Source(name) => (name, Subject::ConsumeLink),
+                Subject::Relay(name) => (name, Subject::PublishLink),
+                _ => return None,
+            };
+            let why = down(&link).or_else(|| down(subject));
+            let message = why.unwrap_or_else(|| "is not connected to the broker yet".to_owned());
+            let reason = Reason { source: name.clone(), message, outage: row.ever_up };
+            (!matches!(row.standing, Some(Standing::Up(_)))).then_some(reason)
+        };
+        rows.iter().filter_map(reason).collect()
     }
 
     /// Completes once anything has failed.
@@ -204,23 +215,39 @@ mod tests {
 
     #[test]
     fn readiness_names_the_link_before_the_source_and_ends_with_the_first_link() {
-        let board = Board::new(["a", "b"].into_iter());
+        let board = Board::new(["a", "b"].map(|name| Subject::Source(name.into())).into_iter());
         assert_eq!(board.reasons().len(), 2);
         board.down(Subject::Source("a".into()), &trouble("exchange 'x' does not exist"));
         assert_eq!(board.reasons()[0].message, "exchange 'x' does not exist");
         board.down(Subject::ConsumeLink, &trouble("nothing listens"));
         assert!(board.reasons().iter().all(|reason| reason.message == "nothing listens" && !reason.outage));
-        board.up(Subject::ConsumeLink, format_args!("connected"));
-        board.up(Subject::Source("a".into()), format_args!("reads"));
-        board.up(Subject::Source("b".into()), format_args!("reads"));
+        board.up(Subject::ConsumeLink, "connected".into());
+        board.up(Subject::Source("a".into()), "reads".into());
+        board.up(Subject::Source("b".into()), "reads".into());
         assert_eq!(board.reasons(), []);
         board.down(Subject::Source("b".into()), &trouble("gone"));
         assert_eq!(board.reasons(), [Reason { source: "b".into(), message: "gone".into(), outage: true }]);
     }
 
+    #[test]
+    fn a_queue_that_is_not_moved_is_a_reason_of_its_source() {
+        let relay = || Subject::Relay("a".into());
+        let board = Board::new([Subject::Source("a".into()), relay()].into_iter());
+        board.up(Subject::Source("a".into()), "reads".into());
+        let reason = |message: &str, outage| Reason { source: "a".into(), message: message.into(), outage };
+        assert_eq!(board.reasons(), [reason("is not connected to the broker yet", false)]);
+        board.down(relay(), &trouble("queue 'q' does not exist"));
+        assert_eq!(board.reasons(), [reason("queue 'q' does not exist", false)]);
+        board.up(relay(), "moves".into());
+        assert_eq!(board.reasons(), []);
+        board.down(Subject::PublishLink, &trouble("gone"));
+        board.down(relay(), &trouble("gone"));
+        assert_eq!(board.reasons(), [reason("gone", true)]);
+    }
+
     #[tokio::test]
     async fn the_first_failure_is_kept() {
-        let board = Board::new(["a"].into_iter());
+        let board = Board::new(std::iter::once(Subject::Source("a".into())));
         board.down(Subject::ConsumeLink, &trouble("first"));
         board.down(Subject::ConsumeLink, &trouble("second"));
         assert_eq!(board.failed().await, trouble("first"));

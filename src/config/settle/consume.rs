@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Settler;
-use crate::config::{Consume, Input, Settings};
+use crate::config::{Consume, Settings};
 use crate::model::queue::QueueTemplate;
 
 /// The longest time after which RabbitMQ deletes a queue: milliseconds in 32 bits, rounded down to whole days.
@@ -68,7 +68,7 @@ impl Settler<'_> {
     /// A source would take away what clients wait for.
     pub(super) fn consumed_apart(&mut self, settings: &Settings) {
         for source in &settings.sources {
-            let Input::Queue(input) = &source.input else { continue };
+            let Some(input) = source.input.queue() else { continue };
             let Ok(queue) = QueueTemplate::parse(&input.queue) else { continue };
             if let Some(consume) = settings.consume.iter().find(|consume| consume.queue.overlaps(&queue)) {
                 let sentence = format!(

@@ -1,15 +1,15 @@
-//! Sources: each reads exactly one exchange or queue, and no two the same messages without a word about it.
+//! Sources: each reads exactly one exchange, queue or stream, and no two the same messages without a word about it.
 
 use super::route::overlap;
 use super::{Settler, template};
 use crate::config::value::Value;
 use crate::config::{
     Bindings, ExchangeInput, ExchangeKind, Input, LastBounds, LogBounds, QueueInput, RawFrames, Rejected, Source,
-    StreamInput, TemplatePart, TopicTemplate,
+    StreamInput, Supply, TemplatePart, TopicTemplate,
 };
 use crate::model::topic::Pattern;
 
-use Reads::{Exchange, Queue, Stream};
+use Reads::{Exchange, Queue, QueueThroughStream, Stream};
 
 /// Bytes of a source's name at most: it is a part of queue names, cursors and metric labels.
 const NAME_BYTES_MAX: usize = 64;
@@ -20,6 +20,7 @@ pub(in crate::config) enum Reads {
     Exchange,
     Queue,
     Stream,
+    QueueThroughStream,
 }
 
 /// Keys that not every kind of source has, and which have them.
@@ -29,12 +30,12 @@ const OF_SOME: &[(&str, &[Reads])] = &[
     ("linger", &[Exchange]),
     ("bindings_max", &[Exchange]),
     ("queue_bytes_max", &[Exchange]),
-    ("shared", &[Queue]),
-    ("rejected", &[Exchange, Queue]),
-    ("retention_age", &[Stream]),
-    ("retention_bytes", &[Stream]),
-    ("replays_max", &[Stream]),
-    ("last_rebuild", &[Stream]),
+    ("shared", &[Queue, QueueThroughStream]),
+    ("rejected", &[Exchange, Queue, QueueThroughStream]),
+    ("retention_age", &[Stream, QueueThroughStream]),
+    ("retention_bytes", &[Stream, QueueThroughStream]),
+    ("replays_max", &[Stream, QueueThroughStream]),
+    ("last_rebuild", &[Stream, QueueThroughStream]),
 ];
 
 impl Reads {
@@ -48,6 +49,7 @@ impl Reads {
             Exchange => "an exchange",
             Queue => "a queue",
             Stream => "a stream",
+            QueueThroughStream => "a queue through a stream",
         }
     }
 }
@@ -115,19 +117,21 @@ impl Settler<'_> {
     fn input(&mut self, base: &str, log: &LogBounds) -> Option<Input> {
         let set = |key: &str| self.raw.is_set(&format!("{base}.{key}"));
         match (set("exchange"), set("queue"), set("stream")) {
-            (_, true, true) => {
-                let sentence = "stands beside stream: a source reads one of them, so make two sources";
-                self.mistake(&format!("{base}.queue"), sentence);
-                None
-            }
-            (_, false, true) => {
-                self.foreign_keys(base, Stream);
-                Some(Input::Stream(self.stream(base)))
-            }
-            (true, true, false) => {
+            (true, true, _) => {
                 let sentence = "stands beside exchange: a source reads one of them, so make two sources";
                 self.mistake(&format!("{base}.queue"), sentence);
                 None
+            }
+            (false, true, true) => {
+                self.foreign_keys(base, QueueThroughStream);
+                let supply = Supply::Queue(self.queue(base));
+                // The stream is of no use but for this, so nobody else need declare it.
+                Some(Input::Stream(StreamInput { declare: true, ..self.stream(base, supply) }))
+            }
+            (_, false, true) => {
+                self.foreign_keys(base, Stream);
+                let supply = self.supply(base);
+                Some(Input::Stream(self.stream(base, supply)))
             }
             (false, false, false) => {
                 self.mistake(base, "reads nothing: set exchange = \"…\", queue = \"…\" or stream = \"…\"");
@@ -218,17 +222,9 @@ impl Settler<'_> {
         }
     }
 
-    fn stream(&mut self, base: &str) -> StreamInput {
+    /// The exchange that fills a stream, if one does.
+    fn supply(&mut self, base: &str) -> Supply {
         let path = |key: &str| format!("{base}.{key}");
-        let exchange = self.entry(&path("exchange")).map(|_| self.text(&path("exchange")));
-        if exchange.as_deref() == Some("") {
-            let sentence = "is empty, which is the default exchange, and nothing can be bound to that: remove it";
-            self.mistake(&path("exchange"), sentence);
-        }
-        let stream = self.text(&path("stream"));
-        if stream.is_empty() {
-            self.mistake(&path("stream"), "is empty: name the stream");
-        }
         let bindings = match self.raw.is_set(&path("bindings")) {
             true => self.bindings(base, ExchangeKind::Topic),
             false => Bindings::All,
@@ -237,13 +233,33 @@ impl Settler<'_> {
             let sentence = "is \"on-demand\", and a stream keeps what comes whoever listens: write \"all\" or a list";
             self.mistake(&path("bindings"), sentence);
         }
-        if exchange.is_none() && self.raw.is_set(&path("bindings")) {
-            self.mistake(&path("bindings"), "is set, and there is no exchange to bind the stream to: set exchange too");
+        if self.entry(&path("exchange")).is_none() {
+            if self.raw.is_set(&path("bindings")) {
+                let sentence = "is set, and there is no exchange to bind the stream to: set exchange too";
+                self.mistake(&path("bindings"), sentence);
+            }
+            return Supply::Others;
+        }
+        let exchange = self.text(&path("exchange"));
+        if exchange.is_empty() {
+            let sentence = "is empty, which is the default exchange, and nothing can be bound to that: remove it";
+            self.mistake(&path("exchange"), sentence);
+        }
+        Supply::Exchange { exchange, bindings }
+    }
+
+    fn stream(&mut self, base: &str, supply: Supply) -> StreamInput {
+        let path = |key: &str| format!("{base}.{key}");
+        let stream = self.text(&path("stream"));
+        if stream.is_empty() {
+            self.mistake(&path("stream"), "is empty: name the stream");
+        }
+        if matches!(&supply, Supply::Queue(queue) if queue.queue == stream) {
+            self.mistake(&path("stream"), "is the queue's name too: name the stream otherwise");
         }
         StreamInput {
             stream,
-            exchange,
-            bindings,
+            supply,
             declare: self.flag(&path("declare")),
             retention_age: self.time(&path("retention_age")),
             retention_bytes: self.number(&path("retention_bytes")) as u64,
@@ -253,15 +269,14 @@ impl Settler<'_> {
     }
 
     fn same_messages(&mut self, first: &Source, second: &Source) {
+        if let (Some(one), Some(other)) = (first.input.queue(), second.input.queue())
+            && one.queue == other.queue
+        {
+            let sentence =
+                format!("{:?} is read by source.{} too: each message goes to one of the two", other.queue, first.name);
+            self.warning(&format!("source.{}.queue", second.name), sentence);
+        }
         match (&first.input, &second.input) {
-            (Input::Queue(one), Input::Queue(other)) if one.queue == other.queue => {
-                let path = format!("source.{}.queue", second.name);
-                let sentence = format!(
-                    "{:?} is read by source.{} too: each message goes to one of the two",
-                    other.queue, first.name
-                );
-                self.warning(&path, sentence);
-            }
             (Input::Stream(one), Input::Stream(other)) if one.stream == other.stream => {
                 let path = format!("source.{}.stream", second.name);
                 let sentence = format!(

@@ -7,13 +7,14 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use crate::config::{Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput};
+use crate::config::{Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput, Supply};
 use crate::metrics::BrokerLink;
 use crate::source::Trouble;
 
 use super::connection::{self, Live};
 use super::exchange::short;
 use super::outbound;
+use super::relay::turn::Turn;
 use super::stream;
 use super::words;
 
@@ -41,7 +42,10 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
         let looked = match &source.input {
             Input::Exchange(input) => exchange_source(&live, settings, input, &key).await,
             Input::Queue(input) => queue_source(&live, input, &key).await,
-            Input::Stream(input) => stream_source(&live, input, &key).await,
+            Input::Stream(input) => match &input.supply {
+                Supply::Queue(queue) => relay(&live, settings, (queue, input), &key).await,
+                supply => stream_source(&live, (input, supply), &key).await,
+            },
         };
         findings.extend(looked.err().map(|trouble| finding(&key, trouble)));
     }
@@ -142,8 +146,8 @@ async fn queue_source(live: &Live, input: &QueueInput, key: &str) -> Result<(), 
 }
 
 /// The stream is there and is one, and so is the exchange that it is bound to.
-async fn stream_source(live: &Arc<Live>, input: &StreamInput, key: &str) -> Result<(), Trouble> {
-    if let Some(exchange) = &input.exchange {
+async fn stream_source(live: &Arc<Live>, (input, supply): (&StreamInput, &Supply), key: &str) -> Result<(), Trouble> {
+    if let Supply::Exchange { exchange, .. } = supply {
         let asked = passive_exchange(live, exchange).await;
         asked.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, key)))?;
     }
@@ -153,6 +157,22 @@ async fn stream_source(live: &Arc<Live>, input: &StreamInput, key: &str) -> Resu
         Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
         Err(error) => Err(words::of_stream(&error, &input.stream, (&live.peer, key))),
     }
+}
+
+/// The queue is there, and if anybody consumes it, that is another node; the stream is one, or can be made.
+async fn relay(
+    live: &Arc<Live>,
+    settings: &Settings,
+    (queue, input): (&QueueInput, &StreamInput),
+    key: &str,
+) -> Result<(), Trouble> {
+    let Some(turn) = Turn::take(live, &settings.amqp.queue_prefix, &queue.queue).await? else {
+        return stream_source(live, (input, &input.supply), key).await;
+    };
+    let looked = queue_source(live, queue, key).await;
+    turn.over(live).await;
+    looked?;
+    stream_source(live, (input, &input.supply), key).await
 }
 
 /// The queue is there, where it is one for all and not made on demand.

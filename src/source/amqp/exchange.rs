@@ -116,8 +116,7 @@ impl Source for ExchangeSource {
         let (deliveries, drops) = self.consume(live, &channel, &queues).await?;
         feed.link_up();
         let exchange = &self.input.exchange;
-        board
-            .up(Subject::Source(self.name.clone()), format_args!("source '{}' reads exchange '{exchange}'", self.name));
+        board.up(Subject::Source(self.name.clone()), format!("source '{}' reads exchange '{exchange}'", self.name));
         let mut receiver = Receiver {
             channel: &channel,
             deliveries,

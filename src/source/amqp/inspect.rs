@@ -13,6 +13,9 @@ pub(crate) const ID_HEADER: &str = "x-passerelle-id";
 /// The header field that names the connection which published a message and does not want it back.
 pub(crate) const ORIGIN_HEADER: &str = "x-passerelle-origin";
 
+/// The header field that says of a message in a stream of ours that the queue which it comes from gave it more than once.
+pub(crate) const REDELIVERED_HEADER: &str = "x-passerelle-redelivered";
+
 /// How deep tables and lists may be nested; what lies deeper is shown as bytes.
 pub(crate) const NESTING_MAX: usize = 16;
 
@@ -25,27 +28,44 @@ const CHANNEL_CLOSE: (u16, u16) = (20, 40);
 const BASIC_RETURN: (u16, u16) = (60, 50);
 const BASIC_DELIVER: (u16, u16) = (60, 60);
 
-/// The ids of publishes that the broker returned as unroutable. A return precedes its confirm on the wire, so whoever has
-/// seen the confirm and asks here knows. Shared between the connection's reader and the publisher.
+/// The publishes that the broker returned as unroutable. A return precedes its confirm on the wire, so whoever has seen the
+/// confirm and asks here knows. Shared between the connection's reader and those who publish.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Returned(Arc<Mutex<HashSet<i64>>>);
+pub(crate) struct Returned(Arc<Mutex<Returns>>);
+
+#[derive(Debug, Default)]
+struct Returns {
+    /// Of those that carry our id.
+    ids: HashSet<i64>,
+    /// Where others came back.
+    channels: HashSet<u16>,
+}
 
 impl Returned {
     /// Whether this publish was returned; forgets it.
     pub(crate) fn take(&self, id: i64) -> bool {
-        self.lock().remove(&id)
+        self.lock().ids.remove(&id)
     }
 
-    /// Forgets all: their channel is gone.
+    /// Whether anything without an id of ours was returned on this channel; forgets it.
+    pub(crate) fn take_any(&self, channel: u16) -> bool {
+        self.lock().channels.remove(&channel)
+    }
+
+    /// Forgets all ids: their channel is gone.
     pub(crate) fn clear(&self) {
-        self.lock().clear();
+        self.lock().ids.clear();
     }
 
-    fn note(&self, id: i64) {
-        self.lock().insert(id);
+    fn note(&self, channel: u16, id: Option<i64>) {
+        let mut returns = self.lock();
+        match id {
+            Some(id) => returns.ids.insert(id),
+            None => returns.channels.insert(channel),
+        };
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<i64>> {
+    fn lock(&self) -> MutexGuard<'_, Returns> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,9 +124,7 @@ impl Inspector {
         let id = walk.properties(flags);
         if let Some(left) = self.returning.get_mut(&channel) {
             *left = Some(body_bytes);
-            if let Some(id) = id {
-                self.returned.note(id);
-            }
+            self.returned.note(channel, id);
             self.look_at_body(channel, 0);
         }
     }

@@ -119,7 +119,7 @@ async fn serve(
 ) -> Option<Trouble> {
     let words::Peer { address, vhost, user } = &live.peer;
     let words = format!("connected to RabbitMQ at {address}, vhost '{vhost}', as '{user}'");
-    context.board.up(subject(link), format_args!("{words} ({})", link.name()));
+    context.board.up(subject(link), format!("{words} ({})", link.name()));
     context.metrics.link_up(link);
     state.send_replace(State::Up(live.clone()));
     let trouble = tokio::select! {

@@ -11,17 +11,20 @@ use lapin::message::Delivery;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::config::{Input, Source, TemplatePart};
+use crate::config::{Input, Source, StreamInput, Supply, TemplatePart};
 use crate::metrics::Rejection;
 use crate::model::publication::{Attributes, Draft, PublishedAt, UnixMillis};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::{ID_HEADER, ORIGIN_HEADER};
+use super::inspect::{ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER};
 use super::stream::OFFSET;
 
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
 const TIMESTAMP_HEADER: &str = "timestamp_in_ms";
+
+/// Header fields that no client sees.
+const OURS: [&str; 4] = [ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, OFFSET];
 
 /// Makes drafts of one source's deliveries.
 #[derive(Debug)]
@@ -38,13 +41,22 @@ impl Mapper {
     /// For the source that is configured so.
     pub(crate) fn new(source: &Source) -> Self {
         let queue = match &source.input {
-            Input::Queue(input) => input.queue.clone(),
-            Input::Stream(input) => input.stream.clone(),
-            Input::Exchange(_) => String::new(),
+            Input::Queue(input) => &input.queue,
+            // In there the routing key is the topic already.
+            Input::Stream(StreamInput { supply: Supply::Queue(_), .. }) => {
+                return Self { template: None, ..Self::of_queue(source, "") };
+            }
+            Input::Stream(input) => &input.stream,
+            Input::Exchange(_) => "",
         };
+        Self::of_queue(source, queue)
+    }
+
+    /// For what comes to the source from this queue.
+    pub(crate) fn of_queue(source: &Source, queue: &str) -> Self {
         Self {
             name: source.name.clone(),
-            queue,
+            queue: queue.to_owned(),
             template: source.topic.as_ref().map(|template| template.0.clone()),
             bytes_max: source.log.bytes_max,
             last: None,
@@ -56,16 +68,20 @@ impl Mapper {
     /// # Errors
     /// When the delivery cannot become a message.
     pub(crate) fn draft(&mut self, delivery: &mut Delivery, now: UnixMillis) -> Result<Draft, Rejection> {
-        if delivery.data.len() > self.bytes_max {
-            return Err(Rejection::TooLarge);
-        }
         let topic = self.topic(delivery)?;
         let attributes = attributes(&delivery.properties, delivery.redelivered);
         let payload = Bytes::from(std::mem::take(&mut delivery.data));
         Ok(Draft { topic, payload, attributes, received_at: now })
     }
 
-    fn topic(&mut self, delivery: &Delivery) -> Result<Topic, Rejection> {
+    /// The topic that the draft would have.
+    ///
+    /// # Errors
+    /// When the delivery cannot become a message.
+    pub(crate) fn topic(&mut self, delivery: &Delivery) -> Result<Topic, Rejection> {
+        if delivery.data.len() > self.bytes_max {
+            return Err(Rejection::TooLarge);
+        }
         let rendered;
         let text = match &self.template {
             None => delivery.routing_key.as_str(),
@@ -132,9 +148,14 @@ fn attributes(properties: &AMQPProperties, redelivered: bool) -> Attributes {
         message_id: property(properties.message_id()),
         published_at: published_at(&headers, *properties.timestamp()),
         origin: origin(properties),
+        redelivered: redelivered || was_redelivered(properties),
         headers,
-        redelivered,
     }
+}
+
+/// Whether a queue had given it more than once before it came into the stream that it comes from.
+fn was_redelivered(properties: &AMQPProperties) -> bool {
+    properties.headers().as_ref().is_some_and(|headers| headers.contains_key(REDELIVERED_HEADER))
 }
 
 /// The connection that published it and does not want it back.
@@ -165,7 +186,7 @@ fn published_at(headers: &Headers, seconds: Option<u64>) -> PublishedAt {
 
 /// A table's fields, without those that are ours.
 pub(crate) fn headers(table: &FieldTable) -> Headers {
-    let ours = |name: &ShortString| [ID_HEADER, ORIGIN_HEADER, OFFSET].contains(&name.as_str());
+    let ours = |name: &ShortString| OURS.contains(&name.as_str());
     let fields = table.inner().iter().filter(|(name, _)| !ours(name));
     Headers(fields.map(|(name, field)| (readable(name.as_str()), value(field))).collect())
 }

@@ -6,6 +6,7 @@
 //! | [`link`], [`connection`], [`tls`] | keep the two connections, with no limit of tries |
 //! | [`wire`], [`inspect`] | the bytes below the library: frames that would kill it are made harmless |
 //! | [`exchange`], [`queue`], [`stream`] | the sources |
+//! | [`intake`], [`relay`] | consuming a queue that is not ours; moving one into a stream that all nodes read |
 //! | [`receive`], [`mapping`] | deliveries become drafts, are appended, then acknowledged |
 //! | [`binder`] | what sessions want becomes bindings |
 //! | [`publisher`], [`outbound`] | publishes and what may be in them |
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Input, Settings};
+use crate::config::{self, Input, Settings, StreamInput, Supply};
 use crate::hub::feed::{Feed, Hub, SourceState};
 use crate::hub::upstream::UpstreamJobs;
 use crate::metrics::{BrokerLink, Metrics};
@@ -38,6 +39,7 @@ mod consume;
 mod desk;
 mod exchange;
 mod inspect;
+mod intake;
 mod link;
 mod mapping;
 mod outbound;
@@ -45,6 +47,7 @@ mod presence;
 mod publisher;
 mod queue;
 mod receive;
+mod relay;
 mod rpc;
 mod stream;
 mod tls;
@@ -61,6 +64,7 @@ use link::Link;
 use presence::Carrier;
 use publisher::Publisher;
 use queue::QueueSource;
+use relay::Relay;
 use rpc::Caller;
 use stream::StreamSource;
 
@@ -142,7 +146,7 @@ pub fn start(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Handle {
-    let board = Board::new(settings.sources.iter().map(|source| source.name.as_str()));
+    let board = Board::new(settings.sources.iter().flat_map(subjects));
     let sources_stop = shutdown.child_token();
     let context = Arc::new(Context { settings: settings.clone(), board, metrics, stop: shutdown, sources_stop });
     let (mut sources, mut users) = (JoinSet::new(), JoinSet::new());
@@ -163,8 +167,12 @@ pub fn start(
                 let source = QueueSource::new(context.clone(), feed, source, input);
                 sources.spawn(supervise(source, consume.clone(), context.clone()));
             }
-            Input::Stream(input) => {
-                let source = StreamSource::new(context.clone(), feed, source, input);
+            Input::Stream(stream) => {
+                if let Supply::Queue(queue) = &stream.supply {
+                    let relay = Relay::new(context.clone(), state.info().id, source, (queue, stream));
+                    sources.spawn(supervise(relay, publish.clone(), context.clone()));
+                }
+                let source = StreamSource::new(context.clone(), feed, source, stream);
                 sources.spawn(supervise(source, consume.clone(), context.clone()));
             }
         }
@@ -178,6 +186,13 @@ pub fn start(
     users.spawn(Caller::new(context.clone(), consume, jobs.calls, requests).run());
     users.spawn(Publisher::new(context.clone(), publish, jobs.publishes, requests_end).run());
     Handle { context, sources, users, links, links_stop }
+}
+
+/// What of a source has to stand.
+fn subjects(source: &config::Source) -> impl Iterator<Item = Subject> {
+    let moves = matches!(&source.input, Input::Stream(StreamInput { supply: Supply::Queue(_), .. }));
+    let relay = moves.then(|| Subject::Relay(source.name.clone()));
+    std::iter::once(Subject::Source(source.name.clone())).chain(relay)
 }
 
 /// What the hub keeps of a source. `epoch` names positions that are good on this node and until its end only; a stream's
@@ -213,7 +228,7 @@ async fn supervise<S: Source<Link = Arc<Live>>>(mut source: S, mut link: Link, c
         let Err(trouble) = ended else { return };
         source.lost();
         backoff.stood_for(since.elapsed());
-        let subject = Subject::Source(source.name().to_owned());
+        let subject = source.subject();
         if live.is_alive() {
             context.board.down(subject, &Trouble(format!("source '{}': {trouble}", source.name())));
             tokio::select! {

@@ -109,7 +109,7 @@ impl Carrier {
     async fn serve(&self, (consume, publish): &(Arc<Live>, Arc<Live>)) -> Result<(), Trouble> {
         let mut line = self.open(consume, publish).await?;
         let exchange = &self.context.settings.amqp.presence_exchange;
-        self.context.board.up(Subject::Presence, format_args!("presence is shared through exchange '{exchange}'"));
+        self.context.board.up(Subject::Presence, format!("presence is shared through exchange '{exchange}'"));
         self.presence.link_up();
         let (mut consume_link, mut publish_link) = (self.consume.clone(), self.publish.clone());
         loop {

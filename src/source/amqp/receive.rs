@@ -22,7 +22,7 @@ use super::mapping::Mapper;
 use super::words;
 
 /// Deliveries that are taken, appended and acknowledged together at most.
-const BATCH_MAX: usize = 250;
+pub(crate) const BATCH_MAX: usize = 250;
 
 /// How long the broker may take to confirm that a consumer was cancelled.
 pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -142,21 +142,9 @@ impl Receiver<'_> {
     fn fill(&mut self, batch: &mut Vec<Taken>) -> Result<(), Trouble> {
         // Drops seen before the deliveries ran out have their place before whatever comes next.
         let seen = self.drops.as_ref().and_then(|drops| drops.pending.back()).map(|drop| drop.delivery_tag + 1);
-        let mut ran_out = false;
-        let mut result = Ok(());
-        while batch.len() < BATCH_MAX {
-            let Some(next) = self.deliveries.next().now_or_never() else {
-                ran_out = true;
-                break;
-            };
-            match delivered(next, &self.deliveries) {
-                Ok(delivery) => batch.push(Taken::Message(delivery)),
-                Err(trouble) => {
-                    result = Err(trouble);
-                    break;
-                }
-            }
-        }
+        let rest = take_ready(&mut self.deliveries, batch, Taken::Message);
+        let ran_out = matches!(rest, Ok(Rest::Nothing));
+        let mut result = rest.map(drop);
         let last = batch.last().map(|taken| taken.delivery().delivery_tag);
         if let Some(drops) = &mut self.drops {
             let taken = drops.take_ready();
@@ -206,7 +194,7 @@ impl Receiver<'_> {
         self.metrics.source_received(source, messages, bytes);
         self.append(&mut drafts, now);
         self.note_drops(&mut dropped);
-        self.acknowledge(acker, refused).await?;
+        settle(acker, refused).await?;
         self.metrics.source_unsettled(source, 0);
         Ok(())
     }
@@ -223,25 +211,73 @@ impl Receiver<'_> {
         }
     }
 
-    /// The refused ones first and singly, so that the one acknowledgement for all others does not take them along.
-    async fn acknowledge(&self, last: Option<Acker>, refused: Vec<Acker>) -> Result<(), Trouble> {
-        let lost = |error: lapin::Error| Trouble(words::quoted(&error));
-        for acker in refused {
-            acker.reject(BasicRejectOptions { requeue: false }).await.map_err(lost)?;
-        }
-        if let Some(acker) = last {
-            acker.ack(BasicAckOptions { multiple: true }).await.map_err(lost)?;
-        }
-        Ok(())
-    }
-
     /// Takes no more; what was not taken goes back to the queue when the channel closes.
     async fn cancel(&mut self) -> Result<(), Trouble> {
-        let cancelled = self.channel.basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
-        // A broker that is gone has taken everything back by itself.
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
+        cancel(self.channel, &self.deliveries).await;
         Ok(())
     }
+}
+
+/// What a consumer has after what was taken from it.
+pub(crate) enum Rest {
+    /// Nothing, for the moment.
+    Nothing,
+    /// Perhaps more: the batch is full.
+    Perhaps,
+}
+
+/// Takes what else is ready into the batch, up to [`BATCH_MAX`] in all.
+///
+/// # Errors
+/// When the consumer ended, in words; what came before that is in the batch.
+pub(crate) fn take_ready<T>(
+    consumer: &mut Consumer,
+    batch: &mut Vec<T>,
+    wrap: fn(Delivery) -> T,
+) -> Result<Rest, Trouble> {
+    while batch.len() < BATCH_MAX {
+        let Some(next) = consumer.next().now_or_never() else { return Ok(Rest::Nothing) };
+        batch.push(wrap(delivered(next, consumer)?));
+    }
+    Ok(Rest::Perhaps)
+}
+
+/// Acknowledges a delivery and all before it.
+///
+/// # Errors
+/// When the channel is gone, in words.
+pub(crate) async fn acknowledge(last: &Acker) -> Result<(), Trouble> {
+    let acknowledged = last.ack(BasicAckOptions { multiple: true }).await;
+    acknowledged.map(drop).map_err(|error| Trouble(words::quoted(&error)))
+}
+
+/// Rejects some and acknowledges all others up to the last: the refused ones first and singly, so that the one
+/// acknowledgement does not take them along.
+///
+/// # Errors
+/// When the channel is gone, in words.
+pub(crate) async fn settle(last: Option<Acker>, refused: Vec<Acker>) -> Result<(), Trouble> {
+    for acker in refused {
+        let rejected = acker.reject(BasicRejectOptions { requeue: false }).await;
+        rejected.map_err(|error| Trouble(words::quoted(&error)))?;
+    }
+    match last {
+        Some(acker) => acknowledge(&acker).await,
+        None => Ok(()),
+    }
+}
+
+/// Ends a consumer; its channel stays.
+pub(crate) async fn cancel(channel: &Channel, consumer: &Consumer) {
+    let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+    // A broker that is gone has ended it by itself.
+    let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
+}
+
+/// Closes a channel, and with it goes back whatever is unsettled on it. One that is merely dropped would stay.
+pub(crate) async fn close(channel: &Channel, why: &str) {
+    // A broker that is gone has closed it by itself.
+    let _ = tokio::time::timeout(CANCEL_TIMEOUT, channel.close(200, why.into())).await;
 }
 
 async fn next_drop(drops: Option<&mut Drops>) -> Option<lapin::Result<Delivery>> {

@@ -123,7 +123,7 @@ impl Caller {
         let options = BasicConsumeOptions::default();
         let replies = channel.basic_consume(reply_queue.clone(), tag, options, FieldTable::default()).await;
         let replies = replies.map_err(failed)?;
-        self.context.board.up(Subject::Replies, format_args!("calls are answered through queue '{name}'"));
+        self.context.board.up(Subject::Replies, format!("calls are answered through queue '{name}'"));
         let session = Session { reply_queue, replies, waiting: HashMap::new(), calls: FuturesUnordered::new() };
         Ok((channel, session))
     }

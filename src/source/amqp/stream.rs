@@ -6,6 +6,7 @@
 //! anew. What is older than the log is fetched from the stream when somebody wants it, in [`older`].
 
 mod attach;
+pub(super) mod declare;
 mod older;
 mod rebuild;
 
@@ -13,13 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt, StreamExt};
-use lapin::Channel;
+use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, LongString};
 
-use crate::config::{self, Bindings, StreamInput};
+use crate::config::{self, StreamInput};
 use crate::hub::feed::{Feed, Meanwhile};
 use crate::model::cursor::Epoch;
 use crate::model::gap::GapReason;
@@ -29,28 +27,17 @@ use crate::source::{Board, Source, Subject, Trouble};
 
 use super::Context;
 use super::connection::Live;
-use super::exchange::short;
 use super::mapping::Mapper;
-use super::receive::{CANCEL_TIMEOUT, Complaints, delivered, now};
-use super::words::{self, Refusal};
+use super::receive::{self, Complaints, cancel, delivered, now, take_ready};
+use super::words;
 pub(crate) use attach::OFFSET;
 use attach::{Attached, Begin, FIRST_TIMEOUT, START_TIMEOUT, Terms};
-
-/// Deliveries that are taken, appended and acknowledged together at most.
-const BATCH_MAX: usize = 250;
 
 /// A pause after which everything that a stream holds has come.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// How long the source waits for that before it stands all the same.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Segments that a stream's bytes are divided into: the stream drops whole ones only, so a finer division keeps closer to
-/// the bound.
-const SEGMENTS: u64 = 8;
-
-/// Bytes of a segment at least and at most.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=500 << 20;
 
 /// See the module.
 pub(crate) struct StreamSource {
@@ -100,56 +87,6 @@ impl StreamSource {
         }
     }
 
-    /// Makes sure that there is the stream, declares it if that is wanted, and binds it to the exchange if it names one.
-    /// Whether it is new, and so certainly empty.
-    async fn prepare(&self, live: &Live) -> Result<bool, Trouble> {
-        let input = &self.input;
-        let mut channel = live.channel().await?;
-        let mut is_new = false;
-        match self.declare(&channel, FieldTable::default(), true).await {
-            Err(error) if input.declare && words::refusal(&error) == Some(Refusal::NotFound) => {
-                channel = live.channel().await?;
-                is_new = true;
-            }
-            asked => _ = asked.map_err(|error| self.trouble(live, &error))?,
-        }
-        if input.declare {
-            let declared = self.declare(&channel, retention(input)?, false).await;
-            declared.map_err(|error| self.trouble(live, &error))?;
-        }
-        if let Some(exchange) = &input.exchange {
-            for key in binding_keys(&input.bindings) {
-                let (queue, name, key) = (short(&input.stream)?, short(exchange)?, short(&key)?);
-                let bound = channel.queue_bind(queue, name, key, QueueBindOptions::default(), FieldTable::default());
-                bound.await.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, &self.section)))?;
-            }
-        }
-        // The channel did what it was for.
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, channel.close(200, "prepared".into())).await;
-        Ok(is_new)
-    }
-
-    /// A broker with much to do may send nothing for long. Whoever took its stream for empty would take what it holds for new.
-    async fn make_sure_it_is_empty(&self, live: &Live) -> Result<(), Trouble> {
-        let channel = live.channel().await?;
-        let counted = self.declare(&channel, FieldTable::default(), true).await;
-        let messages = counted.map_err(|error| self.trouble(live, &error))?;
-        // The channel did what it was for.
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, channel.close(200, "counted".into())).await;
-        if messages > 0 {
-            let stream = &self.input.stream;
-            return Err(Trouble(format!("stream '{stream}' holds messages and RabbitMQ sends none yet: trying again")));
-        }
-        Ok(())
-    }
-
-    /// Declares the stream, or only asks for it; how many messages the broker has counted in it, as of some seconds ago.
-    async fn declare(&self, channel: &Channel, arguments: FieldTable, passive: bool) -> lapin::Result<u32> {
-        let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
-        let name = short(&self.input.stream).map_err(|trouble| std::io::Error::other(trouble.0))?;
-        channel.queue_declare(name, options, arguments).await.map(|queue| queue.message_count())
-    }
-
     /// Begins where the log ends, and sees to it that it is the same stream.
     async fn attach(&self, live: &Live, is_new: bool) -> Result<Attached, Trouble> {
         let standing = self.feed.standing();
@@ -167,7 +104,7 @@ impl StreamSource {
             last.close().await;
             let whole = open(Begin::First).await.map_err(failed)?;
             if whole.first().is_none() {
-                self.make_sure_it_is_empty(live).await?;
+                declare::make_sure_it_is_empty(live, &self.input, &self.section).await?;
             }
             return Ok(whole);
         }
@@ -216,7 +153,7 @@ impl Source for StreamSource {
     }
 
     async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
-        let is_new = self.prepare(live).await?;
+        let is_new = declare::prepare(live, &self.input, &self.section).await?;
         let attached = self.attach(live, is_new).await?;
         let (context, feed) = (self.context.clone(), self.feed.clone());
         let older = older::Older::new(&context, &self.source, &self.input);
@@ -229,7 +166,7 @@ impl Source for StreamSource {
         reader.take_what_is_there().await?;
         feed.link_up_bound(Instant::now());
         let (name, stream) = (&reader.source.source.name, &reader.source.input.stream);
-        board.up(Subject::Source(name.clone()), format_args!("source '{name}' reads stream '{stream}'"));
+        board.up(Subject::Source(name.clone()), format!("source '{name}' reads stream '{stream}'"));
         tokio::select! {
             ended = reader.run() => ended,
             never = older.run(live, &feed) => match never {},
@@ -268,7 +205,10 @@ impl Reader<'_> {
         loop {
             let next = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.cancel().await,
+                () = stop.cancelled() => {
+                    cancel(&self.attached.channel, &self.attached.deliveries).await;
+                    return Ok(());
+                }
                 next = self.attached.deliveries.next() => next,
             };
             self.take(next).await?;
@@ -278,16 +218,9 @@ impl Reader<'_> {
     /// Takes a delivery, and what else is ready. A failure is told only after what came before it.
     async fn take(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), Trouble> {
         let mut batch = vec![delivered(next, &self.attached.deliveries)?];
-        let mut failure = None;
-        while batch.len() < BATCH_MAX && failure.is_none() {
-            let Some(next) = self.attached.deliveries.next().now_or_never() else { break };
-            match delivered(next, &self.attached.deliveries) {
-                Ok(delivery) => batch.push(delivery),
-                Err(trouble) => failure = Some(trouble),
-            }
-        }
+        let rest = take_ready(&mut self.attached.deliveries, &mut batch, |delivery| delivery);
         self.settle(batch).await?;
-        failure.map_or(Ok(()), Err)
+        rest.map(drop)
     }
 
     /// Appends what the log does not have yet, and acknowledges, which asks for more.
@@ -315,69 +248,6 @@ impl Reader<'_> {
         }
         context.metrics.source_received(source, messages, bytes);
         feed.append_placed(drafts, now);
-        if let Some(acker) = last {
-            let acknowledged = acker.ack(BasicAckOptions { multiple: true }).await;
-            acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
-        }
-        Ok(())
-    }
-
-    async fn cancel(&self) -> Result<(), Trouble> {
-        let tag = self.attached.deliveries.tag();
-        let cancelled = self.attached.channel.basic_cancel(tag, BasicCancelOptions::default());
-        // A broker that is gone has ended it by itself.
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
-        Ok(())
-    }
-}
-
-/// The arguments of a stream that we declare.
-fn retention(input: &StreamInput) -> Result<FieldTable, Trouble> {
-    let whole = |number: u64| AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX));
-    let text = |text: &str| AMQPValue::LongString(LongString::from(text));
-    let segment = (input.retention_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-    let mut arguments = FieldTable::default();
-    for (name, value) in [
-        ("x-queue-type", text("stream")),
-        ("x-max-age", text(&format!("{}s", input.retention_age.as_secs().max(1)))),
-        ("x-max-length-bytes", whole(input.retention_bytes)),
-        ("x-stream-max-segment-size-bytes", whole(segment)),
-    ] {
-        arguments.insert(short(name)?, value);
-    }
-    Ok(arguments)
-}
-
-/// The keys with which the stream is bound; fanout and headers exchanges do not look at them.
-fn binding_keys(bindings: &Bindings) -> Vec<String> {
-    match bindings {
-        Bindings::List(patterns) => patterns.iter().map(ToString::to_string).collect(),
-        Bindings::All | Bindings::OnDemand => vec!["#".to_owned()],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn segments_follow_the_retention_within_what_the_broker_takes() {
-        let argument = |bytes| {
-            let input = StreamInput { retention_bytes: bytes, ..StreamInput::new("s") };
-            let arguments = retention(&input).unwrap();
-            arguments.inner().get("x-stream-max-segment-size-bytes").cloned()
-        };
-        assert_eq!(argument(8 << 20), Some(AMQPValue::LongLongInt(1 << 20)));
-        assert_eq!(argument(1), Some(AMQPValue::LongLongInt(64 << 10)));
-        assert_eq!(argument(u64::MAX), Some(AMQPValue::LongLongInt(500 << 20)));
-    }
-
-    #[test]
-    fn retention_by_age_is_told_in_seconds() {
-        let input = StreamInput { retention_age: Duration::from_millis(1), ..StreamInput::new("s") };
-        let arguments = retention(&input).unwrap();
-        assert_eq!(arguments.inner().get("x-max-age"), Some(&AMQPValue::LongString(LongString::from("1s"))));
+        receive::settle(last, Vec::new()).await
     }
 }

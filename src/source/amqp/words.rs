@@ -203,6 +203,23 @@ pub(crate) fn of_stream(error: &Error, stream: &str, (peer, key): (&Peer, &str))
     })
 }
 
+/// Why the exchange could not be had by whose way a queue's messages are moved into a stream.
+pub(crate) fn of_relay(error: &Error, stream: &str, peer: &Peer) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not declare exchange '{stream}' on vhost '{vhost}' and bind the stream of that name to it: \
+             grant configure, write and read on '{stream}' with rabbitmqctl set_permissions ({})",
+            quoted(error)
+        ),
+        Some(Refusal::Precondition) => format!(
+            "exchange '{stream}' on vhost '{vhost}' is no durable fanout exchange: name the stream otherwise ({})",
+            quoted(error)
+        ),
+        _ => format!("exchange '{stream}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
 /// Something else has a stream's name.
 pub(crate) fn not_a_stream(stream: &str) -> Trouble {
     Trouble(format!("'{stream}' is a queue and no stream: use queue = \"{stream}\", or name a stream"))

@@ -155,7 +155,7 @@ impl Readiness {
 
 impl SourceReadiness<'_> {
     fn sentence(&self) -> String {
-        let state = if self.ever_up { "lost its broker" } else { "has had no link to its broker yet" };
+        let state = if self.ever_up { "lost its broker" } else { "does not stand yet" };
         match self.obstacle {
             Some(obstacle) => format!("source '{}' {state}: {obstacle}", self.name),
             None => format!("source '{}' {state}", self.name),
@@ -180,8 +180,7 @@ mod tests {
     fn one_source_that_never_had_its_link_is_enough() {
         let readiness = Readiness::of(NodePhase::Serving, OnOutage::StayReady, [UP, NEVER]);
         assert!(!readiness.ready);
-        let sentence =
-            "source 'orders' has had no link to its broker yet: exchange 'orders' does not exist on vhost '/'";
+        let sentence = "source 'orders' does not stand yet: exchange 'orders' does not exist on vhost '/'";
         assert_eq!(readiness.reasons, [sentence]);
     }
 

@@ -1,13 +1,12 @@
 //! A stop on the real RabbitMQ: who is told what in which order, and where every message of a queue is in the end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{Client, EventStream, Service};
@@ -15,14 +14,11 @@ use super::word;
 use crate::program::{Program, until};
 use crate::rabbit::Rabbit;
 
-/// What the server is configured to.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Longer than a test waits for the end: whatever ends did not wait for this to be over.
+const DRAIN: Duration = Duration::from_mins(10);
 
 /// Messages that are published before the broker's confirms are waited for.
 const BURST: u64 = 20;
-
-/// How long a stop may take where there is nothing to wait for.
-const IDLE_STOP_MAX: Duration = Duration::from_secs(3);
 
 /// Under load every message of a queue is delivered to everybody, or still in the queue: none twice, none nowhere.
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +38,6 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
     let (raw, stream) = (tokio::spawn(count_frames(raw)), tokio::spawn(count_events(stream)));
 
     let mut delivered = 0;
-    let mut stopped_at = None;
     loop {
         let object = json.news().await;
         if object["op"] == "goodbye" {
@@ -52,7 +47,6 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
         assert_eq!((&object["op"], &object["data"]), (&"message".into(), &delivered.into()), "{object}");
         delivered += 1;
         if delivered == 1_000 {
-            stopped_at = Some(Instant::now());
             program.terminate();
         }
     }
@@ -62,8 +56,6 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
     assert_eq!(json.closed().await.0, 1001);
     drop(json);
     assert!(program.ended().await.success(), "{:#?}", program.lines());
-    let took = stopped_at.expect("it was told to stop").elapsed();
-    assert!(took < DRAIN, "it took {took:?}");
     assert_eq!((raw.await.unwrap(), stream.await.unwrap()), ((delivered, 1001), delivered), "all got the same");
 
     stop.store(true, Ordering::Relaxed);
@@ -73,21 +65,19 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_without_clients_is_quick() {
+async fn a_stop_without_clients_waits_for_nobody() {
     let queue = word();
     let service = Service::connect(&Rabbit::shared().url()).await;
     declare(&service, &queue).await;
     let mut program = serve(&queue).await;
-    let began = Instant::now();
     program.terminate();
     assert!(program.ended().await.success(), "{:#?}", program.lines());
-    assert!(began.elapsed() < IDLE_STOP_MAX, "it took {:?}: {:#?}", began.elapsed(), program.lines());
 }
 
 /// A program with a queue source and an exchange source.
 async fn serve(queue: &str) -> Program {
     let environment = [
-        ("PASSERELLE_SERVER__DRAIN", "10s"),
+        ("PASSERELLE_SERVER__DRAIN", &*format!("{}s", DRAIN.as_secs())),
         ("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"),
         ("PASSERELLE_SOURCE__WORK__QUEUE", queue),
         ("PASSERELLE_LIMITS__OUTBOX_BYTES_MAX", "64 MiB"),

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::model::stream;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::exchange::short;
-use crate::source::amqp::receive::CANCEL_TIMEOUT;
+use crate::source::amqp::receive;
 
 /// The header, and the consumer's argument, with a stream's offset.
 pub(crate) const OFFSET: &str = "x-stream-offset";
@@ -99,8 +99,7 @@ impl Attached {
 
     /// Ends it, and with it whatever the broker has sent ahead. A dropped channel would stay.
     pub(super) async fn close(self) {
-        // A broker that is gone has ended it by itself.
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.channel.close(200, "read".into())).await;
+        receive::close(&self.channel, "read").await;
     }
 
     /// Reads until an offset has come, and throws away what comes; false where it ends before.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
 
 use crate::config::{self, StreamInput};
 use crate::hub::archive::{Archive, Fetch, Fetched, PAGE_BYTES, PAGE_MESSAGES, Stretch};
@@ -19,7 +18,7 @@ use crate::source::Trouble;
 use crate::source::amqp::Context;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::mapping::Mapper;
-use crate::source::amqp::receive::{delivered, now};
+use crate::source::amqp::receive::{acknowledge, delivered, now};
 use crate::source::amqp::words;
 
 use super::attach::{self, Attached, Begin, FIRST_TIMEOUT, Terms};
@@ -188,8 +187,7 @@ impl Worker<'_> {
             (count, bytes) = (count + 1, bytes + delivery.data.len());
             // The broker sends on what was acknowledged.
             if count % ACKNOWLEDGE_EVERY == 0 || bytes >= PAGE_BYTES {
-                let acknowledged = delivery.acker.ack(BasicAckOptions { multiple: true }).await;
-                acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
+                acknowledge(&delivery.acker).await?;
             }
             page.until = *at;
             page.publications.extend(publication(&mut self.mapper, self.feed, *at, &mut delivery));

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::StreamExt;
-use lapin::options::BasicAckOptions;
 
 use crate::config::{self, StreamInput};
 use crate::hub::feed::Feed;
@@ -15,7 +14,7 @@ use crate::model::publication::Publication;
 use crate::source::Trouble;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::mapping::Mapper;
-use crate::source::amqp::receive::{delivered, now};
+use crate::source::amqp::receive::{acknowledge, delivered, now};
 use crate::source::amqp::words;
 
 use super::attach::{self, Attached, Begin, START_TIMEOUT, Terms};
@@ -79,8 +78,7 @@ impl Rebuild {
             }
             if messages % BATCH == 0 {
                 feed.remember(std::mem::take(&mut batch));
-                let acknowledged = delivery.acker.ack(BasicAckOptions { multiple: true }).await;
-                acknowledged.map_err(|error| Trouble(words::quoted(&error)))?;
+                acknowledge(&delivery.acker).await?;
             }
             next = Some(delivered(attached.deliveries.next().await, &attached.deliveries)?);
         }

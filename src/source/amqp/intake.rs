@@ -1,0 +1,87 @@
+//! Consuming a queue that is not ours: makes sure that nobody else does, unless it was told to share.
+
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
+
+use crate::config::QueueInput;
+use crate::source::Trouble;
+
+use super::connection::Live;
+use super::exchange::short;
+use super::words::{self, Refusal};
+
+/// See the module.
+pub(crate) struct Intake {
+    input: QueueInput,
+    section: String,
+    prefetch: u16,
+}
+
+impl Intake {
+    /// Of the queue that a section of the configuration names; with so many deliveries sent ahead.
+    pub(crate) fn new(input: &QueueInput, section: &str, prefetch: u16) -> Self {
+        Self { input: input.clone(), section: section.to_owned(), prefetch }
+    }
+
+    /// The queue's name.
+    pub(crate) fn queue(&self) -> &str {
+        &self.input.queue
+    }
+
+    /// Declares or checks the queue; answers how many consume it.
+    ///
+    /// # Errors
+    /// When it is not there, or the broker does not let us; in words.
+    pub(crate) async fn consumers(&self, live: &Live, channel: &Channel) -> Result<u32, Trouble> {
+        self.ask(live, channel, self.input.declare).await
+    }
+
+    /// # Errors
+    /// The contract's sentence, when there are others and it was not told to share.
+    pub(crate) fn refuse(&self, others: u32) -> Result<(), Trouble> {
+        if others > 0 && !self.input.shared { Err(words::has_consumers(&self.input.queue, others)) } else { Ok(()) }
+    }
+
+    /// Starts consuming: exclusively where that can be had. A queue with a single active consumer refuses that, and a quorum
+    /// queue accepts a second exclusive consumer without a word, so the count is looked at once more afterwards.
+    ///
+    /// # Errors
+    /// When somebody else consumes it too, or the broker does not let us; in words.
+    pub(crate) async fn open(&self, live: &Live, mut channel: Channel) -> Result<(Channel, Consumer), Trouble> {
+        let exclusively = !self.input.shared && !self.input.declare;
+        let mut consumed = self.consume(&channel, exclusively).await;
+        if exclusively && consumed.as_ref().is_err_and(|error| words::refusal(error) == Some(Refusal::AccessRefused)) {
+            channel = live.channel().await?;
+            let others = self.ask(live, &channel, false).await?;
+            self.refuse(others)?;
+            consumed = self.consume(&channel, false).await;
+        }
+        let consumer = consumed.map_err(|error| self.trouble(live, &error))?;
+        let all = self.ask(live, &channel, false).await?;
+        self.refuse(all.saturating_sub(1))?;
+        Ok((channel, consumer))
+    }
+
+    async fn ask(&self, live: &Live, channel: &Channel, declare: bool) -> Result<u32, Trouble> {
+        let options = QueueDeclareOptions { passive: !declare, durable: true, ..QueueDeclareOptions::default() };
+        let mut arguments = FieldTable::default();
+        if declare && !self.input.shared {
+            // Of several nodes one consumes at a time, and the next takes over when it goes.
+            arguments.insert(short("x-single-active-consumer")?, AMQPValue::Boolean(true));
+        }
+        let declared = channel.queue_declare(short(&self.input.queue)?, options, arguments).await;
+        declared.map(|queue| queue.consumer_count()).map_err(|error| self.trouble(live, &error))
+    }
+
+    async fn consume(&self, channel: &Channel, exclusive: bool) -> lapin::Result<Consumer> {
+        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
+        let (queue, tag) = (self.input.queue.as_str().into(), "messages".into());
+        channel.basic_consume(queue, tag, options, FieldTable::default()).await
+    }
+
+    fn trouble(&self, live: &Live, error: &lapin::Error) -> Trouble {
+        words::of_queue(error, &self.input.queue, (&live.peer, &self.section))
+    }
+}
