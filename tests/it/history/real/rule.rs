@@ -197,7 +197,8 @@ impl<'a> Judge<'a> {
         let came: BTreeSet<Number> =
             self.received(0..chain.places().end).map(|(_, received)| received.number).collect();
         let mut newest: BTreeMap<usize, Number> = BTreeMap::new();
-        for (_, received) in self.received(chain.places()).filter(|(_, received)| !received.early) {
+        let of_source = |received: &Received| self.message(received.number).source == source && !received.early;
+        for (_, received) in self.received(chain.places()).filter(|(_, received)| of_source(received)) {
             let newest = newest.entry(self.account.publishers[received.number]).or_default();
             *newest = received.number.max(*newest);
         }

@@ -175,3 +175,16 @@ fn a_cursor_from_another_log_is_told_and_no_other() {
     assert!(!moved(1, (1, false), of_stream).is_empty(), "a stream's cursor is good everywhere");
     assert!(!moved(1, (1, false), messages(10..16)).is_empty(), "resumed, and it is not said");
 }
+
+/// It goes when it has all of the stream and two of the exchange, and comes back as if for the first time.
+#[test]
+fn who_goes_is_owed_no_more_of_a_source_than_came_of_it() {
+    let mut account = account();
+    let begin = || vec![asked(vec![None; 3]), subscribed(false)];
+    let told = [begin(), messages([0, 1]), messages(8..16), vec![ended()], begin()].concat();
+    let told = told.into_iter().zip((50..).step_by(10)).map(|(what, at)| Told { at, what }).collect();
+    account.record.histories = vec![History { name: "one".into(), pattern: Pattern::all(), sources: vec![0, 1], told }];
+    let visits = vec![(50, 0), (180, 0)];
+    account.journeys = vec![Journey { flow: Flow::CatchUp, publisher: None, is_raw: false, visits, finished: true }];
+    assert_eq!(check(&account), []);
+}
