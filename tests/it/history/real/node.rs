@@ -27,14 +27,10 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn new(place: usize, schedule: &Schedule, word: &str, broker: (Ipv4Addr, u16)) -> Self {
         let sources = schedule.sources.iter().filter(|source| source.kind != Kind::Queue || place == 0);
-        let mut environment: Vec<(String, String)> = [
-            ("AMQP__BACKOFF_MAX", "400ms"),
-            ("AMQP__QUEUE_PREFIX", word),
-            ("SERVER__HEARTBEAT", "2s"),
-            ("SERVER__SHARDS", "2"),
-        ]
-        .map(|(key, value)| (format!("PASSERELLE_{key}"), value.to_owned()))
-        .into();
+        let mut environment: Vec<(String, String)> =
+            [("AMQP__BACKOFF_MAX", "400ms"), ("AMQP__QUEUE_PREFIX", word), ("SERVER__SHARDS", "2")]
+                .map(|(key, value)| (format!("PASSERELLE_{key}"), value.to_owned()))
+                .into();
         environment.extend(sources.clone().flat_map(|source| keys(source, word)));
         Self {
             proxy: Proxy::to(broker).await,
