@@ -69,8 +69,7 @@ pub(crate) async fn run(schedule: &Schedule, rabbit: &'static Rabbit) -> Account
         end: watch::Sender::new(None),
         rabbit,
     });
-    // The first declares the stream. RabbitMQ 3.10 may fail inwardly where two declare one at the same moment, and forget
-    // it when it is killed.
+    // The first declares the stream: RabbitMQ 3.10 was seen to fail inwardly where two do so at the same moment.
     for node in 0..schedule.nodes {
         world.start(node).await;
     }
