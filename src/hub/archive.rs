@@ -50,18 +50,26 @@ pub enum Verdict {
 }
 
 /// The question whether a cursor is genuine.
-#[derive(Debug, Default)]
-pub struct Check(Mutex<Option<Verdict>>);
+#[derive(Debug)]
+pub struct Check {
+    answer: Mutex<Option<Verdict>>,
+    /// Which stream it is about, of those that had the name.
+    generation: u64,
+}
 
 impl Check {
-    /// The answer, once there is one.
+    fn new(generation: u64, answer: Option<Verdict>) -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(answer), generation })
+    }
+
+    /// The answer, once there is one; [`Archive::verdict`] tells whether it still counts.
     pub fn verdict(&self) -> Option<Verdict> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, verdict: Verdict) {
         // The first answer holds: it was true when it was given.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
     }
 }
 
@@ -155,7 +163,7 @@ impl Archive {
         if let Some(check) = state.checks.get(&position).and_then(Weak::upgrade) {
             return check;
         }
-        let check = Arc::new(Check::default());
+        let check = Check::new(state.generation, None);
         match state.known(position) {
             Some(verdict) => check.answer(verdict),
             None => {
@@ -165,6 +173,18 @@ impl Archive {
             }
         }
         check
+    }
+
+    /// A question that the log answered when it was asked: it may have let go of what it knew that by before the answer is
+    /// used.
+    pub fn answered(&self, verdict: Verdict) -> Arc<Check> {
+        Check::new(self.state().generation, Some(verdict))
+    }
+
+    /// What became of a question. A stream that was made anew since then knows no cursor from before.
+    pub fn verdict(&self, check: &Check) -> Option<Verdict> {
+        let is_of_another = check.generation != self.state().generation;
+        if is_of_another { Some(Verdict::Foreign) } else { check.verdict() }
     }
 
     /// How many answers there were: whoever waits for one looks again when it has risen.

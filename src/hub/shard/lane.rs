@@ -145,18 +145,21 @@ impl Lane {
         gap.map(|gap| gap.filtered(wanted))
     }
 
-    /// The question whether a cursor is genuine, where only the stream itself can tell.
+    /// The question whether a cursor of a stream is genuine. Where the log can tell, it is answered already; that is held,
+    /// because the log goes on while claims are made to stand.
     pub(super) fn check(&self, after: Cursor) -> Option<Arc<Check>> {
         let archive = self.state.archive()?;
-        let judged = self.state.log().verdict(after);
-        judged.is_none().then(|| archive.check(after.offset))
+        // Locked until the question is there, so that both are about the same stream.
+        let log = self.state.log();
+        Some(log.verdict(after).map_or_else(|| archive.check(after.offset), |verdict| archive.answered(verdict)))
     }
 
     /// Where somebody who has seen everything up to a cursor goes on in the log, which is locked; `check` is what
     /// [`Self::check`] gave.
     pub(super) fn resume(&self, log: &Log, pattern: &Pattern, (after, check): (Cursor, Option<&Check>)) -> Resume {
         let Some(archive) = self.state.archive() else { return log.resume(pattern, after) };
-        let verdict = log.verdict(after).or_else(|| check.and_then(Check::verdict)).unwrap_or(Verdict::Foreign);
+        let verdict = log.verdict(after).or_else(|| check.and_then(|check| archive.verdict(check)));
+        let verdict = verdict.unwrap_or(Verdict::Foreign);
         log.resume_stream(pattern, after, verdict, archive.cut())
     }
 

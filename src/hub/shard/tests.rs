@@ -4,6 +4,7 @@
 mod edges;
 mod filters;
 mod stalled;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,13 +2,14 @@
 //! anything wrongly. See [`rule`] for the rule, [`simulation`] for the runs, [`tamper`] for the bugs that it must find.
 //!
 //! `HISTORY_SEEDS=1000..2000` runs others than the usual seeds, and `HISTORY_SEEDS=1234` a single one; `scripts/history` runs
-//! ten thousand. A seed that breaks the rule prints what its subscription was told.
+//! ten thousand. [`real`] is the same on a real broker. A seed that breaks the rule prints what its subscription was told.
 
 mod broker;
 mod client;
 mod ground;
 mod node;
 mod phase;
+mod real;
 mod record;
 mod rule;
 mod rule_tests;
@@ -31,10 +32,12 @@ const PLANTED: usize = 20;
 /// Among so many runs they are looked for: not every run has a chance for each.
 const RUNS_MAX: u64 = 400;
 
-/// The seeds that the environment asks for.
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("HISTORY_SEEDS") else { return SEEDS };
-    let number = |text: &str| text.trim().parse::<u64>().expect("HISTORY_SEEDS is a number, or two as in 0..1000");
+/// The seeds that the environment asks for, or else the usual ones.
+fn seeds(variable: &str, usual: Range<u64>) -> Range<u64> {
+    let Ok(text) = std::env::var(variable) else { return usual };
+    let number = |text: &str| {
+        text.trim().parse::<u64>().unwrap_or_else(|_| panic!("{variable} is a number, or two as in 0..1000"))
+    };
     match text.split_once("..") {
         Some((from, to)) => number(from)..number(to),
         None => number(&text)..number(&text) + 1,
@@ -53,7 +56,7 @@ fn report(seed: u64, record: &Record, violations: &[Violation]) -> String {
 fn whatever_happens_nothing_is_lost_or_repeated_in_silence() {
     let mut reports = Vec::new();
     let mut broken = 0;
-    for seed in seeds() {
+    for seed in seeds("HISTORY_SEEDS", SEEDS) {
         let record = run(seed, None);
         let violations = check(&record);
         if !violations.is_empty() {

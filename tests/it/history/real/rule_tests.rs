@@ -1,0 +1,190 @@
+//! The rule for real judged by short histories that a person can check.
+
+use passerelle::model::flow::Flow;
+use passerelle::model::gap::GapReason;
+use passerelle::model::topic::{Pattern, Topic};
+
+use crate::history::real::account::{Account, Harmed, Journey};
+use crate::history::real::rule::check;
+use crate::history::real::schedule::{Kind, Source};
+use crate::history::record::{
+    Cursors, Fate, History, Moment, Number, Published, Received, Record, SourceTruth, Span, Told, Truth, What,
+};
+
+/// An exchange, a stream and a queue. In each the publisher 0 sends a message at 100, 120, 140, 160, confirmed 5 later, and
+/// publisher 1 at 110, 130, 150, 170: in the exchange those are the numbers 0 to 7, in the stream 8 to 15, then the queue.
+fn account() -> Account {
+    let sources = [Kind::OnDemand, Kind::Stream, Kind::Queue].map(|kind| Source { kind, keeps_ms: None }).to_vec();
+    let truth_of = |source: &Source| SourceTruth { name: source.kind.name().into(), ..SourceTruth::default() };
+    let topic = Topic::parse("a").unwrap();
+    let message = |number: u64| {
+        let from = 100 + number % 8 * 10;
+        let at = Span { from, to: from + 5 };
+        Published { source: number as usize / 8, topic: topic.clone(), at, fate: Fate::Logged, again: Vec::new() }
+    };
+    let truth = Truth {
+        sources: sources.iter().map(truth_of).collect(),
+        messages: (0..24).map(message).collect(),
+        ..Truth::default()
+    };
+    Account {
+        record: Record { truth, ..Record::default() },
+        sources,
+        publishers: (0..24).map(|number| number % 2).collect(),
+        lives: vec![0, 1, 0],
+        ..Account::default()
+    }
+}
+
+fn message(number: Number) -> What {
+    What::Message(Received { number, replay: false, redelivered: false, early: false })
+}
+
+fn messages(numbers: impl IntoIterator<Item = Number>) -> Vec<What> {
+    numbers.into_iter().map(message).collect()
+}
+
+fn gap(source: usize, reason: GapReason) -> What {
+    What::Gap { source, reason, missed: None }
+}
+
+fn at(source: usize, from: Moment, to: Moment) -> Cursors {
+    let mut cursors = vec![None; 3];
+    cursors[source] = Some(Span { from, to });
+    cursors
+}
+
+fn asked(after: Cursors) -> What {
+    What::Asked { after, last: false, flow: Flow::CatchUp }
+}
+
+fn subscribed(resumed: bool) -> What {
+    What::Subscribed { cursors: vec![None; 3], resumed }
+}
+
+fn ended() -> What {
+    What::Ended { kept: vec![None; 3] }
+}
+
+/// A client that reads one source; told from moment 50 on, ten after each other.
+fn judge(account: &mut Account, source: usize, told: Vec<What>) -> Vec<String> {
+    let told = told.into_iter().zip((50..).step_by(10)).map(|(what, at)| Told { at, what }).collect();
+    let (name, pattern) = ("one".to_owned(), Pattern::all());
+    account.record.histories = vec![History { name, pattern, sources: vec![source], told }];
+    if account.journeys.is_empty() {
+        let journey =
+            Journey { flow: Flow::CatchUp, publisher: None, is_raw: false, visits: vec![(50, 0)], finished: true };
+        account.journeys = vec![journey];
+    }
+    check(account).into_iter().map(|violation| violation.sentence).collect()
+}
+
+/// Fresh, and standing before anything is sent.
+fn fresh(source: usize, told: Vec<What>) -> Vec<String> {
+    let begin = vec![asked(vec![None; 3]), subscribed(false)];
+    judge(&mut account(), source, [begin, told].concat())
+}
+
+/// Two messages at the life 0, then it comes back to another life with their cursor, which came at 80.
+fn moved(source: usize, (life, resumed): (usize, bool), told: Vec<What>) -> Vec<String> {
+    let mut account = account();
+    let visits = vec![(50, 0), (100, life)];
+    let journey = Journey { flow: Flow::CatchUp, publisher: None, is_raw: false, visits, finished: true };
+    account.journeys = vec![journey];
+    let first = source * 8;
+    let begin = vec![asked(vec![None; 3]), subscribed(false), message(first), message(first + 1), ended()];
+    let again = vec![asked(at(source, 110, 80)), subscribed(resumed)];
+    judge(&mut account, source, [begin, again, told].concat())
+}
+
+#[test]
+fn everything_once_and_in_order_keeps_the_rule() {
+    for source in 0..3 {
+        assert_eq!(fresh(source, messages(source * 8..source * 8 + 8)), Vec::<String>::new());
+    }
+    assert_eq!(moved(1, (1, true), messages(10..16)), Vec::<String>::new());
+    assert_eq!(moved(0, (0, true), messages(2..8)), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_skipped_repeated_or_swapped_is_found() {
+    let skipped = fresh(1, messages([8, 9, 11, 12, 13, 14, 15]));
+    assert_eq!(skipped, ["#10 of 120 was missed without a gap before 100"]);
+    let last = fresh(0, messages(0..7));
+    assert_eq!(last, ["#7 of 170 was missed without a gap by the end"]);
+    assert_eq!(fresh(0, messages([0, 1, 2, 2, 3, 4, 5, 6, 7])), ["#2 came again at 100"]);
+    // Of one publisher, and of two.
+    assert!(!fresh(0, messages([0, 1, 4, 3, 2, 5, 6, 7])).is_empty());
+    assert!(!fresh(0, messages([0, 1, 3, 2, 4, 5, 6, 7])).is_empty());
+    assert!(!moved(1, (1, true), messages([10, 11, 13, 14, 15])).is_empty(), "resumed, and then a loss");
+}
+
+#[test]
+fn what_was_sent_at_the_same_time_may_come_in_either_order_and_what_was_not_confirmed_not_at_all() {
+    let mut account = account();
+    account.record.truth.messages[2].at.to = 135;
+    account.record.truth.messages[4].fate = Fate::Unknown;
+    account.record.truth.messages[4].at.to = Moment::MAX;
+    let told = [vec![asked(vec![None; 3]), subscribed(false)], messages([0, 1, 3, 2, 5, 6, 7])].concat();
+    assert_eq!(judge(&mut account, 0, told), Vec::<String>::new());
+}
+
+#[test]
+fn a_queue_may_bring_a_message_again_when_it_says_so() {
+    let again = |redelivered| What::Message(Received { number: 18, replay: false, redelivered, early: false });
+    let told = |redelivered| [messages(16..24), vec![again(redelivered)]].concat();
+    assert_eq!(fresh(2, told(true)), Vec::<String>::new());
+    assert!(!fresh(2, told(false)).is_empty());
+    let of_stream = What::Message(Received { number: 10, replay: false, redelivered: true, early: false });
+    assert!(!fresh(1, [messages(8..16), vec![of_stream]].concat()).is_empty());
+}
+
+#[test]
+fn a_gap_needs_a_cause_and_stands_where_something_was_missed() {
+    let harmed = |node, told: Vec<What>| {
+        let mut account = account();
+        account.harms.push(Harmed { node, from: 85, to: 135 });
+        judge(&mut account, 0, [vec![asked(vec![None; 3]), subscribed(false)], told].concat())
+    };
+    let outage = || gap(0, GapReason::Outage);
+    let told = [messages([0, 1]), vec![outage()], messages([4, 5, 6, 7])].concat();
+    assert_eq!(harmed(0, told.clone()), Vec::<String>::new());
+    assert!(!harmed(1, told).is_empty(), "another node's link was lost");
+    let late = [messages([0, 1, 4]), vec![outage()], messages([5, 6, 7])].concat();
+    assert!(!harmed(0, late).is_empty(), "it is told after the next message");
+    let twice = [messages([0, 1]), vec![outage(), outage()], messages([4, 5, 6, 7])].concat();
+    assert!(!harmed(0, twice).is_empty(), "it is told twice");
+    assert!(!harmed(0, messages([0, 1, 4, 5, 6, 7])).is_empty(), "it is lost");
+    let of_stream = [messages(8..12), vec![gap(1, GapReason::Outage)], messages(12..16)].concat();
+    assert_eq!(fresh(1, of_stream).len(), 1, "a stream has no gap");
+    for reason in GapReason::ALL {
+        let told = [messages(0..4), vec![gap(0, reason)], messages(4..8)].concat();
+        assert_eq!(fresh(0, told).len(), 1, "{reason:?}");
+    }
+}
+
+#[test]
+fn a_cursor_from_another_log_is_told_and_no_other() {
+    let told = || [vec![gap(0, GapReason::UnknownCursor)], messages(4..8)].concat();
+    assert_eq!(moved(0, (1, false), told()), Vec::<String>::new());
+    assert_eq!(moved(0, (2, false), told()), Vec::<String>::new(), "the same node, after a start");
+    assert!(!moved(0, (0, false), told()).is_empty(), "the cursor is of this log");
+    assert!(!moved(0, (1, true), told()).is_empty(), "it was not resumed");
+    assert!(!moved(0, (1, false), messages(2..8)).is_empty(), "the gap is lost");
+    let of_stream = [vec![gap(1, GapReason::UnknownCursor)], messages(10..16)].concat();
+    assert!(!moved(1, (1, false), of_stream).is_empty(), "a stream's cursor is good everywhere");
+    assert!(!moved(1, (1, false), messages(10..16)).is_empty(), "resumed, and it is not said");
+}
+
+/// It goes when it has all of the stream and two of the exchange, and comes back as if for the first time.
+#[test]
+fn who_goes_is_owed_no_more_of_a_source_than_came_of_it() {
+    let mut account = account();
+    let begin = || vec![asked(vec![None; 3]), subscribed(false)];
+    let told = [begin(), messages([0, 1]), messages(8..16), vec![ended()], begin()].concat();
+    let told = told.into_iter().zip((50..).step_by(10)).map(|(what, at)| Told { at, what }).collect();
+    account.record.histories = vec![History { name: "one".into(), pattern: Pattern::all(), sources: vec![0, 1], told }];
+    let visits = vec![(50, 0), (180, 0)];
+    account.journeys = vec![Journey { flow: Flow::CatchUp, publisher: None, is_raw: false, visits, finished: true }];
+    assert_eq!(check(&account), []);
+}
