@@ -38,6 +38,10 @@ pub(crate) enum Refusal {
 pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     let ErrorKind::ProtocolError(error) = error.kind() else { return None };
     match error.kind() {
+        // So RabbitMQ speaks of a durable queue or stream that it has and cannot reach, as in its own first moments.
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) if error.get_message().as_str().contains("inaccessible") => {
+            Some(Refusal::Other)
+        }
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(Refusal::NotFound),
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Some(Refusal::AccessRefused),
         AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Some(Refusal::Locked),
