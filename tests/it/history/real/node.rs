@@ -89,6 +89,11 @@ impl Node {
     }
 }
 
+/// The stream into which a queue is moved.
+pub(crate) fn moved_into(queue: &str) -> String {
+    format!("{queue}.stream")
+}
+
 /// How a source is configured.
 fn keys(source: &Source, word: &str) -> Vec<(String, String)> {
     let name = source.kind.name();
@@ -98,6 +103,7 @@ fn keys(source: &Source, word: &str) -> Vec<(String, String)> {
         Kind::Fixed => vec![("EXCHANGE", exchange), ("BINDINGS", "all".to_owned())],
         Kind::Stream => vec![("STREAM", exchange.clone()), ("EXCHANGE", exchange), ("DECLARE", "true".to_owned())],
         Kind::Queue => vec![("QUEUE", exchange)],
+        Kind::Moved => vec![("STREAM", moved_into(&exchange)), ("QUEUE", exchange)],
     };
     keys.extend(source.keeps_ms.map(|keeps_ms| ("LOG__AGE_MAX", format!("{keeps_ms}ms"))));
     let name = name.to_uppercase();

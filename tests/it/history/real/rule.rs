@@ -108,7 +108,7 @@ impl<'a> Judge<'a> {
     /// Whether a cursor is of another log than the one that a visit reads.
     fn is_foreign(&self, source: usize, visit: &Visit) -> bool {
         let after = visit.after[source];
-        self.kind(source) != Kind::Stream && after.is_some_and(|after| self.journey.life_at(after.to) != visit.life)
+        !self.kind(source).is_stream() && after.is_some_and(|after| self.journey.life_at(after.to) != visit.life)
     }
 
     /// `resumed` says that nothing was missed, and is said when nothing was.
@@ -162,7 +162,7 @@ impl<'a> Judge<'a> {
                         self.wrong.push(format!("#{number} came at {} and was not asked for", told.at));
                     }
                     // Raw frames have no word for it.
-                    let said_so = (redelivered || self.journey.is_raw) && self.kind(source) == Kind::Queue;
+                    let said_so = (redelivered || self.journey.is_raw) && self.kind(source).has_queue();
                     let before = came.insert(number, said_so);
                     if before.is_some_and(|before| !before) && !said_so {
                         self.wrong.push(format!("#{number} came again at {}", told.at));
@@ -290,7 +290,7 @@ impl<'a> Judge<'a> {
         let since = self.since(source, gap, visit, true);
         let drops = matches!(self.journey.flow, Flow::DropOldest | Flow::Latest);
         let kind = self.kind(source);
-        if kind == Kind::Stream {
+        if kind.is_stream() {
             return gap.reason == GapReason::Slow && drops;
         }
         let is_foreign = self.is_foreign(source, visit);

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Stream,
     /// A queue, which the first node alone consumes.
     Queue,
+    /// A queue that one node at a time moves into a stream, which all read.
+    Moved,
 }
 
 impl Kind {
@@ -47,11 +49,22 @@ impl Kind {
         matches!(self, Self::OnDemand | Self::Fixed)
     }
 
+    /// Whether it is published to a queue, which may bring a message again.
+    pub(crate) fn has_queue(self) -> bool {
+        matches!(self, Self::Queue | Self::Moved)
+    }
+
+    /// Whether all nodes read the same stream.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::Moved)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::OnDemand | Self::Fixed => "events",
             Self::Stream => "stored",
             Self::Queue => "jobs",
+            Self::Moved => "work",
         }
     }
 }
@@ -121,7 +134,7 @@ impl Schedule {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let nodes = if rng.u8(..4) == 0 { 3 } else { 2 };
-        let sources = draw_sources(&mut rng);
+        let sources = draw_sources(seed, &mut rng);
         let length_ms = rng.u64(LENGTH_MS);
         let publishers: Vec<Publisher> =
             (0..rng.usize(2..5)).map(|_| Publisher { pace_ms: rng.u64(15..60), burst_max: rng.usize(1..6) }).collect();
@@ -140,7 +153,7 @@ impl Schedule {
                 Fault { after_ms: rng.u64(200..900), what, for_ms: rng.u64(50..700) }
             })
             .collect();
-        if self.seed % BROKER_DIES_EVERY == 1 {
+        if broker_dies(self.seed) {
             faults.truncate(2);
             let fault = Fault { after_ms: rng.u64(300..900), what: Harm::Broker, for_ms: rng.u64(..300) };
             faults.insert(rng.usize(..=faults.len()), fault);
@@ -183,11 +196,18 @@ impl Schedule {
     }
 }
 
-fn draw_sources(rng: &mut Rng) -> Vec<Source> {
+fn broker_dies(seed: u64) -> bool {
+    seed % BROKER_DIES_EVERY == 1
+}
+
+fn draw_sources(seed: u64, rng: &mut Rng) -> Vec<Source> {
     let exchange = if rng.u8(..3) == 0 { Kind::Fixed } else { Kind::OnDemand };
     let mut kinds = vec![exchange, Kind::Stream];
-    if rng.u8(..3) == 0 {
-        kinds.push(Kind::Queue);
+    match rng.u8(..6) {
+        0 => kinds.push(Kind::Queue),
+        // A broker that is killed may have confirmed what its streams do not hold, and this queue no longer has it.
+        1..=3 if !broker_dies(seed) => kinds.push(Kind::Moved),
+        _ => {}
     }
     let keeps_ms = |rng: &mut Rng| (rng.u8(..3) == 0).then_some(1_000);
     kinds.into_iter().map(|kind| Source { kind, keeps_ms: keeps_ms(rng) }).collect()

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::history::real::account::{Account, Harmed, Journey};
-use crate::history::real::node::Node;
+use crate::history::real::node::{Node, moved_into};
 use crate::history::real::proxy::Way;
 use crate::history::real::publisher::{Book, Publisher, exchange};
 use crate::history::real::schedule::{Fault, Harm, Kind, Schedule};
@@ -219,7 +219,7 @@ impl World {
         let mut account = Account { sources: schedule.sources.clone(), ..Account::default() };
         let of_source = |(name, kind): (&String, Kind)| SourceTruth {
             name: name.clone(),
-            is_queue: kind == Kind::Queue,
+            is_queue: kind.has_queue(),
             ..SourceTruth::default()
         };
         let kinds = schedule.sources.iter().map(|source| source.kind);
@@ -253,7 +253,7 @@ async fn prepare(schedule: &Schedule, word: &str, rabbit: &Rabbit) {
         let declared =
             channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default());
         declared.await.expect("an exchange");
-        if source.kind == Kind::Queue {
+        if source.kind.has_queue() {
             let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             let declared = channel.queue_declare(name.as_str().into(), durable, FieldTable::default());
             declared.await.expect("a queue");
@@ -280,6 +280,13 @@ async fn clear(schedule: &Schedule, word: &str, rabbit: &Rabbit) {
         if !source.kind.is_exchange() {
             let gone = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default());
             gone.await.expect("the queue's end");
+        }
+        if source.kind == Kind::Moved {
+            let name = moved_into(&name);
+            let gone = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default());
+            gone.await.expect("the exchange's end");
+            let gone = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default());
+            gone.await.expect("the stream's end");
         }
     }
 }
