@@ -4,7 +4,8 @@
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::shard::lane::Lane;
-use crate::hub::shard::subscription::{Logs, Progress, Reader, Subscription, read_together, settle_positions};
+use crate::hub::shard::reading::{Logs, Reader, read_together, settle_positions};
+use crate::hub::shard::subscription::{Progress, Subscription};
 use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId};
 use crate::model::cursor::JointCursor;
 use crate::model::publication::SourceId;

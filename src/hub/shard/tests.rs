@@ -18,8 +18,10 @@ use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
 use crate::model::cursor::{Cursor, Epoch};
 use crate::model::filter::{Combination, Filter, Number, Scalar};
-use crate::model::publication::{Attributes, Draft};
-use crate::model::topic::Topic;
+use crate::model::flow::Flow;
+use crate::model::gap::GapReason;
+use crate::model::publication::{Attributes, Draft, Publication};
+use crate::model::topic::{Pattern, Topic};
 use crate::model::value::{Headers, Value};
 
 const SOURCES: [&str; 2] = ["a", "b"];

@@ -1,0 +1,324 @@
+//! Reading logs for subscriptions that are not live: what replays ask for, and what those are sent who fell behind. Several
+//! parts that read one log together get its messages in their order and each once; what one reads alone is shared with others.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::hub::archive::{Archive, Found};
+use crate::hub::log::{Log, LogGap, ReadBounds};
+use crate::hub::shard::Replay;
+use crate::hub::shard::lane::Lane;
+use crate::hub::shard::passages::{Excerpt, Passages, Store};
+use crate::hub::shard::subscription::{Subscription, joint_position, missed, with_offset};
+use crate::model::cursor::JointCursor;
+use crate::model::gap::GapReason;
+use crate::model::publication::Publication;
+use crate::model::selector::Selector;
+
+/// What replays read: the lanes' logs, and what was read of them before.
+pub(super) struct Logs<'a> {
+    pub(super) lanes: &'a [Lane],
+    pub(super) passages: &'a mut Passages,
+    pub(super) bounds: ReadBounds,
+}
+
+/// One step of one subscription: its list first, then its sources one after the other.
+pub(super) fn replay_one(all: &mut [Subscription], number: usize, logs: &mut Logs<'_>, replay: &mut Replay) {
+    let Some(subscription) = all.get_mut(number) else { return };
+    let list = subscription.take_list(logs.bounds);
+    if !list.is_empty() {
+        replay.progressed = true;
+        replay.messages = list.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+        return;
+    }
+    let lanes = logs.lanes;
+    let mut found = Vec::new();
+    for lane in lanes {
+        let Some(reader) = subscription.replaying_reader(lane.info().id) else { continue };
+        found = read_together(&mut [reader], lane, logs, replay);
+        if !found.is_empty() || replay.excerpt.is_some() {
+            break;
+        }
+    }
+    let sent_live = |publication: &Publication| {
+        let mut others = all.iter().enumerate().filter(|(other, _)| *other != number);
+        others.any(|(_, other)| other.sends_live(publication))
+    };
+    if let Some(excerpt) = replay.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| sent_live(one))) {
+        found = excerpt.publications().to_vec();
+    }
+    found.retain(|publication| !sent_live(publication));
+    replay.messages = found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+}
+
+/// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
+pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, replay: &mut Replay) {
+    let lanes = logs.lanes;
+    if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
+        replay.progressed = true;
+        let list = subscription.take_list(logs.bounds);
+        let position = joint_position(all, lanes);
+        replay.messages = list.into_iter().map(|publication| (publication, position.clone())).collect();
+        return;
+    }
+    for lane in lanes {
+        let source = lane.info().id;
+        let mut readers: Vec<Reader<'_>> = all.iter_mut().filter_map(|one| one.replaying_reader(source)).collect();
+        let found = read_together(&mut readers, lane, logs, replay);
+        if settle_positions(found, all, lanes, replay) {
+            return;
+        }
+    }
+}
+
+/// Gives what was found of one source the joint cursor after each message; whether there was anything.
+///
+/// The joint cursor moves with each message in its own source and stands still in the others. Where there is only one
+/// source it is the message's own cursor, and what is shared stays so.
+pub(super) fn settle_positions(
+    mut found: Vec<Arc<Publication>>,
+    all: &[Subscription],
+    lanes: &[Lane],
+    replay: &mut Replay,
+) -> bool {
+    if let Some(excerpt) = replay.excerpt.take_if(|_| lanes.len() > 1) {
+        found = excerpt.publications().to_vec();
+    }
+    let standing = joint_position(all, lanes);
+    let positioned = |publication: Arc<Publication>| {
+        let position = with_offset(&standing, &publication);
+        (publication, position)
+    };
+    replay.messages = found.into_iter().map(positioned).collect();
+    !replay.messages.is_empty() || replay.excerpt.is_some()
+}
+
+/// A part that reads one source's log, for what is wanted of it.
+pub(super) struct Reader<'a> {
+    pub(super) wanted: &'a Selector,
+    pub(super) view: View,
+    /// Everything up to here was sent, as far as it is wanted.
+    pub(super) read: &'a mut u64,
+    /// Losses before here were told.
+    pub(super) judged_until: &'a mut u64,
+}
+
+/// What of a log a reader is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum View {
+    /// Everything.
+    All,
+    /// The newest message of each topic.
+    Latest,
+    /// So many of the newest messages.
+    Newest(usize),
+}
+
+impl Reader<'_> {
+    /// Takes the holes that it stands before, and says up to where there is no other.
+    fn pass_holes(&mut self, log: &Log, until: u64, gaps: &mut Vec<LogGap>) -> u64 {
+        let untold = (*self.read).max(*self.judged_until);
+        for (reason, at) in log.forgotten_holes(untold) {
+            gaps.push(LogGap { reason, missed: None });
+            *self.judged_until = (*self.judged_until).max(at + 1);
+        }
+        while let Some(hole) = log.next_hole((*self.read).max(*self.judged_until), until) {
+            if hole.at > *self.read {
+                return hole.at;
+            }
+            gaps.push(hole.gap(&self.wanted.pattern).filtered(self.wanted));
+            *self.read = hole.at + 1;
+        }
+        until
+    }
+
+    /// Tells of what it is not sent any more: of `dropped` those up to the horizon, and what has left the log before them.
+    fn pass_over(&self, log: &Log, until: u64, horizon: u64, dropped: &[u64]) -> Vec<LogGap> {
+        if dropped.is_empty() {
+            return Vec::new();
+        }
+        let passed = dropped.partition_point(|offset| *offset <= horizon) as u64;
+        let passed = (passed > 0).then_some(LogGap { reason: GapReason::Slow, missed: Some(passed) });
+        let left = log.left(&self.wanted.pattern, *self.read, until).map(|gap| gap.filtered(self.wanted));
+        left.into_iter().chain(passed).collect()
+    }
+
+    fn drops_oldest(&self) -> bool {
+        matches!(self.view, View::Newest(_))
+    }
+
+    /// Whether it is sent a publication, and not only while it is among the newest.
+    fn is_sent(&self, publication: &Publication, log: &Log, until: u64) -> bool {
+        let is_wanted = || *self.read < publication.offset && self.wanted.matches(&publication.draft);
+        match self.view {
+            View::All => is_wanted(),
+            View::Latest => is_wanted() && log.is_newest(publication, self.wanted, until),
+            View::Newest(_) => false,
+        }
+    }
+
+    /// From the stream itself, where the log does not reach back to what comes next. Nothing while that is fetched: the
+    /// source rings when it is there.
+    fn read_older(
+        &self,
+        (archive, log): Older<'_>,
+        span: Range<u64>,
+        logs: &mut Logs<'_>,
+        gaps: &mut Vec<LogGap>,
+    ) -> ReadOn {
+        let Found::Page { from, page } = archive.read(span.start) else {
+            return ReadOn { found: Passed::Own(Vec::new()), next: span.start };
+        };
+        if from > span.start {
+            gaps.extend(log.cut_off(&self.wanted.pattern, span.start, from).map(|gap| gap.filtered(self.wanted)));
+        }
+        let found = logs.passages.read(Store::Page(&page, log.info().id), self.wanted, from..span.end);
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
+    }
+
+    /// From the log itself.
+    fn read_alone(&self, log: &Log, span: Range<u64>, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+        let mut chunk = match self.view {
+            View::Latest => log.read_latest(self.wanted, span.start, span.end, logs.bounds),
+            View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.bounds),
+        };
+        chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
+        gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
+        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
+    }
+
+    /// Where what comes next is not in the log but in the stream behind it.
+    fn older<'a>(&self, lane: &'a Lane, log: &Log) -> Option<&'a Archive> {
+        let wants_all = matches!(self.view, View::All);
+        lane.state().archive().filter(|_| wants_all && *self.read < log.floor())
+    }
+
+    fn read(&self, (lane, log): Place<'_>, span: Range<u64>, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
+        if let View::Latest = self.view {
+            return self.read_alone(log, span, logs, gaps);
+        }
+        if let Some(archive) = self.older(lane, log) {
+            return self.read_older((archive, log), span, logs, gaps);
+        }
+        let found = logs.passages.read(Store::Log(log, logs.bounds), self.wanted, span);
+        gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
+    }
+}
+
+/// For each reader that drops the oldest: what it is not sent, in order. Of all that these readers alone would be sent up to
+/// `until` the newest stay; what another one is sent anyway is not dropped. That is certain only up to the horizon, how far
+/// the others have been read: what follows may be superseded, or have left the log, before it is sent.
+fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> Vec<Vec<u64>> {
+    let keep = readers.iter().find_map(|reader| match reader.view {
+        View::Newest(keep) => Some(keep),
+        View::All | View::Latest => None,
+    });
+    let Some(keep) = keep else { return Vec::new() };
+    let waiting = |reader: &Reader<'_>| -> Vec<u64> {
+        if !reader.drops_oldest() {
+            return Vec::new();
+        }
+        let waiting = log.waiting(reader.wanted, *reader.read, until);
+        let alone = waiting.filter(|one| !readers.iter().any(|other| other.is_sent(one, log, until)));
+        // As many as are kept are enough to know that nothing before the horizon is.
+        let mut beyond = 0;
+        let is_needed = |offset: &u64| {
+            beyond += usize::from(*offset > horizon);
+            beyond <= keep
+        };
+        alone.map(|publication| publication.offset).take_while(is_needed).collect()
+    };
+    let mut dropped: Vec<Vec<u64>> = readers.iter().map(waiting).collect();
+    let mut all = dropped.concat();
+    all.sort_unstable();
+    all.dedup();
+    let last = all.len().checked_sub(keep + 1).and_then(|last| all.get(last)).map_or(0, |last| horizon.min(*last));
+    dropped.iter_mut().for_each(|offsets| offsets.retain(|offset| *offset <= last));
+    dropped
+}
+
+/// A stream beyond its log.
+type Older<'a> = (&'a Archive, &'a Log);
+
+/// A lane and its log, which is locked.
+type Place<'a> = (&'a Lane, &'a Log);
+
+/// What one reader was given.
+struct ReadOn {
+    found: Passed,
+    next: u64,
+}
+
+enum Passed {
+    /// From a passage.
+    Shared(Excerpt),
+    /// For it alone.
+    Own(Vec<Arc<Publication>>),
+}
+
+/// The next piece for all of these readers of one source: in the order of its log, each message once, as far as all of
+/// them have been read. What one reader alone is given others may be given too, so that is an excerpt of `replay`.
+pub(super) fn read_together(
+    readers: &mut [Reader<'_>],
+    lane: &Lane,
+    logs: &mut Logs<'_>,
+    replay: &mut Replay,
+) -> Vec<Arc<Publication>> {
+    let log = lane.state().log();
+    let looked_at = log.looked_at();
+    let mut tell = |wanted: &Selector, gaps: Vec<LogGap>| {
+        replay.progressed |= !gaps.is_empty();
+        replay.gaps.extend(gaps.into_iter().map(|gap| missed(wanted, lane, gap)));
+    };
+    let mut until = lane.position();
+    for reader in readers.iter_mut() {
+        let mut gaps = Vec::new();
+        until = until.min(reader.pass_holes(&log, lane.position(), &mut gaps));
+        tell(reader.wanted, gaps);
+    }
+    let mut horizon = until;
+    let mut excerpt_found = None;
+    let mut found: Vec<Arc<Publication>> = Vec::new();
+    let alone = readers.len() == 1;
+    // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
+    let shares =
+        alone || lane.state().archive().is_some() || readers.iter().all(|reader| *reader.read >= log.evicted());
+    let mut dropped = Vec::new();
+    for drops_oldest in [false, true] {
+        if drops_oldest {
+            dropped = drop_oldest(readers, &log, until, horizon);
+        }
+        let read_now = |reader: &Reader<'_>| *reader.read < until && reader.drops_oldest() == drops_oldest;
+        for (number, reader) in readers.iter().enumerate().filter(|(_, reader)| read_now(reader)) {
+            let after = dropped.get(number).and_then(|offsets| offsets.last()).map_or(*reader.read, |last| *last);
+            let mut gaps = Vec::new();
+            let read = if shares {
+                reader.read((lane, &log), after..until, logs, &mut gaps)
+            } else {
+                reader.read_alone(&log, after..until, logs, &mut gaps)
+            };
+            tell(reader.wanted, gaps);
+            horizon = horizon.min(read.next);
+            match read.found {
+                Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),
+                Passed::Shared(excerpt) => found.extend_from_slice(excerpt.publications()),
+                Passed::Own(publications) => found.extend(publications),
+            }
+        }
+    }
+    for (reader, dropped) in readers.iter().zip(&dropped) {
+        tell(reader.wanted, reader.pass_over(&log, until, horizon, dropped));
+    }
+    replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
+    drop(log);
+    replay.excerpt = excerpt_found.filter(|excerpt| !excerpt.publications().is_empty());
+    found.retain(|publication| publication.offset <= horizon);
+    found.sort_by_key(|publication| publication.offset);
+    found.dedup_by_key(|publication| publication.offset);
+    for reader in readers {
+        replay.progressed |= horizon > *reader.read;
+        *reader.read = horizon.max(*reader.read);
+    }
+    found
+}

@@ -1,0 +1,160 @@
+//! What a shard is asked for and what it answers.
+
+use std::sync::Arc;
+
+use crate::hub::archive::Check;
+use crate::hub::index::SubscriberId;
+use crate::hub::shard::{Excerpt, SharedClaim};
+use crate::model::cursor::JointCursor;
+use crate::model::flow::Flow;
+use crate::model::gap::GapReason;
+use crate::model::publication::Publication;
+use crate::model::selector::Selector;
+use crate::model::topic::Pattern;
+
+/// Names a subscription within its subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SubscriptionId(pub u32);
+
+/// Whether a subscriber's cursors are one joint cursor, so that none of its subscriptions may run ahead of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CursorForm {
+    /// A cursor a source: each subscription goes live when it can.
+    Separate,
+    /// One for all: they are opened, replayed in order and go live together.
+    Joint,
+}
+
+/// A subscription as the shard needs it.
+#[derive(Debug)]
+pub struct SubscribeRequest {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// What it wants.
+    pub wanted: Selector,
+    /// Where it goes on, by source name.
+    pub after: JointCursor,
+    /// The newest messages of each matching topic first.
+    pub last: Last,
+    /// The only source, by name.
+    pub source: Option<String>,
+    /// What becomes of its messages when the subscriber falls behind.
+    pub flow: Flow,
+}
+
+/// How many of the newest messages a subscription wants first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Last {
+    /// Of each matching topic; 0 for none.
+    pub each: usize,
+    /// In all.
+    pub total_max: usize,
+}
+
+/// What a subscription waits for before it can be activated.
+#[derive(Debug)]
+pub struct Opening {
+    /// One a source; all must stand.
+    pub claims: Vec<Arc<SharedClaim>>,
+    /// Cursors on which their streams have to say first whether they are genuine.
+    pub checks: Vec<Arc<Check>>,
+}
+
+/// Why a subscription cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no source of that name.
+    UnknownSource(String),
+    /// The source cannot be bound so; the sentence says what to do.
+    Refused(String),
+}
+
+/// A subscription whose bindings stand.
+#[derive(Debug)]
+pub struct Activated {
+    /// Which.
+    pub id: SubscriptionId,
+    /// Where it stands in each of its sources: the position now, or, before a replay, where that begins.
+    pub cursors: JointCursor,
+    /// Whether a cursor was given for each source and nothing was missed since.
+    pub resumed: bool,
+    /// What was missed.
+    pub gaps: Vec<Missed>,
+    /// Whether a replay follows.
+    pub replay: bool,
+}
+
+/// Something that a subscription missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// Which subscription, by its pattern.
+    pub pattern: Pattern,
+    /// The source's name.
+    pub source: Arc<str>,
+    /// Why.
+    pub reason: GapReason,
+    /// How many, if known.
+    pub missed: Option<u64>,
+}
+
+/// A piece of a replay, or of what a subscriber that fell behind is sent from the log.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// What to send, in order, each with the joint cursor after it.
+    pub messages: Vec<(Arc<Publication>, JointCursor)>,
+    /// Or instead what others are sent too, whatever their cursors: its frames are shared.
+    pub excerpt: Option<Excerpt>,
+    /// Publications that were looked at in logs for this.
+    pub looked_at: u64,
+    /// Whether it is a replay that somebody asked for, not what is live and late.
+    pub asked_for: bool,
+    /// What turned out to be gone meanwhile; to be told before `messages`.
+    pub gaps: Vec<Missed>,
+    /// Subscriptions that are live from now on; to be told after `messages`.
+    pub caught_up: Vec<CaughtUp>,
+    /// Whether anything was read at all; if not, the subscriber waits for the shard itself.
+    pub progressed: bool,
+}
+
+impl Replay {
+    /// Leaves out what was published under a name.
+    pub(super) fn leave_out(&mut self, origin: &Arc<str>) {
+        let is_own = |publication: &Publication| publication.draft.attributes.origin.as_ref() == Some(origin);
+        if let Some(excerpt) = self.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| is_own(one))) {
+            let messages = excerpt.publications().iter().cloned();
+            self.messages = messages.map(|publication| (publication, JointCursor::default())).collect();
+        }
+        self.messages.retain(|(publication, _)| !is_own(publication));
+    }
+}
+
+/// A subscription that has been sent everything and is live from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// Which.
+    pub id: SubscriptionId,
+    /// Where it stands in each of its sources.
+    pub cursors: JointCursor,
+}
+
+/// Something to tell a subscriber between its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// It missed something.
+    Gap(Missed),
+    /// A source lost its broker.
+    Outage(Arc<str>),
+    /// It has it back.
+    Restored(Arc<str>),
+}
+
+/// What the shard took in one turn.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Whether there may be more to take at once.
+    pub more: bool,
+    /// To be told before the turn's messages.
+    pub notices: Vec<(SubscriberId, Notice)>,
+    /// Who fell behind because the shard itself did, and reads on by [`crate::hub::shard::Shard::replay`].
+    pub fallen: Vec<SubscriberId>,
+}
