@@ -9,6 +9,7 @@ use crate::source::Trouble;
 
 use super::connection::Live;
 use super::exchange::short;
+use super::receive;
 use super::words::{self, Refusal};
 
 /// See the module.
@@ -37,10 +38,21 @@ impl Intake {
         self.ask(live, channel, self.input.declare).await
     }
 
+    /// Whether it may consume beside so many others.
+    pub(crate) fn bears(&self, others: u32) -> bool {
+        others == 0 || self.input.shared
+    }
+
+    /// Gives up a channel, and with it whatever consumer it has, when there are others whom it does not bear.
+    ///
     /// # Errors
-    /// The contract's sentence, when there are others and it was not told to share.
-    pub(crate) fn refuse(&self, others: u32) -> Result<(), Trouble> {
-        if others > 0 && !self.input.shared { Err(words::has_consumers(&self.input.queue, others)) } else { Ok(()) }
+    /// The contract's sentence.
+    pub(crate) async fn refuse(&self, channel: &Channel, others: u32) -> Result<(), Trouble> {
+        if self.bears(others) {
+            return Ok(());
+        }
+        receive::close(channel, "not alone").await;
+        Err(words::has_consumers(&self.input.queue, others))
     }
 
     /// Starts consuming: exclusively where that can be had. A queue with a single active consumer refuses that, and a quorum
@@ -54,12 +66,12 @@ impl Intake {
         if exclusively && consumed.as_ref().is_err_and(|error| words::refusal(error) == Some(Refusal::AccessRefused)) {
             channel = live.channel().await?;
             let others = self.ask(live, &channel, false).await?;
-            self.refuse(others)?;
+            self.refuse(&channel, others).await?;
             consumed = self.consume(&channel, false).await;
         }
         let consumer = consumed.map_err(|error| self.trouble(live, &error))?;
         let all = self.ask(live, &channel, false).await?;
-        self.refuse(all.saturating_sub(1))?;
+        self.refuse(&channel, all.saturating_sub(1)).await?;
         Ok((channel, consumer))
     }
 

@@ -65,12 +65,13 @@ impl QueueSource {
                 return Ok(turn);
             }
         }
+        receive::close(channel, "another node's").await;
         Err(words::has_another_node(self.intake.queue(), &self.section))
     }
 
     async fn serve(&mut self, live: &Live, channel: Channel, board: &Board) -> Result<(), Trouble> {
         let others = self.intake.consumers(live, &channel).await?;
-        self.intake.refuse(others)?;
+        self.intake.refuse(&channel, others).await?;
         let (channel, deliveries) = self.intake.open(live, channel).await?;
         // The queue kept what came meanwhile, so nothing is lost and no hole is told.
         self.feed.link_up_bound(Instant::now());

@@ -116,12 +116,12 @@ impl Relay {
     /// It is our turn, so whoever consumes is a stranger, unless it is the last node's consumer, which the broker is about
     /// to end.
     async fn nobody_else(&self, live: &Live, channel: &Channel) -> Result<(), Trouble> {
-        let others = self.intake.consumers(live, channel).await?;
-        if self.intake.refuse(others).is_ok() {
-            return Ok(());
+        let mut others = self.intake.consumers(live, channel).await?;
+        if !self.intake.bears(others) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            others = self.intake.consumers(live, channel).await?;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
-        self.intake.refuse(self.intake.consumers(live, channel).await?)
+        self.intake.refuse(channel, others).await
     }
 
     async fn move_all(&mut self, live: &Live, channel: &Channel, mut from: Consumer) -> Result<(), Trouble> {
