@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, EventStream, Service};
 use super::{Broker, own_host, word};
-use crate::program::{Program, until};
+use crate::program::{PATIENCE, Program, until};
 use crate::rabbit::Rabbit;
 
 /// A stream of a test's own on the shared broker, bound to `amq.topic` with `WORD.#`.
@@ -294,7 +294,10 @@ async fn resume_what_was_cut(stream: &Stream, environment: &[(&str, &str)], old:
     assert_eq!((&gap["op"], &gap["reason"], &gap["missed"]), (&json!("gap"), &json!("expired"), &Value::Null));
     let (mut next, mut last, mut caught_up) = (None, 0, 0);
     while last < 2_999 || caught_up == 0 {
-        let news = client.news().await;
+        let Ok(news) = tokio::time::timeout(PATIENCE / 2, client.news()).await else {
+            let connections = program.get("/api/v1/connections").await;
+            panic!("nothing after {last}, caught up {caught_up}: {connections}\n{}", program.get("/metrics").await);
+        };
         match news["op"].as_str() {
             // It goes on dropping while it is read.
             Some("gap") => {
