@@ -13,7 +13,6 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::model::stream;
 use crate::source::amqp::connection::Live;
-use crate::source::amqp::exchange::short;
 use crate::source::amqp::receive;
 
 /// The header, and the consumer's argument, with a stream's offset.
@@ -24,6 +23,9 @@ pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long it may take at the start, where nothing else tells whether the stream is empty.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the broker may take to consent to a consumer. It looks into the stream's files meanwhile, which it may be cutting.
+const CONSENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages of a last chunk that the broker sends ahead.
 const CHUNK_PREFETCH: u16 = 512;
@@ -78,17 +80,14 @@ impl Attached {
     pub(super) async fn open(live: &Live, stream: &str, begin: Begin, terms: Terms) -> lapin::Result<Self> {
         let other = |trouble: crate::source::Trouble| lapin::Error::from(std::io::Error::other(trouble.0));
         let channel = live.channel().await.map_err(other)?;
-        channel.basic_qos(terms.prefetch, BasicQosOptions::default()).await?;
-        let mut arguments = FieldTable::default();
-        let argument = match begin {
-            Begin::LastChunk => AMQPValue::LongString(LongString::from("last")),
-            Begin::First => AMQPValue::LongString(LongString::from("first")),
-            Begin::Ago(age) => AMQPValue::LongString(LongString::from(format!("{}s", age.as_secs().max(1)))),
-            Begin::At(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+        let consented = tokio::time::timeout(CONSENT_TIMEOUT, consume(&channel, stream, begin, terms)).await;
+        let mut deliveries = match consented {
+            Ok(consented) => consented?,
+            Err(_) => {
+                receive::close(&channel, "no answer").await;
+                return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+            }
         };
-        arguments.insert(short(OFFSET).map_err(other)?, argument);
-        let (name, tag) = (short(stream).map_err(other)?, short(terms.tag).map_err(other)?);
-        let mut deliveries = channel.basic_consume(name, tag, BasicConsumeOptions::default(), arguments).await?;
         let first = match tokio::time::timeout(terms.patience, deliveries.next()).await {
             Ok(Some(Ok(delivery))) => position(&delivery).map(|position| First { position, delivery }),
             Ok(Some(Err(error))) => return Err(error),
@@ -128,6 +127,20 @@ impl Attached {
     pub(super) fn take_first(&mut self) -> Option<First> {
         self.first.take()
     }
+}
+
+/// Asks for a consumer, and waits for the broker's consent.
+async fn consume(channel: &Channel, stream: &str, begin: Begin, terms: Terms) -> lapin::Result<Consumer> {
+    channel.basic_qos(terms.prefetch, BasicQosOptions::default()).await?;
+    let argument = match begin {
+        Begin::LastChunk => AMQPValue::LongString(LongString::from("last")),
+        Begin::First => AMQPValue::LongString(LongString::from("first")),
+        Begin::Ago(age) => AMQPValue::LongString(LongString::from(format!("{}s", age.as_secs().max(1)))),
+        Begin::At(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert(OFFSET.into(), argument);
+    channel.basic_consume(stream.into(), terms.tag.into(), BasicConsumeOptions::default(), arguments).await
 }
 
 /// Whether a stream goes as far as an offset, to judge by its last chunk. Nothing that came from there may only have come

@@ -93,11 +93,11 @@ impl Worker<'_> {
     async fn work(&mut self, context: &Context) {
         let Some(archive) = self.feed.archive() else { return };
         loop {
-            let fetch = match tokio::time::timeout(IDLE_MAX, self.next(archive)).await {
-                Ok(fetch) => fetch,
-                Err(_) => {
-                    self.close().await;
-                    self.next(archive).await
+            // Asked again each time: what nobody here could take may lie where the log has passed by now.
+            let fetch = loop {
+                match tokio::time::timeout(IDLE_MAX, self.next(archive)).await {
+                    Ok(fetch) => break fetch,
+                    Err(_) => self.close().await,
                 }
             };
             match self.fetch(&fetch).await {
