@@ -64,7 +64,8 @@ struct Subscriber {
 impl Shard {
     /// A shard without subscribers that starts at the present end of every log.
     ///
-    /// `drop_oldest_keep`: how many messages a subscription that fell behind with [`Flow::DropOldest`] is still sent.
+    /// `drop_oldest_keep`: how many messages a subscription that fell behind and drops the oldest
+    /// ([`crate::model::flow::Flow::DropOldest`]) is still sent.
     pub fn new(hub: &Hub, drop_oldest_keep: usize) -> Self {
         let lanes: Vec<Lane> = hub.sources().iter().map(|state| Lane::new(state.clone())).collect();
         let positions = lanes.iter().map(|lane| (lane.info().clone(), lane.position())).collect();
