@@ -22,7 +22,8 @@ use crate::hub::interest::Standing;
 use crate::hub::log::ReadBounds;
 use crate::hub::turn::Turn;
 use crate::model::cursor::JointCursor;
-use crate::model::publication::{SourceId, SourceInfo};
+use crate::model::publication::{Publication, SourceId, SourceInfo};
+use crate::model::selector::Selector;
 use lane::Lane;
 pub use lane::SharedClaim;
 pub use passages::Excerpt;
@@ -30,8 +31,8 @@ use passages::Passages;
 use reading::Logs;
 use subscription::{Part, Progress, Subscription};
 pub use words::{
-    Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replay, SubscribeRequest, SubscriptionId,
-    Taken,
+    Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replay, Replayed, SubscribeRequest,
+    SubscriptionId, Taken,
 };
 
 /// The sole owner of its subscribers.
@@ -57,6 +58,8 @@ pub struct Shard {
 struct Subscriber {
     subscriptions: Vec<Subscription>,
     form: Option<CursorForm>,
+    /// Whether other subscriptions are live than when this was last asked.
+    changed: bool,
     /// Under which it publishes what it does not want back.
     origin: Option<Arc<str>>,
 }
@@ -201,6 +204,8 @@ impl Shard {
         subscriber.subscriptions.shrink_to_fit();
         self.subscriptions -= usize::from(!ended.is_waiting());
         close(&mut self.lanes, id, &ended);
+        subscriber.enter_again(&mut self.lanes, id, &ended.wanted);
+        subscriber.changed = true;
     }
 
     /// Ends all subscriptions of a subscriber that stays, because its session is over and only its farewell is not.
@@ -240,6 +245,29 @@ impl Shard {
             Some(info.named_cursor(floor))
         };
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
+    }
+
+    /// Whether other subscriptions of a subscriber are live than when this was last asked.
+    pub fn has_changed(&mut self, id: SubscriberId) -> bool {
+        self.subscribers.get_mut(id.index()).is_some_and(|subscriber| std::mem::take(&mut subscriber.changed))
+    }
+
+    /// The subscriptions of a subscriber that are live, each with what it wants and the sources of which it is sent that.
+    pub fn live(&self, id: SubscriberId) -> impl Iterator<Item = (SubscriptionId, &Selector, Vec<SourceId>)> {
+        let subscriptions = self.subscribers.get(id.index()).map_or(&[][..], |subscriber| &subscriber.subscriptions);
+        subscriptions.iter().filter_map(|subscription| {
+            let sources: Vec<SourceId> = subscription.live_sources().collect();
+            (!sources.is_empty()).then_some((subscription.id, &subscription.wanted, sources))
+        })
+    }
+
+    /// The subscriptions of a subscriber that stand and want a message.
+    pub fn wanting(&self, id: SubscriberId, publication: &Publication) -> impl Iterator<Item = SubscriptionId> {
+        let subscriptions = self.subscribers.get(id.index()).map_or(&[][..], |subscriber| &subscriber.subscriptions);
+        let wants = |one: &&Subscription| {
+            !one.is_waiting() && one.part(publication.source.id).is_some() && one.wanted.matches(&publication.draft)
+        };
+        subscriptions.iter().filter(wants).map(|one| one.id)
     }
 
     /// Subscriptions of all subscribers that stand: everything that is published from now on comes to them.
@@ -336,7 +364,8 @@ impl Shard {
                     return replay;
                 };
                 let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
-                reading::replay_one(&mut subscriber.subscriptions, number, &mut logs, &mut replay);
+                let form = subscriber.form;
+                reading::replay_one(&mut subscriber.subscriptions, (number, form), &mut logs, &mut replay);
                 self.go_live(id, number, &mut replay.caught_up);
             }
         }
@@ -362,7 +391,8 @@ impl Shard {
         let number = subscriber.subscriptions.iter().position(|known| known.id == subscription)?;
         let pattern = subscriber.subscriptions.get(number)?.wanted.pattern.clone();
         let is_older = |known: &Subscription| known.id.0 < subscription.0 && known.wanted.pattern == pattern;
-        let older = subscriber.subscriptions.iter().position(is_older);
+        let replaces = subscriber.form != Some(CursorForm::Each);
+        let older = subscriber.subscriptions.iter().position(is_older).filter(|_| replaces);
         let older = older.map(|older| subscriber.subscriptions.remove(older));
         let found = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription)?;
         self.subscriptions += usize::from(found.is_waiting());
@@ -395,6 +425,7 @@ impl Shard {
     fn go_live(&mut self, id: SubscriberId, number: usize, caught_up: &mut Vec<CaughtUp>) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         let behind = subscriber.behind();
+        subscriber.changed = true;
         let Some(subscription) = subscriber.subscriptions.get_mut(number) else { return };
         let replayed = subscription.is_replaying();
         if subscription.has_list() {
@@ -450,7 +481,7 @@ impl Shard {
             for subscription in &subscriber.subscriptions {
                 let heard = read.missed.iter().filter(|loss| subscription.hears(info.id, loss));
                 let gaps = heard.filter_map(|loss| self.lanes[lane].gap(loss, &subscription.wanted));
-                let missed = gaps.map(|gap| subscription::missed(&subscription.wanted, &self.lanes[lane], gap));
+                let missed = gaps.map(|gap| subscription.missed(&self.lanes[lane], gap));
                 notices.extend(missed.map(|missed| (id, Notice::Gap(missed))));
             }
         }
@@ -469,6 +500,21 @@ impl Subscriber {
         let mut floors = standing.filter_map(|subscription| subscription.floor(source, position));
         let first = floors.next()?;
         floors.all(|floor| floor == first).then_some(first)
+    }
+
+    /// Puts what others of its subscriptions want just so back into the index, where they are live: one that left has taken
+    /// them with it, because the index knows a subscriber once for each pattern and filter.
+    fn enter_again(&mut self, lanes: &mut [Lane], id: SubscriberId, left: &Selector) {
+        if self.form != Some(CursorForm::Each) {
+            return;
+        }
+        for subscription in self.subscriptions.iter_mut().filter(|known| known.wanted == *left) {
+            for source in subscription.live_sources().collect::<Vec<_>>() {
+                if let Some(lane) = lanes.get_mut(source.index()) {
+                    lane.enter(&mut subscription.wanted, id);
+                }
+            }
+        }
     }
 
     /// The sources in which it is behind; with a joint cursor all of them or none.

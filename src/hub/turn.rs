@@ -6,8 +6,9 @@
 //! one call. A subscriber costs four bytes here and a push costs two reads and a write, whatever the payload.
 //!
 //! The key is what was pushed, never what was subscribed. A turn knows no protocol: an [`Encoding`] is a number, and
-//! whoever flushes brings the [`Encode`].
+//! whoever flushes brings the [`Encode`]. Who is not sent just what others are, takes its sequence message by message.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -15,9 +16,10 @@ use bytes::{Bytes, BytesMut};
 use crate::hub::index::SubscriberId;
 use crate::model::publication::{Publication, SourceId};
 
-/// Which bytes a subscriber gets for a publication: a subprotocol, compressed or not. Small, so that it can index.
+/// Which bytes a subscriber gets for a publication: a subprotocol, compressed or not, and what it calls its subscription
+/// where that is written into each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Encoding(pub u8);
+pub struct Encoding(pub u64);
 
 /// Makes the bytes of a publication, ready for the wire.
 pub trait Encode {
@@ -29,8 +31,23 @@ pub trait Encode {
 #[derive(Debug)]
 struct Envelope {
     publication: Arc<Publication>,
-    frames: Vec<(Encoding, Bytes)>,
+    frames: ByEncoding,
 }
+
+/// How many encodings are looked through one by one. Most turns have one or two; but strangers choose the names of their
+/// subscriptions, and of those there may be as many as connections.
+const FEW: usize = 8;
+
+/// Bytes by their encoding.
+#[derive(Debug, Default)]
+struct ByEncoding {
+    few: Vec<(Encoding, Bytes)>,
+    many: HashMap<Encoding, Bytes, foldhash::fast::RandomState>,
+}
+
+/// Names an envelope within its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnvelopeId(u32);
 
 /// One sequence of envelopes: its last one, and the sequence before it.
 #[derive(Debug)]
@@ -44,14 +61,14 @@ struct Node {
     /// Subscribers that ended here; counted when the turn closes.
     readers: u32,
     /// The sequence's bytes by encoding, built for the first of several readers.
-    joined: Vec<(Encoding, Bytes)>,
+    joined: ByEncoding,
 }
 
 /// What a subscriber gets at the end of a turn.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Delivery<'a> {
     /// One piece, shared with everybody who was pushed the same.
-    Joined(&'a Bytes),
+    Joined(Bytes),
     /// A frame each; nobody else was pushed just these.
     Frames(&'a [Bytes]),
 }
@@ -92,7 +109,25 @@ impl Default for Turn {
 
 impl Node {
     fn new(parent: u32, envelope: u32, length: u32) -> Self {
-        Self { parent, envelope, child: ROOT, length, readers: 0, joined: Vec::new() }
+        Self { parent, envelope, child: ROOT, length, readers: 0, joined: ByEncoding::default() }
+    }
+}
+
+impl ByEncoding {
+    fn find(&self, encoding: Encoding) -> Option<&Bytes> {
+        match self.few.iter().find(|(known, _)| *known == encoding) {
+            Some((_, bytes)) => Some(bytes),
+            None if self.many.is_empty() => None,
+            None => self.many.get(&encoding),
+        }
+    }
+
+    fn insert(&mut self, encoding: Encoding, bytes: Bytes) {
+        if self.few.len() < FEW {
+            self.few.push((encoding, bytes));
+        } else {
+            self.many.insert(encoding, bytes);
+        }
     }
 }
 
@@ -107,7 +142,7 @@ impl Turn {
 
     /// Opens the next envelope; pushes go to it from now on.
     pub fn open(&mut self, publication: Arc<Publication>) {
-        self.envelopes.push(Envelope { publication, frames: Vec::new() });
+        self.envelopes.push(Envelope { publication, frames: ByEncoding::default() });
         self.first_node = self.nodes.len() as u32;
     }
 
@@ -162,8 +197,8 @@ impl Turn {
     ) -> (Delivery<'_>, u64) {
         let place = std::mem::replace(&mut self.places[subscriber.index()], ROOT) as usize;
         let messages = u64::from(self.nodes[place].length);
-        if let Some(found) = self.nodes[place].joined.iter().position(|(known, _)| *known == encoding) {
-            return (Delivery::Joined(&self.nodes[place].joined[found].1), messages);
+        if let Some(joined) = self.nodes[place].joined.find(encoding) {
+            return (Delivery::Joined(joined.clone()), messages);
         }
         self.collect(place, encoding, encode);
         let bytes: usize = self.scratch.iter().map(Bytes::len).sum();
@@ -174,9 +209,32 @@ impl Turn {
         let mut joined = BytesMut::with_capacity(bytes);
         self.scratch.drain(..).for_each(|frame| joined.extend_from_slice(&frame));
         self.joined_bytes += bytes;
-        let node = &mut self.nodes[place];
-        node.joined.push((encoding, joined.freeze()));
-        (Delivery::Joined(&node.joined[node.joined.len() - 1].1), messages)
+        let joined = joined.freeze();
+        self.nodes[place].joined.insert(encoding, joined.clone());
+        (Delivery::Joined(joined), messages)
+    }
+
+    /// The sequence of a subscriber that is not sent just what others are, in order. Its place goes back to the root.
+    pub fn sequence(&mut self, subscriber: SubscriberId) -> Vec<EnvelopeId> {
+        let place = std::mem::replace(&mut self.places[subscriber.index()], ROOT) as usize;
+        let mut sequence = Vec::with_capacity(self.nodes[place].length as usize);
+        let mut node = place;
+        while node != ROOT as usize {
+            sequence.push(EnvelopeId(self.nodes[node].envelope));
+            node = self.nodes[node].parent as usize;
+        }
+        sequence.reverse();
+        sequence
+    }
+
+    /// The publication of an envelope of this turn.
+    pub fn publication(&self, envelope: EnvelopeId) -> &Arc<Publication> {
+        &self.envelopes[envelope.0 as usize].publication
+    }
+
+    /// Its frame, made once for all who need it in this encoding.
+    pub fn frame(&mut self, envelope: EnvelopeId, encoding: Encoding, encode: &mut impl Encode) -> Bytes {
+        self.envelopes[envelope.0 as usize].frame(encoding, encode)
     }
 
     /// Forgets a subscriber that left between [`Self::close`] and its delivery.
@@ -224,11 +282,11 @@ impl Turn {
 
 impl Envelope {
     fn frame(&mut self, encoding: Encoding, encode: &mut impl Encode) -> Bytes {
-        if let Some((_, frame)) = self.frames.iter().find(|(known, _)| *known == encoding) {
+        if let Some(frame) = self.frames.find(encoding) {
             return frame.clone();
         }
         let frame = encode.encode(encoding, &self.publication);
-        self.frames.push((encoding, frame.clone()));
+        self.frames.insert(encoding, frame.clone());
         frame
     }
 }

@@ -13,6 +13,8 @@ use crate::model::value::Headers;
 pub struct Outgoing {
     /// Its topic, which becomes the routing key.
     pub topic: Topic,
+    /// Where it goes.
+    pub target: Target,
     /// The body.
     pub payload: Bytes,
     /// The property `content_type`.
@@ -27,11 +29,25 @@ pub struct Outgoing {
     pub origin: Option<Arc<str>>,
 }
 
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To the exchange that the configuration says for its topic, and for what it is: a publish or a call.
+    Routed,
+    /// Where a publish on its topic goes, even if it is a call.
+    Published,
+    /// There too, and the client says which exchange it takes that to be.
+    Exchange(String),
+    /// To the queue of the topic's name.
+    Queue,
+}
+
 impl Outgoing {
     /// A message with nothing but a topic and a body.
     pub fn new(topic: Topic, payload: Bytes) -> Self {
         Self {
             topic,
+            target: Target::Routed,
             payload,
             content_type: None,
             message_id: None,

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
 use crate::protocol::json::encode;
-use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Message, Outbound, ProtocolId, Subprotocol};
+use crate::protocol::{
+    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol,
+};
 
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
@@ -19,6 +21,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     negotiable: false,
     index: ProtocolId(2),
     failures: Failures::End,
+    labels: Labels::Absent,
     codec: |_| Box::new(EventStream),
     encode_message,
 };
@@ -28,11 +31,11 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
 pub struct EventStream;
 
 impl Codec for EventStream {
-    fn decode(&mut self, _: Incoming<'_>) -> Result<Command, Fault> {
+    fn decode(&mut self, _: Incoming<'_>) -> Result<Said, Fault> {
         Err(Fault::Close { reason: CloseReason::UnsupportedData, detail: "an event stream only listens" })
     }
 
-    fn encode(&self, event: &Event) -> Option<Outbound> {
+    fn encode(&mut self, event: &Event) -> Option<Outbound> {
         let (name, position) = match event {
             // Resuming from here loses nothing, because a position is told only when everything before it was sent.
             Event::Position { cursors } => (Some("position"), Some(cursors.to_string())),
@@ -122,7 +125,12 @@ mod tests {
     fn live(payload: &'static [u8]) -> String {
         let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
         let positions = [(publication.source.clone(), publication.offset)];
-        match encode_message(Message { publication: &publication, positions: &positions, stage: Stage::Live }) {
+        match encode_message(Message {
+            publication: &publication,
+            positions: &positions,
+            stage: Stage::Live,
+            labels: &[],
+        }) {
             Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
             other => panic!("{other:?}"),
         }

@@ -7,14 +7,16 @@ mod decode;
 pub(crate) mod encode;
 mod fields;
 pub(crate) mod filter;
-mod headers;
+pub(crate) mod headers;
 pub(crate) mod payload;
 mod write;
 
 pub use decode::{HEADERS_JSON_BYTES_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX};
 pub use payload::PAYLOAD_DEPTH_MAX;
 
-use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Message, Outbound, ProtocolId, Subprotocol};
+use crate::protocol::{
+    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol,
+};
 
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
@@ -23,6 +25,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     negotiable: true,
     index: ProtocolId(0),
     failures: Failures::Told,
+    labels: Labels::Absent,
     codec: |_| Box::new(Json),
     encode_message,
 };
@@ -32,11 +35,11 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
 pub struct Json;
 
 impl Codec for Json {
-    fn decode(&mut self, message: Incoming<'_>) -> Result<Command, Fault> {
-        decode::command(message)
+    fn decode(&mut self, message: Incoming<'_>) -> Result<Said, Fault> {
+        decode::command(message).map(Said::Command)
     }
 
-    fn encode(&self, event: &Event) -> Option<Outbound> {
+    fn encode(&mut self, event: &Event) -> Option<Outbound> {
         Some(Outbound::Text(encode::event(event).into()))
     }
 }

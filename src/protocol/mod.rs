@@ -10,7 +10,7 @@ pub mod negotiate;
 pub mod raw;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -21,6 +21,7 @@ use crate::model::delivery::{Delivery, DeliveryTag, Settlement};
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
+use crate::model::label::Label;
 use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
@@ -65,8 +66,8 @@ pub enum Command {
     Unsubscribe {
         /// Its id.
         id: CommandId,
-        /// The pattern that was subscribed.
-        pattern: Pattern,
+        /// Which.
+        which: Which,
     },
     /// Publish and answer with the broker's word.
     Publish {
@@ -96,6 +97,8 @@ pub enum Command {
         queue: String,
         /// How many it would hold at a time.
         prefetch: Option<u16>,
+        /// Who settles them.
+        settling: Settling,
     },
     /// Bring no more of them.
     Cancel {
@@ -125,6 +128,38 @@ pub enum Command {
         /// Its id.
         id: CommandId,
     },
+    /// End the session, once everything that was asked before is answered.
+    Leave {
+        /// Its id.
+        id: CommandId,
+    },
+}
+
+/// The only source that a subscription wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Only {
+    /// By its name in the configuration.
+    Source(String),
+    /// The one that reads an exchange of this name.
+    Exchange(String),
+}
+
+/// Names a subscription of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one on a pattern, where there is only one.
+    Pattern(Pattern),
+    /// The one of a label, where each has its own.
+    Label(Label),
+}
+
+/// Who settles the deliveries of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settling {
+    /// The client, one by one.
+    ByClient,
+    /// The session, as soon as each is on its way to the client.
+    WhenSent,
 }
 
 /// A subscription as it was asked for.
@@ -140,10 +175,20 @@ pub struct Subscribe {
     pub after: JointCursor,
     /// The newest messages of each matching topic that it wants first; 0 for none.
     pub last: usize,
-    /// The only source it wants, by name.
-    pub source: Option<String>,
+    /// The only source it wants.
+    pub only: Option<Only>,
     /// What becomes of its messages when the client is too slow; the server's default when it does not say.
     pub flow: Option<Flow>,
+    /// What its codec writes with each of its messages.
+    pub label: Option<Label>,
+}
+
+impl Subscribe {
+    /// To everything that a pattern matches, from now on, of every source.
+    pub fn to(pattern: Pattern) -> Self {
+        let after = JointCursor::default();
+        Self { id: None, pattern, filter: None, after, last: 0, only: None, flow: None, label: None }
+    }
 }
 
 /// What a client is told, in no protocol.
@@ -274,8 +319,10 @@ pub enum Event {
 /// What was or may have been missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// The subscription that missed it.
+    /// The subscription that missed it, by its pattern.
     pub pattern: Pattern,
+    /// And by its label, where it has one.
+    pub label: Option<Label>,
     /// The source, by name.
     pub source: Arc<str>,
     /// How many messages, when that is known.
@@ -338,14 +385,88 @@ pub enum Fault {
 
 /// One subprotocol's two directions. Methods take whole messages; framing and compression lie below.
 pub trait Codec {
-    /// Reads one message.
+    /// Reads one message, or the first thing that it says.
     ///
     /// # Errors
     /// A [`Fault`] that says whether the session goes on.
-    fn decode(&mut self, message: Incoming<'_>) -> Result<Command, Fault>;
+    fn decode(&mut self, message: Incoming<'_>) -> Result<Said, Fault>;
+
+    /// The next thing that the messages so far say, where one may say several or several one. To be asked until there is
+    /// nothing, as fast as the session takes it.
+    ///
+    /// # Errors
+    /// As for [`Self::decode`].
+    fn more(&mut self) -> Result<Said, Fault> {
+        Ok(Said::Nothing)
+    }
 
     /// Writes one event, or nothing where the protocol has no word for it.
-    fn encode(&self, event: &Event) -> Option<Outbound>;
+    fn encode(&mut self, event: &Event) -> Option<Outbound>;
+
+    /// The last word before the connection is closed, where the protocol has one of its own.
+    fn farewell(&mut self, reason: CloseReason, detail: &str) -> Option<Outbound> {
+        let _ = (reason, detail);
+        None
+    }
+
+    /// Does what is due at this time: to be asked when the client was welcomed, and then whenever it says.
+    fn tick(&mut self, now: Instant) -> Tick {
+        let _ = now;
+        Tick::default()
+    }
+
+    /// How the session's messages are to come at the moment.
+    fn receiving(&self) -> Receiving {
+        Receiving::Shared
+    }
+
+    /// Writes a message for this session alone; asked for only while [`Self::receiving`] says so.
+    fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
+        let _ = message;
+        None
+    }
+}
+
+/// What a client said.
+#[derive(Debug)]
+pub enum Said {
+    /// It asked for something.
+    Command(Command),
+    /// Something that the codec itself answers.
+    Answered(Outbound),
+    /// Nothing, or nothing more.
+    Nothing,
+}
+
+/// What is due at some time.
+#[derive(Debug, Default)]
+pub struct Tick {
+    /// To be sent.
+    pub send: Option<Outbound>,
+    /// Why the session ends, if it does.
+    pub end: Option<(CloseReason, &'static str)>,
+    /// When to ask again.
+    pub next: Option<Instant>,
+}
+
+/// How messages come to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receiving {
+    /// In frames that it shares with others.
+    Shared,
+    /// Each through [`Codec::message`], and no more than so many until the client has said something.
+    Own(usize),
+}
+
+/// Whether what subscriptions are called is written into their messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Labels {
+    /// It is not: a session has one subscription a pattern, and a message comes once.
+    Absent,
+    /// It is, and a message comes once for each subscription that wants it. Labels are unique in a session.
+    Each,
+    /// It is, and a message comes once, with the labels of all that want it. A session has one subscription a pattern.
+    Together,
 }
 
 /// A message as every subscriber of it gets it, so that it can be encoded once: no word of it depends on the receiver.
@@ -357,6 +478,8 @@ pub struct Message<'a> {
     pub positions: &'a [(Arc<SourceInfo>, u64)],
     /// How it comes.
     pub stage: Stage,
+    /// What the subscriptions that want it are called, where that is written into it: with [`Labels::Each`] one.
+    pub labels: &'a [Label],
 }
 
 /// How a message comes.
@@ -381,6 +504,8 @@ pub struct Subprotocol {
     pub index: ProtocolId,
     /// What becomes of a session when something that its client asked for fails.
     pub failures: Failures,
+    /// What becomes of its subscriptions' labels.
+    pub labels: Labels,
     /// A codec for one new session.
     pub codec: fn(Opening) -> Box<dyn Codec + Send>,
     /// Encodes a live message once for everybody; nothing when this protocol cannot carry it.
@@ -388,17 +513,30 @@ pub struct Subprotocol {
 }
 
 /// What a codec is told of the request that opened its session.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Opening {
     /// The topic of everything that the client sends, where the protocol itself names none: `?publish=TOPIC`.
     pub publish: Option<Topic>,
+    /// The largest message that a client may send, in the protocol's own measure too: a payload may come in several messages.
+    pub message_bytes_max: usize,
 }
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self { publish: None, message_bytes_max: MESSAGE_BYTES_MAX }
+    }
+}
+
+/// What is taken for the largest message where nobody says.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// What becomes of a session when something that its client asked for fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failures {
     /// The client is told, and the session goes on.
     Told,
+    /// The client is told, and that is the end, as its protocol has it.
+    Last,
     /// The protocol has no word for an error: the session ends, and the closing frame says why.
     End,
 }
@@ -408,7 +546,11 @@ pub enum Failures {
 pub struct ProtocolId(pub u8);
 
 /// Every subprotocol, in no particular order of preference: the client's order decides.
-pub static REGISTRY: &[Subprotocol] = &[json::SUBPROTOCOL, raw::SUBPROTOCOL, event_stream::SUBPROTOCOL];
+pub static REGISTRY: &[Subprotocol] = &[
+    json::SUBPROTOCOL,
+    raw::SUBPROTOCOL,
+    event_stream::SUBPROTOCOL,
+];
 
 impl ErrorCode {
     /// Every code.

@@ -8,7 +8,9 @@ use crate::model::outgoing::Outgoing;
 use crate::model::publication::{Publication, RawFrames};
 use crate::model::topic::Topic;
 use crate::protocol::json::payload::is_json;
-use crate::protocol::{Codec, Command, Event, Failures, Fault, Incoming, Opening, Outbound, ProtocolId, Subprotocol};
+use crate::protocol::{
+    Codec, Command, Event, Failures, Fault, Incoming, Labels, Opening, Outbound, ProtocolId, Said, Subprotocol,
+};
 
 /// The row of the registry.
 pub const SUBPROTOCOL: Subprotocol = Subprotocol {
@@ -17,6 +19,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     negotiable: true,
     index: ProtocolId(1),
     failures: Failures::End,
+    labels: Labels::Absent,
     codec: |opening| Box::new(Raw::new(opening.publish)),
     encode_message: |message| frame(message.publication),
 };
@@ -48,7 +51,7 @@ pub fn opening_fault(patterns: usize, opening: &Opening) -> Option<Fault> {
 }
 
 impl Codec for Raw {
-    fn decode(&mut self, message: Incoming<'_>) -> Result<Command, Fault> {
+    fn decode(&mut self, message: Incoming<'_>) -> Result<Said, Fault> {
         let Some(topic) = &self.publish else {
             return Err(Fault::Close { reason: CloseReason::UnsupportedData, detail: ONLY_LISTENS });
         };
@@ -57,10 +60,10 @@ impl Codec for Raw {
             Incoming::Binary(bytes) => (Bytes::copy_from_slice(bytes), "application/octet-stream"),
         };
         let message = Outgoing { content_type: Some(content_type.into()), ..Outgoing::new(topic.clone(), payload) };
-        Ok(Command::Publish { id: None, message, mandatory: false, echo: true })
+        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: true }))
     }
 
-    fn encode(&self, _: &Event) -> Option<Outbound> {
+    fn encode(&mut self, _: &Event) -> Option<Outbound> {
         None
     }
 }
@@ -91,7 +94,7 @@ mod tests {
     fn published(text: &str) -> (Bytes, String) {
         let mut codec = Raw::new(Some(Topic::parse("chat").unwrap()));
         match codec.decode(Incoming::Text(text)) {
-            Ok(Command::Publish { id: None, message, mandatory: false, echo: true }) => {
+            Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: true })) => {
                 (message.payload, message.content_type.unwrap())
             }
             other => panic!("{other:?}"),
@@ -121,7 +124,9 @@ mod tests {
             Some(Fault::Close { reason: CloseReason::Policy, .. })
         ));
         assert!(opening_fault(1, &Opening::default()).is_none());
-        assert!(opening_fault(0, &Opening { publish: Some(Topic::parse("chat").unwrap()) }).is_none());
+        assert!(
+            opening_fault(0, &Opening { publish: Some(Topic::parse("chat").unwrap()), ..Opening::default() }).is_none()
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::model::delivery::{
     ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, DeliveryTag, QueueDeclaration, Settled, Settlement,
 };
 use crate::model::topic::Topic;
-use crate::protocol::{Command, CommandId, ErrorCode, Event};
+use crate::protocol::{Command, CommandId, ErrorCode, Event, Settling};
 use crate::session::{Action, ConsumeKey, Session};
 
 /// Said of a tag that this session does not hold.
@@ -36,6 +36,7 @@ struct Consumption {
     asked: Arc<str>,
     /// Of its `consume`; whatever ends it carries this.
     id: CommandId,
+    settling: Settling,
     standing: Standing,
     end: End,
     held: BTreeMap<DeliveryTag, Holding>,
@@ -72,6 +73,8 @@ enum Holding {
     Unsettled,
     /// The client has settled it and waits for the answer.
     Settling(CommandId),
+    /// It was settled as it was sent, and nobody waits for the answer.
+    Sent,
 }
 
 impl Consuming {
@@ -106,7 +109,9 @@ impl Session {
     /// Consumes, cancels or settles.
     pub(super) fn consuming(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
         match command {
-            Command::Consume { id, queue, prefetch } => self.consume(identity, id, (&queue, prefetch), actions),
+            Command::Consume { id, queue, prefetch, settling } => {
+                self.consume(identity, id, (&queue, prefetch, settling), actions);
+            }
             Command::Cancel { id, queue } => self.cancel(id, &queue, actions),
             Command::Settle { id, tag, settlement } => self.settle(id, tag, settlement, actions),
             // The others never come here; see `Session::command`.
@@ -118,7 +123,7 @@ impl Session {
         &mut self,
         identity: &Identity,
         id: CommandId,
-        (asked, prefetch): (&str, Option<u16>),
+        (asked, prefetch, settling): (&str, Option<u16>, Settling),
         actions: &mut Vec<Action>,
     ) {
         let terms = self.terms.clone();
@@ -149,7 +154,7 @@ impl Session {
         };
         let (queue, asked) = (request.queue.clone(), request.asked.clone());
         let (standing, end, held) = (Standing::Asked, End::Open, BTreeMap::new());
-        consumed.open.push(Consumption { key, queue, asked, id, standing, end, held });
+        consumed.open.push(Consumption { key, queue, asked, id, settling, standing, end, held });
         actions.push(Action::Consume { consumption: key, request });
     }
 
@@ -185,8 +190,14 @@ impl Session {
             ConsumeNews::Stands => self.consume_stands(key, actions),
             ConsumeNews::Away => self.consume_away(key, actions),
             ConsumeNews::Delivered(delivery) => {
-                one.held.insert(delivery.tag, Holding::Unsettled);
+                let (tag, settling) = (delivery.tag, one.settling);
+                let holding = if settling == Settling::WhenSent { Holding::Sent } else { Holding::Unsettled };
+                one.held.insert(tag, holding);
                 self.send(Event::Delivered(delivery), actions);
+                if settling == Settling::WhenSent {
+                    let order = ConsumeOrder::Settle(tag, Settlement::Acknowledge);
+                    actions.push(Action::Order { consumption: key, order });
+                }
             }
             ConsumeNews::Settled(tag, settled) => {
                 if let Some(Holding::Settling(id)) = one.held.remove(&tag) {
@@ -269,6 +280,7 @@ impl Session {
             match holding {
                 Holding::Unsettled => tags.push(tag),
                 Holding::Settling(id) => self.stale(id, actions),
+                Holding::Sent => {}
             }
         }
         if !tags.is_empty() {

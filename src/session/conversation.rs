@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use crate::auth::Identity;
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
+use crate::model::label::Label;
 use crate::model::selector::Selector;
-use crate::model::topic::Pattern;
-use crate::protocol::{Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Subprotocol, Subscribe};
+use crate::protocol::{
+    Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Labels, Subprotocol, Subscribe, Which,
+};
 use crate::session::consuming::Consuming;
 use crate::session::limits::{Terms, close_detail};
 use crate::session::subscriptions::{Stage, Subscription, Subscriptions};
@@ -114,11 +116,12 @@ impl Session {
                 self.connect(id, token, actions);
             }
             (Command::Ping { id }, _) => self.send(Event::Pong { id }, actions),
+            (Command::Leave { id }, _) => self.leave(id, actions),
             (command, Standing::Known(identity)) => {
                 let identity = identity.clone();
                 match command {
                     Command::Subscribe(subscribe) => self.subscribe(&identity, subscribe, actions),
-                    Command::Unsubscribe { id, pattern } => self.unsubscribe(id, &pattern, actions),
+                    Command::Unsubscribe { id, which } => self.unsubscribe(id, &which, actions),
                     other @ (Command::Consume { .. } | Command::Cancel { .. } | Command::Settle { .. }) => {
                         self.consuming(&identity, other, actions);
                     }
@@ -160,11 +163,16 @@ impl Session {
             Completion::Called { job, outcome } => self.called(job, outcome, actions),
             Completion::Consumed { consumption, news } => self.consume_news(consumption, news, actions),
         }
+        self.leave_when_done(actions);
     }
 
     /// Passes a gap on to whoever listens to its pattern.
     pub fn gap(&mut self, gap: Gap, actions: &mut Vec<Action>) {
-        if !self.ended && self.subscriptions.stands(&gap.pattern) {
+        let stands = match &gap.label {
+            Some(label) => self.subscriptions.stands_labelled(label),
+            None => self.subscriptions.stands(&gap.pattern),
+        };
+        if !self.ended && stands {
             self.tell_gap(gap, actions);
         }
     }
@@ -216,6 +224,11 @@ impl Session {
         }
     }
 
+    /// What a subscription is called.
+    pub fn label(&self, subscription: SubscriptionKey) -> Option<&Label> {
+        self.subscriptions.label(subscription)
+    }
+
     /// The connection's name.
     pub fn connection(&self) -> &Arc<str> {
         &self.connection
@@ -236,11 +249,17 @@ impl Session {
     pub(super) fn fail(&mut self, id: CommandId, code: ErrorCode, message: String, actions: &mut Vec<Action>) {
         match self.protocol.failures {
             Failures::Told => self.send(Event::Error { id, code, message }, actions),
+            // Nobody answered a request: that ends nothing.
+            Failures::Last if code == ErrorCode::Timeout => self.send(Event::Error { id, code, message }, actions),
+            Failures::Last => {
+                self.send(Event::Error { id, code, message: message.clone() }, actions);
+                self.close(ending(code), message, actions);
+            }
             Failures::End => self.close(ending(code), message, actions),
         }
     }
 
-    fn close(&mut self, reason: CloseReason, sentence: String, actions: &mut Vec<Action>) {
+    pub(super) fn close(&mut self, reason: CloseReason, sentence: String, actions: &mut Vec<Action>) {
         if !std::mem::replace(&mut self.ended, true) {
             actions.push(Action::Close { reason, detail: close_detail(sentence) });
         }
@@ -288,13 +307,18 @@ impl Session {
     }
 
     fn subscribe(&mut self, identity: &Identity, subscribe: Subscribe, actions: &mut Vec<Action>) {
-        let Subscribe { id, pattern, filter, after, last, source, flow } = subscribe;
+        let Subscribe { id, pattern, filter, after, last, only, flow, label } = subscribe;
         if !identity.grants.subscribe {
             return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
         }
+        let (pattern, source) = match self.terms.exchanges.resolve(pattern, only) {
+            Ok(resolved) => resolved,
+            Err(sentence) => return self.fail(id, ErrorCode::NotFound, sentence, actions),
+        };
         // At the limit one may still be replaced: for a moment it counts twice.
         let max = self.terms.subscriptions_max;
-        let replaces = self.subscriptions.len() == max && self.subscriptions.holds(&pattern);
+        let is_held = self.protocol.labels != Labels::Each && self.subscriptions.holds(&pattern);
+        let replaces = self.subscriptions.len() == max && is_held;
         if self.subscriptions.len() >= max && !replaces {
             let message =
                 format!("a session may have {max} subscriptions (limits.subscriptions_max): unsubscribe first");
@@ -307,16 +331,20 @@ impl Session {
         };
         self.next_subscription = next;
         let stage = Stage::Pending { wants_replay: last > 0 || !after.0.is_empty() };
-        self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), id, stage });
+        let label = label.map(Box::new);
+        self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), label, id, stage });
         let (last, flow) = (last.min(self.terms.last_max), flow.unwrap_or(self.terms.on_slow));
         let wanted = Selector { pattern, filter };
         actions.push(Action::Subscribe(SubscribeAction { subscription: key, wanted, after, last, source, flow }));
     }
 
-    fn unsubscribe(&mut self, id: CommandId, pattern: &Pattern, actions: &mut Vec<Action>) {
-        let removed = self.subscriptions.remove_all(pattern);
+    fn unsubscribe(&mut self, id: CommandId, which: &Which, actions: &mut Vec<Action>) {
+        let (removed, name) = match which {
+            Which::Pattern(pattern) => (self.subscriptions.remove_all(pattern), pattern.as_str()),
+            Which::Label(label) => (self.subscriptions.remove_labelled(label).into_iter().collect(), label.as_str()),
+        };
         if removed.is_empty() {
-            let message = format!("there is no subscription on {:?}", pattern.as_str());
+            let message = format!("there is no subscription on {name:?}");
             return self.fail(id, ErrorCode::NotFound, message, actions);
         }
         self.let_go(removed, "it was unsubscribed before it stood", actions);
@@ -325,12 +353,15 @@ impl Session {
 
     /// Has subscriptions dropped, and answers those that still waited.
     fn let_go(&mut self, removed: Vec<Subscription>, why: &str, actions: &mut Vec<Action>) {
-        for Subscription { key, pattern, id, stage } in removed {
+        for Subscription { key, pattern, id, stage, .. } in removed {
             actions.push(Action::Unsubscribe { subscription: key });
             if stage.stands() {
                 self.depart(pattern, actions);
-            } else {
+            } else if self.protocol.failures == Failures::Told {
                 self.fail(id, ErrorCode::NotFound, why.to_owned(), actions);
+            } else {
+                // No reason to end the session, as an error would.
+                self.send(Event::Done { id, routed: None }, actions);
             }
         }
     }
@@ -347,7 +378,10 @@ impl Session {
             entry.id = None;
         }
         // Whatever stood before on this pattern the driver has replaced; what still waited has been overtaken.
-        let before = self.subscriptions.remove_before(subscription, &pattern);
+        let before = match self.protocol.labels {
+            Labels::Each => Vec::new(),
+            Labels::Absent | Labels::Together => self.subscriptions.remove_before(subscription, &pattern),
+        };
         if !before.iter().any(|entry| entry.stage.stands()) {
             self.attend(&pattern, actions);
         }
@@ -402,6 +436,7 @@ impl Command {
             | Self::Cancel { id, .. }
             | Self::Settle { id, .. }
             | Self::Presence { id, .. }
+            | Self::Leave { id }
             | Self::Ping { id } => id,
         }
     }

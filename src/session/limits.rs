@@ -11,6 +11,7 @@ use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
+use crate::session::exchanges::Exchanges;
 
 /// Header fields of a message from a client, those in nested tables not counted.
 pub const HEADERS_MAX: usize = 64;
@@ -58,6 +59,8 @@ pub struct Terms {
     pub last_max: usize,
     /// What a subscription that falls behind does when it did not say.
     pub on_slow: Flow,
+    /// The exchanges that clients may name.
+    pub exchanges: Exchanges,
     /// Told in `welcome`.
     pub message_bytes_max: usize,
     /// Told in `welcome`.
@@ -82,6 +85,7 @@ impl Terms {
             presences: settings.presences.clone(),
             last_max: settings.limits.last_max,
             on_slow: settings.limits.on_slow,
+            exchanges: Exchanges::new(settings),
             message_bytes_max: settings.limits.message_bytes_max,
             heartbeat: settings.server.heartbeat,
             unauthenticated_timeout: settings.limits.unauthenticated_timeout,

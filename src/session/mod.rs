@@ -6,6 +6,7 @@
 mod consuming;
 mod conversation;
 mod description;
+pub mod exchanges;
 pub mod limits;
 mod presence;
 mod subscriptions;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::model::label::Label;
 use crate::model::topic::Pattern;
 use crate::protocol::CommandId;
 use crate::session::SubscriptionKey;
@@ -20,6 +21,8 @@ pub(super) struct Subscription {
     pub(super) key: SubscriptionKey,
     /// What it wants, canonical.
     pub(super) pattern: Pattern,
+    /// What its codec writes with each of its messages; boxed because most have none.
+    pub(super) label: Option<Box<Label>>,
     /// The id of its `subscribe`, until nothing more is answered to that.
     pub(super) id: CommandId,
     /// How far it is.
@@ -124,6 +127,22 @@ impl Subscriptions {
         Some(removed)
     }
 
+    /// What the one of this key is called.
+    pub(super) fn label(&self, key: SubscriptionKey) -> Option<&Label> {
+        self.entries.get(self.position(key)?)?.label.as_deref()
+    }
+
+    /// Whether the one of this label stands.
+    pub(super) fn stands_labelled(&self, label: &Label) -> bool {
+        self.entries.iter().any(|entry| entry.label.as_deref() == Some(label) && entry.stage.stands())
+    }
+
+    /// Forgets the one of this label.
+    pub(super) fn remove_labelled(&mut self, label: &Label) -> Option<Subscription> {
+        let key = self.entries.iter().find(|entry| entry.label.as_deref() == Some(label))?.key;
+        self.remove(key)
+    }
+
     /// Forgets those on this pattern that were asked for before `key`.
     pub(super) fn remove_before(&mut self, key: SubscriptionKey, pattern: &Pattern) -> Vec<Subscription> {
         if self.only(pattern) == Some(key) {
@@ -208,7 +227,7 @@ mod tests {
                 match kind {
                     0..3 => {
                         let stage = Stage::Pending { wants_replay: false };
-                        real.insert(Subscription { key: SubscriptionKey(next), pattern: pattern(number), id: None, stage });
+                        real.insert(Subscription { key: SubscriptionKey(next), pattern: pattern(number), label: None, id: None, stage });
                         naive.push((next, number));
                         next += 1;
                     }
@@ -244,7 +263,13 @@ mod tests {
     fn one_subscription_is_small() {
         let mut subscriptions = Subscriptions::default();
         let stage = Stage::Pending { wants_replay: false };
-        subscriptions.insert(Subscription { key: SubscriptionKey(1), pattern: pattern(1), id: None, stage });
+        subscriptions.insert(Subscription {
+            key: SubscriptionKey(1),
+            pattern: pattern(1),
+            label: None,
+            id: None,
+            stage,
+        });
         assert_eq!(subscriptions.entries.capacity(), 1);
         assert!(size_of::<Subscription>() <= 48, "{}", size_of::<Subscription>());
     }

@@ -2,6 +2,7 @@
 //! Conversations are [`transcripts`].
 
 mod docs;
+mod stomp;
 mod transcripts;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::config::Settings;
 use crate::model::gap::GapReason;
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
-use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, json, raw};
+use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, Which, json, raw};
 
 fn anybody() -> Arc<Identity> {
     let grants = Grants { subscribe: true, publish: true, consume: true };
@@ -48,16 +49,7 @@ fn pattern(text: &str) -> Pattern {
 }
 
 fn subscribe(text: &str) -> Command {
-    let after = JointCursor::default();
-    Command::Subscribe(Subscribe {
-        id: None,
-        pattern: pattern(text),
-        filter: None,
-        after,
-        last: 0,
-        source: None,
-        flow: None,
-    })
+    Command::Subscribe(Subscribe::to(pattern(text)))
 }
 
 fn message() -> Outgoing {
@@ -79,7 +71,7 @@ fn caught_up(key: u32) -> Completion {
 }
 
 fn gap_on(text: &str) -> Gap {
-    Gap { pattern: pattern(text), source: "events".into(), missed: Some(2), reason: GapReason::Slow }
+    Gap { pattern: pattern(text), label: None, source: "events".into(), missed: Some(2), reason: GapReason::Slow }
 }
 
 fn after(session: &mut Session, step: impl FnOnce(&mut Session, &mut Vec<Action>)) -> Vec<Action> {
@@ -277,7 +269,7 @@ fn step(session: &mut Session, kind: u8, number: u32, actions: &mut Vec<Action>)
     let key = number % 8;
     match kind {
         0 => session.command(subscribe(&name), actions),
-        1 => session.command(Command::Unsubscribe { id: None, pattern: pattern(&name) }, actions),
+        1 => session.command(Command::Unsubscribe { id: None, which: Which::Pattern(pattern(&name)) }, actions),
         2 => session.complete(subscribed(key), actions),
         3 => {
             let refusal = SubscribeRefusal::Refused("no".into());

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::auth::Identity;
-use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
+use crate::model::close::CloseReason;
+use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Target};
 use crate::protocol::{Command, CommandId, ErrorCode, Event};
 use crate::session::limits::{Terms, check_outgoing};
 use crate::session::{Action, JobKey, Session};
@@ -15,6 +16,8 @@ pub(super) struct Jobs {
     open: Vec<Job>,
     /// Wraps around after four thousand million, when none of the old ones is open any more.
     next: u32,
+    /// The client goes when all are answered; the id of what it said.
+    leaving: Option<Box<CommandId>>,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,8 @@ impl Jobs {
     /// depends on it.
     pub(super) fn has_room(&self, terms: &Terms) -> bool {
         let count = |wanted: fn(Kind) -> bool| self.open.iter().filter(|job| wanted(job.kind)).count();
-        count(|kind| matches!(kind, Kind::Publish { .. })) < terms.publishes_in_flight_max
+        self.leaving.is_none()
+            && count(|kind| matches!(kind, Kind::Publish { .. })) < terms.publishes_in_flight_max
             && count(|kind| kind == Kind::Call) < terms.calls_in_flight_max
             && count(|kind| kind == Kind::Authentication) == 0
     }
@@ -84,10 +88,32 @@ impl Session {
         }
     }
 
+    /// Ends the session once everything that is under way is answered.
+    pub(super) fn leave(&mut self, id: CommandId, actions: &mut Vec<Action>) {
+        self.jobs.leaving = Some(Box::new(id));
+        self.leave_when_done(actions);
+    }
+
+    /// Ends it if it is to end and nothing is under way any more.
+    pub(super) fn leave_when_done(&mut self, actions: &mut Vec<Action>) {
+        if self.jobs.open.is_empty()
+            && let Some(id) = self.jobs.leaving.take()
+        {
+            self.send(Event::Done { id: *id, routed: None }, actions);
+            self.close(CloseReason::Normal, String::new(), actions);
+        }
+    }
+
     /// Publishes or calls.
     pub(super) fn send_up(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
         match command {
             Command::Publish { id, mut message, mandatory, echo } => {
+                if message.target == Target::Queue {
+                    match self.terms.queues.open(identity, message.topic.as_str()) {
+                        Ok(open) => message.topic = open.queue,
+                        Err(sentence) => return self.fail(id, ErrorCode::Forbidden, sentence, actions),
+                    }
+                }
                 if let Some(id) = self.checked(id, identity, &message, actions) {
                     message.user.clone_from(&identity.user);
                     message.origin = (!echo).then(|| self.connection.clone());

@@ -20,7 +20,7 @@ use crate::model::topic::{Pattern, Topic};
 use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
-    Codec, Command, Fault, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, raw,
+    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, raw,
 };
 use crate::session::Session;
 use crate::transport::gate::{Visitor, query};
@@ -93,11 +93,14 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
         framing: if deflate.is_some() { Framing::Deflated } else { Framing::WebSocket },
         deflate,
         protocol: row.index,
-        codec: (row.codec)(Opening { publish: asked.publish.clone() }),
+        codec: (row.codec)(Opening {
+            publish: asked.publish.clone(),
+            message_bytes_max: settings.limits.message_bytes_max,
+        }),
         session: site.session(identity, row),
         refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),
         commands: asked.into_commands(JointCursor::default()),
-        form: CursorForm::Separate,
+        form: if row.labels == Labels::Each { CursorForm::Each } else { CursorForm::Separate },
         address: visitor.address,
     })
 }
@@ -213,7 +216,7 @@ impl Asked {
             }
         }
         if row.index == raw::SUBPROTOCOL.index {
-            let opening = Opening { publish: asked.publish.clone() };
+            let opening = Opening { publish: asked.publish.clone(), ..Opening::default() };
             if let Some(Fault::Close { detail, .. }) = raw::opening_fault(asked.patterns.len(), &opening) {
                 asked.fault.get_or_insert(detail.to_owned());
             }
@@ -246,7 +249,14 @@ impl Asked {
         let Self { patterns, source, last, flow, filter, .. } = self;
         let subscribe = |pattern| {
             let (after, source, filter) = (after.clone(), source.clone(), filter.clone());
-            Command::Subscribe(Subscribe { id: None, pattern, filter, after, last, source, flow })
+            Command::Subscribe(Subscribe {
+                filter,
+                after,
+                last,
+                only: source.map(Only::Source),
+                flow,
+                ..Subscribe::to(pattern)
+            })
         };
         patterns.into_iter().map(subscribe).collect()
     }

@@ -1,14 +1,17 @@
 //! From what a codec says to the bytes of a frame: WebSocket framing, compression, or the plain text of an event stream.
 //!
 //! This is where the hub's opaque [`Encoding`] gets its meaning, so that a live message is encoded, framed and compressed
-//! once for everybody who shares all three.
+//! once for everybody who shares protocol, framing and what their subscriptions are called.
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::config::Compression;
 use crate::hub::turn::{Encode, Encoding};
+use crate::model::label::Label;
 use crate::model::publication::{Publication, SourceInfo};
 use crate::protocol::{Message, Outbound, ProtocolId, REGISTRY, Stage};
 use crate::transport::websocket::Opcode;
@@ -16,7 +19,7 @@ use crate::transport::websocket::deflate::Deflater;
 use crate::transport::websocket::writer::{self, Packing};
 
 /// How the payloads of a connection are framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Framing {
     /// Server-Sent Events: as they are.
     EventStream,
@@ -28,14 +31,29 @@ pub(crate) enum Framing {
 
 const FRAMINGS: [Framing; 3] = [Framing::EventStream, Framing::WebSocket, Framing::Deflated];
 
-/// The encoding of a connection's live messages.
+/// The first encoding that has labels; those before are a protocol and a framing. Protocols are numbered by a byte.
+const LABELLED_FROM: u64 = 256 * FRAMINGS.len() as u64;
+
+/// The encoding of messages into which no label is written.
 pub(crate) fn encoding(protocol: ProtocolId, framing: Framing) -> Encoding {
-    Encoding(protocol.0 * FRAMINGS.len() as u8 + framing as u8)
+    Encoding(u64::from(protocol.0) * FRAMINGS.len() as u64 + framing as u64)
 }
 
-/// The protocol that an encoding is of.
-pub(crate) fn protocol_of(encoding: Encoding) -> ProtocolId {
-    ProtocolId(encoding.0 / FRAMINGS.len() as u8)
+/// What an encoding stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Spec {
+    protocol: ProtocolId,
+    framing: Framing,
+    labels: Rc<[Label]>,
+}
+
+/// The encodings with labels that connections hold. A number is never used twice, because frames are kept under it for a
+/// while after the last connection has let it go.
+#[derive(Debug, Default)]
+struct Labelled {
+    numbers: HashMap<Spec, (Encoding, usize)>,
+    specs: HashMap<Encoding, Spec>,
+    used: u64,
 }
 
 /// One shard's frame maker: its compressor, and how much it encoded since it was last asked.
@@ -43,12 +61,27 @@ pub(crate) fn protocol_of(encoding: Encoding) -> ProtocolId {
 pub(crate) struct Wire {
     compression: Compression,
     deflater: Deflater,
+    labelled: Labelled,
     encodes: Vec<u64>,
 }
 
 impl Wire {
     pub(crate) fn new(compression: Compression) -> Self {
-        Self { compression, deflater: Deflater::default(), encodes: vec![0; REGISTRY.len()] }
+        let (deflater, labelled) = (Deflater::default(), Labelled::default());
+        Self { compression, deflater, labelled, encodes: vec![0; REGISTRY.len()] }
+    }
+
+    /// The encoding of messages into which these labels are written, to be given back with [`Self::release`].
+    pub(crate) fn acquire(&mut self, protocol: ProtocolId, framing: Framing, labels: &[Label]) -> Encoding {
+        if labels.is_empty() {
+            return encoding(protocol, framing);
+        }
+        self.labelled.acquire(Spec { protocol, framing, labels: labels.into() })
+    }
+
+    /// Gives an encoding back that a connection holds no more.
+    pub(crate) fn release(&mut self, encoding: Encoding) {
+        self.labelled.release(encoding);
     }
 
     /// The frame of something that is not shared.
@@ -86,6 +119,44 @@ impl Wire {
         }
         writer::frame(opcode, Packing::Plain, payload)
     }
+
+    /// The labels that are written in an encoding.
+    pub(crate) fn labels(&self, encoding: Encoding) -> Vec<Label> {
+        self.labelled.specs.get(&encoding).map(|spec| spec.labels.to_vec()).unwrap_or_default()
+    }
+
+    fn spec(&self, encoding: Encoding) -> Option<Spec> {
+        if encoding.0 >= LABELLED_FROM {
+            return self.labelled.specs.get(&encoding).cloned();
+        }
+        let count = FRAMINGS.len() as u64;
+        let framing = FRAMINGS.get((encoding.0 % count) as usize).copied()?;
+        Some(Spec { protocol: ProtocolId((encoding.0 / count) as u8), framing, labels: Rc::new([]) })
+    }
+}
+
+impl Labelled {
+    fn acquire(&mut self, spec: Spec) -> Encoding {
+        if let Some((encoding, holders)) = self.numbers.get_mut(&spec) {
+            *holders += 1;
+            return *encoding;
+        }
+        let encoding = Encoding(LABELLED_FROM + self.used);
+        self.used += 1;
+        self.specs.insert(encoding, spec.clone());
+        self.numbers.insert(spec, (encoding, 1));
+        encoding
+    }
+
+    fn release(&mut self, encoding: Encoding) {
+        let Some(spec) = self.specs.get(&encoding) else { return };
+        let Some((_, holders)) = self.numbers.get_mut(spec) else { return };
+        *holders -= 1;
+        if *holders == 0 {
+            self.numbers.remove(spec);
+            self.specs.remove(&encoding);
+        }
+    }
 }
 
 /// A [`Wire`] that knows where its receivers are, and how messages come to them.
@@ -98,17 +169,45 @@ pub(crate) struct StagedWire<'a> {
 
 impl Encode for StagedWire<'_> {
     fn encode(&mut self, encoding: Encoding, publication: &Publication) -> Bytes {
-        let protocol = protocol_of(encoding);
-        let framing = FRAMINGS.get(usize::from(encoding.0) % FRAMINGS.len()).copied().unwrap_or(Framing::WebSocket);
+        let Some(Spec { protocol, framing, labels }) = self.wire.spec(encoding) else { return Bytes::new() };
         let Some(row) = REGISTRY.get(usize::from(protocol.0)) else { return Bytes::new() };
-        let Some(outbound) =
-            (row.encode_message)(Message { publication, positions: self.positions, stage: self.stage })
-        else {
-            return Bytes::new();
-        };
+        let message = Message { publication, positions: self.positions, stage: self.stage, labels: &labels };
+        let Some(outbound) = (row.encode_message)(message) else { return Bytes::new() };
         if let Some(count) = self.wire.encodes.get_mut(usize::from(protocol.0)) {
             *count += 1;
         }
         self.wire.frame(framing, &outbound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::json;
+
+    #[test]
+    fn who_calls_their_subscriptions_the_same_shares_an_encoding_while_anybody_holds_it() {
+        let mut wire = Wire::new(Compression::default());
+        let labels = |text: &str| [Label::new(text)];
+        let id = json::SUBPROTOCOL.index;
+        let first = wire.acquire(id, Framing::WebSocket, &labels("a"));
+        assert_eq!(wire.acquire(id, Framing::WebSocket, &labels("a")), first);
+        assert_ne!(wire.acquire(id, Framing::WebSocket, &labels("b")), first);
+        assert_ne!(wire.acquire(id, Framing::Deflated, &labels("a")), first);
+        assert_eq!(wire.acquire(id, Framing::WebSocket, &[]), encoding(id, Framing::WebSocket));
+        wire.release(first);
+        assert_eq!(&*wire.spec(first).unwrap().labels, labels("a"));
+        wire.release(first);
+        assert_eq!(wire.spec(first), None);
+        assert_ne!(wire.acquire(id, Framing::WebSocket, &labels("a")), first, "a number is never used twice");
+    }
+
+    #[test]
+    fn an_encoding_without_labels_says_what_it_is_by_its_number() {
+        let wire = Wire::new(Compression::default());
+        for (row, framing) in REGISTRY.iter().zip(FRAMINGS.into_iter().cycle()) {
+            let Spec { protocol, framing: found, labels } = wire.spec(encoding(row.index, framing)).unwrap();
+            assert_eq!((protocol, found, labels.len()), (row.index, framing, 0));
+        }
     }
 }

@@ -7,7 +7,6 @@ use crate::hub::shard::lane::Lane;
 use crate::hub::shard::reading::{Logs, Reader, read_together, settle_positions};
 use crate::hub::shard::subscription::{Progress, Subscription};
 use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId};
-use crate::model::cursor::JointCursor;
 use crate::model::publication::SourceId;
 
 impl Shard {
@@ -16,6 +15,7 @@ impl Shard {
     pub fn fall_behind(&mut self, id: SubscriberId, source: SourceId, read: u64) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         let joint = subscriber.form == Some(CursorForm::Joint);
+        subscriber.changed = true;
         for subscription in &mut subscriber.subscriptions {
             for part in subscription.parts.iter_mut().filter(|part| joint || part.source == source) {
                 let (Progress::Live { since }, Some(lane)) = (part.progress, self.lanes.get_mut(part.source.index()))
@@ -97,11 +97,11 @@ impl Shard {
                 .filter_map(|one| one.reader(source, self.drop_oldest_keep))
                 .collect();
             let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
-            let found = read_together(&mut readers, lane, &mut logs, &mut replay);
+            let found = read_together(&mut readers, (lane, subscriber.form), &mut logs, &mut replay);
             if joint {
                 settle_positions(found, &subscriber.subscriptions, &self.lanes, &mut replay);
             } else {
-                replay.messages = found.into_iter().map(|found| (found, JointCursor::default())).collect();
+                replay.messages = found;
             }
             if !replay.messages.is_empty() || replay.excerpt.is_some() {
                 break;
@@ -113,6 +113,7 @@ impl Shard {
         };
         let level: Vec<bool> = self.lanes.iter().map(level).collect();
         let all_level = level.iter().all(|level| *level);
+        subscriber.changed = true;
         for (lane, level) in self.lanes.iter_mut().zip(level) {
             if level && (all_level || !joint) {
                 replay.progressed |= go_live_again(id, &mut subscriber.subscriptions, lane);

@@ -215,6 +215,16 @@ impl Passages {
 }
 
 impl Excerpt {
+    /// Leaves out all but the first so many. The offset of the last of these, if anything was left out.
+    pub(super) fn cut(&mut self, messages_max: usize) -> Option<u64> {
+        let end = self.range.start + messages_max;
+        if self.range.end <= end {
+            return None;
+        }
+        self.range.end = end;
+        self.publications().last().map(|last| last.offset)
+    }
+
     fn of(passage: Rc<Passage>, after: u64, until: u64) -> Self {
         let place = |offset: u64| passage.publications.partition_point(|publication| publication.offset <= offset);
         let range = place(after)..place(until);

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use crate::hub::archive::{Archive, Found};
 use crate::hub::log::{Log, LogGap, ReadBounds};
-use crate::hub::shard::Replay;
 use crate::hub::shard::lane::Lane;
 use crate::hub::shard::passages::{Excerpt, Passages, Store};
 use crate::hub::shard::subscription::{Subscription, joint_position, missed, with_offset};
-use crate::model::cursor::JointCursor;
+use crate::hub::shard::{CursorForm, Replay, Replayed, SubscriptionId};
 use crate::model::gap::GapReason;
 use crate::model::publication::Publication;
 use crate::model::selector::Selector;
@@ -23,32 +22,39 @@ pub(super) struct Logs<'a> {
 }
 
 /// One step of one subscription: its list first, then its sources one after the other.
-pub(super) fn replay_one(all: &mut [Subscription], number: usize, logs: &mut Logs<'_>, replay: &mut Replay) {
+pub(super) fn replay_one(
+    all: &mut [Subscription],
+    (number, form): (usize, Option<CursorForm>),
+    logs: &mut Logs<'_>,
+    replay: &mut Replay,
+) {
     let Some(subscription) = all.get_mut(number) else { return };
+    let id = subscription.id;
     let list = subscription.take_list(logs.bounds);
     if !list.is_empty() {
         replay.progressed = true;
-        replay.messages = list.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+        replay.messages = list.into_iter().map(|publication| Replayed::of(id, publication)).collect();
         return;
     }
     let lanes = logs.lanes;
     let mut found = Vec::new();
     for lane in lanes {
         let Some(reader) = subscription.replaying_reader(lane.info().id) else { continue };
-        found = read_together(&mut [reader], lane, logs, replay);
+        found = read_together(&mut [reader], (lane, form), logs, replay);
         if !found.is_empty() || replay.excerpt.is_some() {
             break;
         }
     }
     let sent_live = |publication: &Publication| {
         let mut others = all.iter().enumerate().filter(|(other, _)| *other != number);
-        others.any(|(_, other)| other.sends_live(publication))
+        form != Some(CursorForm::Each) && others.any(|(_, other)| other.sends_live(publication))
     };
-    if let Some(excerpt) = replay.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| sent_live(one))) {
-        found = excerpt.publications().to_vec();
+    let has_sent = |(_, excerpt): &mut (_, Excerpt)| excerpt.publications().iter().any(|one| sent_live(one));
+    if let Some((_, excerpt)) = replay.excerpt.take_if(has_sent) {
+        found = excerpt.publications().iter().cloned().map(|publication| Replayed::of(id, publication)).collect();
     }
-    found.retain(|publication| !sent_live(publication));
-    replay.messages = found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+    found.retain(|replayed| !sent_live(&replayed.publication));
+    replay.messages = found;
 }
 
 /// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
@@ -56,15 +62,16 @@ pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, repl
     let lanes = logs.lanes;
     if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
         replay.progressed = true;
-        let list = subscription.take_list(logs.bounds);
+        let (id, list) = (subscription.id, subscription.take_list(logs.bounds));
         let position = joint_position(all, lanes);
-        replay.messages = list.into_iter().map(|publication| (publication, position.clone())).collect();
+        let replayed = |publication| Replayed { position: position.clone(), ..Replayed::of(id, publication) };
+        replay.messages = list.into_iter().map(replayed).collect();
         return;
     }
     for lane in lanes {
         let source = lane.info().id;
         let mut readers: Vec<Reader<'_>> = all.iter_mut().filter_map(|one| one.replaying_reader(source)).collect();
-        let found = read_together(&mut readers, lane, logs, replay);
+        let found = read_together(&mut readers, (lane, Some(CursorForm::Joint)), logs, replay);
         if settle_positions(found, all, lanes, replay) {
             return;
         }
@@ -76,25 +83,23 @@ pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, repl
 /// The joint cursor moves with each message in its own source and stands still in the others. Where there is only one
 /// source it is the message's own cursor, and what is shared stays so.
 pub(super) fn settle_positions(
-    mut found: Vec<Arc<Publication>>,
+    mut found: Vec<Replayed>,
     all: &[Subscription],
     lanes: &[Lane],
     replay: &mut Replay,
 ) -> bool {
-    if let Some(excerpt) = replay.excerpt.take_if(|_| lanes.len() > 1) {
-        found = excerpt.publications().to_vec();
+    if let Some((subscription, excerpt)) = replay.excerpt.take_if(|_| lanes.len() > 1) {
+        found = excerpt.publications().iter().cloned().map(|one| Replayed::of(subscription, one)).collect();
     }
     let standing = joint_position(all, lanes);
-    let positioned = |publication: Arc<Publication>| {
-        let position = with_offset(&standing, &publication);
-        (publication, position)
-    };
-    replay.messages = found.into_iter().map(positioned).collect();
+    found.iter_mut().for_each(|replayed| replayed.position = with_offset(&standing, &replayed.publication));
+    replay.messages = found;
     !replay.messages.is_empty() || replay.excerpt.is_some()
 }
 
 /// A part that reads one source's log, for what is wanted of it.
 pub(super) struct Reader<'a> {
+    pub(super) subscription: SubscriptionId,
     pub(super) wanted: &'a Selector,
     pub(super) view: View,
     /// Everything up to here was sent, as far as it is wanted.
@@ -238,6 +243,19 @@ fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> V
     dropped
 }
 
+/// Leaves out all but the first so many of what was found, never half of the copies of one message. The offset of the last
+/// that stays, if anything was left out.
+fn cut(found: &mut Vec<Replayed>, messages_max: usize) -> Option<u64> {
+    let offset = |one: &Replayed| one.publication.offset;
+    let beyond = found.get(messages_max).map(offset)?;
+    let last = match found.iter().map(offset).take_while(|known| *known < beyond).last() {
+        Some(last) => last,
+        None => beyond,
+    };
+    found.retain(|one| offset(one) <= last);
+    Some(last)
+}
+
 /// A stream beyond its log.
 type Older<'a> = (&'a Archive, &'a Log);
 
@@ -261,25 +279,26 @@ enum Passed {
 /// them have been read. What one reader alone is given others may be given too, so that is an excerpt of `replay`.
 pub(super) fn read_together(
     readers: &mut [Reader<'_>],
-    lane: &Lane,
+    (lane, form): (&Lane, Option<CursorForm>),
     logs: &mut Logs<'_>,
     replay: &mut Replay,
-) -> Vec<Arc<Publication>> {
+) -> Vec<Replayed> {
+    let each = form == Some(CursorForm::Each);
     let log = lane.state().log();
     let looked_at = log.looked_at();
-    let mut tell = |wanted: &Selector, gaps: Vec<LogGap>| {
+    let mut tell = |reader: &Reader<'_>, gaps: Vec<LogGap>| {
         replay.progressed |= !gaps.is_empty();
-        replay.gaps.extend(gaps.into_iter().map(|gap| missed(wanted, lane, gap)));
+        replay.gaps.extend(gaps.into_iter().map(|gap| missed((reader.subscription, reader.wanted), lane, gap)));
     };
     let mut until = lane.position();
     for reader in readers.iter_mut() {
         let mut gaps = Vec::new();
         until = until.min(reader.pass_holes(&log, lane.position(), &mut gaps));
-        tell(reader.wanted, gaps);
+        tell(reader, gaps);
     }
     let mut horizon = until;
     let mut excerpt_found = None;
-    let mut found: Vec<Arc<Publication>> = Vec::new();
+    let mut found: Vec<Replayed> = Vec::new();
     let alone = readers.len() == 1;
     // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
     let shares =
@@ -287,7 +306,11 @@ pub(super) fn read_together(
     let mut dropped = Vec::new();
     for drops_oldest in [false, true] {
         if drops_oldest {
-            dropped = drop_oldest(readers, &log, until, horizon);
+            dropped = if each {
+                readers.chunks(1).flat_map(|reader| drop_oldest(reader, &log, until, horizon)).collect()
+            } else {
+                drop_oldest(readers, &log, until, horizon)
+            };
         }
         let read_now = |reader: &Reader<'_>| *reader.read < until && reader.drops_oldest() == drops_oldest;
         for (number, reader) in readers.iter().enumerate().filter(|(_, reader)| read_now(reader)) {
@@ -298,24 +321,35 @@ pub(super) fn read_together(
             } else {
                 reader.read_alone(&log, after..until, logs, &mut gaps)
             };
-            tell(reader.wanted, gaps);
+            tell(reader, gaps);
             horizon = horizon.min(read.next);
+            let replayed = |publication| Replayed::of(reader.subscription, publication);
             match read.found {
-                Passed::Shared(excerpt) if alone => excerpt_found = Some(excerpt),
-                Passed::Shared(excerpt) => found.extend_from_slice(excerpt.publications()),
-                Passed::Own(publications) => found.extend(publications),
+                Passed::Shared(excerpt) if alone => excerpt_found = Some((reader.subscription, excerpt)),
+                Passed::Shared(excerpt) => found.extend(excerpt.publications().iter().cloned().map(replayed)),
+                Passed::Own(publications) => found.extend(publications.into_iter().map(replayed)),
             }
         }
     }
+    found.retain(|replayed| replayed.publication.offset <= horizon);
+    found.sort_by_key(|replayed| replayed.publication.offset);
+    if !each {
+        found.dedup_by_key(|replayed| replayed.publication.offset);
+    }
+    if let Some((_, excerpt)) = &mut excerpt_found
+        && let Some(last) = excerpt.cut(logs.bounds.messages_max)
+    {
+        horizon = horizon.min(last);
+    }
+    if let Some(last) = cut(&mut found, logs.bounds.messages_max) {
+        horizon = horizon.min(last);
+    }
     for (reader, dropped) in readers.iter().zip(&dropped) {
-        tell(reader.wanted, reader.pass_over(&log, until, horizon, dropped));
+        tell(reader, reader.pass_over(&log, until, horizon, dropped));
     }
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);
-    replay.excerpt = excerpt_found.filter(|excerpt| !excerpt.publications().is_empty());
-    found.retain(|publication| publication.offset <= horizon);
-    found.sort_by_key(|publication| publication.offset);
-    found.dedup_by_key(|publication| publication.offset);
+    replay.excerpt = excerpt_found.filter(|(_, excerpt)| !excerpt.publications().is_empty());
     for reader in readers {
         replay.progressed |= horizon > *reader.read;
         *reader.read = horizon.max(*reader.read);

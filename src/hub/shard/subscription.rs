@@ -182,7 +182,9 @@ impl Subscription {
                 replay |= read < log.end();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
-                gaps.extend(resume.gaps.iter().map(|gap| missed(&self.wanted, lane, gap.filtered(&self.wanted))));
+                gaps.extend(
+                    resume.gaps.iter().map(|gap| missed((self.id, &self.wanted), lane, gap.filtered(&self.wanted))),
+                );
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
@@ -224,11 +226,23 @@ impl Subscription {
         self.part(publication.source.id).is_some_and(comes_after) && self.wanted.matches(&publication.draft)
     }
 
+    /// The sources of which it is sent what comes live.
+    pub(super) fn live_sources(&self) -> impl Iterator<Item = SourceId> {
+        let live = self.parts.iter().filter(|part| matches!(part.progress, Progress::Live { .. }));
+        live.map(|part| part.source)
+    }
+
+    /// What a loss means for it.
+    pub(super) fn missed(&self, lane: &Lane, gap: LogGap) -> Missed {
+        missed((self.id, &self.wanted), lane, gap)
+    }
+
     /// Its part in a source, if that replays what was asked for.
     pub(super) fn replaying_reader(&mut self, source: SourceId) -> Option<Reader<'_>> {
         let part = self.parts.iter_mut().find(|part| part.source == source)?;
         let Progress::Reading { read } = &mut part.progress else { return None };
-        Some(Reader { wanted: &self.wanted, view: View::All, read, judged_until: &mut part.judged_until })
+        let (subscription, wanted, judged_until) = (self.id, &self.wanted, &mut part.judged_until);
+        Some(Reader { subscription, wanted, view: View::All, read, judged_until })
     }
 
     /// Its part in a source, if that fell behind.
@@ -240,7 +254,8 @@ impl Subscription {
             Flow::Latest => View::Latest,
             Flow::DropOldest => View::Newest(drop_oldest_keep),
         };
-        Some(Reader { wanted: &self.wanted, view, read, judged_until: &mut part.judged_until })
+        let (subscription, wanted, judged_until) = (self.id, &self.wanted, &mut part.judged_until);
+        Some(Reader { subscription, wanted, view, read, judged_until })
     }
 
     pub(super) fn part(&self, source: SourceId) -> Option<&Part> {
@@ -275,9 +290,9 @@ impl Subscription {
     }
 }
 
-pub(super) fn missed(wanted: &Selector, lane: &Lane, gap: LogGap) -> Missed {
+pub(super) fn missed((subscription, wanted): (SubscriptionId, &Selector), lane: &Lane, gap: LogGap) -> Missed {
     let (pattern, source) = (wanted.pattern.clone(), lane.info().name.clone());
-    Missed { pattern, source, reason: gap.reason, missed: gap.missed }
+    Missed { subscription, pattern, source, reason: gap.reason, missed: gap.missed }
 }
 
 pub(super) fn joint_position(all: &[Subscription], lanes: &[Lane]) -> JointCursor {

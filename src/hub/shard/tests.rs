@@ -190,13 +190,13 @@ impl Bench {
         self.caught_up.extend(replay.caught_up.into_iter().map(|caught_up| caught_up.id));
         self.looked_at += replay.looked_at;
         let seen = self.seen.entry(subscriber).or_default();
-        if let Some(excerpt) = replay.excerpt {
+        if let Some((_, excerpt)) = replay.excerpt {
             let frames = excerpt.frames(Encoding(0), replay.asked_for, &mut self.names);
             let text = String::from_utf8(frames.to_vec()).unwrap();
             seen.extend(text.split_whitespace().map(str::to_owned));
             assert_eq!(excerpt.publications().len(), text.split_whitespace().count());
         }
-        let tell = |(publication, position): (Arc<Publication>, JointCursor)| {
+        let tell = |Replayed { publication, position, .. }| {
             seen.push(name(&publication));
             position
         };

@@ -23,6 +23,9 @@ pub enum CursorForm {
     Separate,
     /// One for all: they are opened, replayed in order and go live together.
     Joint,
+    /// A cursor a source, as with `Separate`; but each subscription is sent what it wants whatever the others are, so that a
+    /// message comes once for each that wants it, and none takes the place of another.
+    Each,
 }
 
 /// A subscription as the shard needs it.
@@ -87,7 +90,9 @@ pub struct Activated {
 /// Something that a subscription missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missed {
-    /// Which subscription, by its pattern.
+    /// Which subscription.
+    pub subscription: SubscriptionId,
+    /// Its pattern.
     pub pattern: Pattern,
     /// The source's name.
     pub source: Arc<str>,
@@ -100,10 +105,10 @@ pub struct Missed {
 /// A piece of a replay, or of what a subscriber that fell behind is sent from the log.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// What to send, in order, each with the joint cursor after it.
-    pub messages: Vec<(Arc<Publication>, JointCursor)>,
-    /// Or instead what others are sent too, whatever their cursors: its frames are shared.
-    pub excerpt: Option<Excerpt>,
+    /// What to send, in order.
+    pub messages: Vec<Replayed>,
+    /// Or instead what others are sent too, whatever their cursors, for one subscription: its frames are shared.
+    pub excerpt: Option<(SubscriptionId, Excerpt)>,
     /// Publications that were looked at in logs for this.
     pub looked_at: u64,
     /// Whether it is a replay that somebody asked for, not what is live and late.
@@ -116,15 +121,33 @@ pub struct Replay {
     pub progressed: bool,
 }
 
+/// A message of a replay.
+#[derive(Debug, Clone)]
+pub struct Replayed {
+    /// The message.
+    pub publication: Arc<Publication>,
+    /// The joint cursor after it; empty where cursors are separate.
+    pub position: JointCursor,
+    /// The subscription that wants it; one of them, where it is sent once for all.
+    pub subscription: SubscriptionId,
+}
+
 impl Replay {
     /// Leaves out what was published under a name.
     pub(super) fn leave_out(&mut self, origin: &Arc<str>) {
         let is_own = |publication: &Publication| publication.draft.attributes.origin.as_ref() == Some(origin);
-        if let Some(excerpt) = self.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| is_own(one))) {
-            let messages = excerpt.publications().iter().cloned();
-            self.messages = messages.map(|publication| (publication, JointCursor::default())).collect();
+        let has_own = |(_, excerpt): &mut (_, Excerpt)| excerpt.publications().iter().any(|one| is_own(one));
+        if let Some((subscription, excerpt)) = self.excerpt.take_if(has_own) {
+            self.messages = excerpt.publications().iter().cloned().map(|one| Replayed::of(subscription, one)).collect();
         }
-        self.messages.retain(|(publication, _)| !is_own(publication));
+        self.messages.retain(|replayed| !is_own(&replayed.publication));
+    }
+}
+
+impl Replayed {
+    /// A message for a subscriber whose cursors are separate.
+    pub(super) fn of(subscription: SubscriptionId, publication: Arc<Publication>) -> Self {
+        Self { publication, position: JointCursor::default(), subscription }
     }
 }
 

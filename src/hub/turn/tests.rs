@@ -61,7 +61,7 @@ proptest! {
             let mut encode = Counting::default();
             let mut seen: BTreeMap<u32, String> = BTreeMap::new();
             for subscriber in turn.close() {
-                let encoding = Encoding((subscriber.0 % 2) as u8);
+                let encoding = Encoding(u64::from(subscriber.0 % 2));
                 let (delivery, messages) = turn.delivery(subscriber, encoding, &mut encode);
                 prop_assert_eq!(messages as usize, expected[&subscriber.0].len());
                 seen.insert(subscriber.0, text(delivery));

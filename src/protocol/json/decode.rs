@@ -25,7 +25,8 @@ use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shorte
 use crate::protocol::json::payload::{BASE64, PAYLOAD_DEPTH_MAX, is_too_deep, says_json};
 use crate::protocol::json::{fields, filter, headers};
 use crate::protocol::{
-    Command, CommandId, ErrorCode, Fault, Incoming, Subscribe, bad_field, pattern_field, topic_field,
+    Command, CommandId, ErrorCode, Fault, Incoming, Only, Settling, Subscribe, Which, bad_field, pattern_field,
+    topic_field,
 };
 
 /// Bytes of an `id`, which is kept until its reply.
@@ -128,13 +129,13 @@ impl<'a> Request<'a> {
         let filter = self.filter()?;
         let after = self.after()?;
         let last = usize::try_from(self.whole_number("last", self.fields.last)?.unwrap_or(0)).unwrap_or(usize::MAX);
-        let source = self.text("source", self.fields.source, SHORT_TEXT_BYTES_MAX)?;
-        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, filter, after, last, source, flow }))
+        let only = self.text("source", self.fields.source, SHORT_TEXT_BYTES_MAX)?.map(Only::Source);
+        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, filter, after, last, only, flow, label: None }))
     }
 
     fn unsubscribe(self) -> Result<Command, Fault> {
         let pattern = self.pattern()?;
-        Ok(Command::Unsubscribe { id: self.id, pattern })
+        Ok(Command::Unsubscribe { id: self.id, which: Which::Pattern(pattern) })
     }
 
     fn presence(self) -> Result<Command, Fault> {
@@ -165,7 +166,7 @@ impl<'a> Request<'a> {
             Some(0) => return Err(bad_field(&self.id, "\"prefetch\" must be at least 1".into())),
             wanted => wanted.map(|wanted| u16::try_from(wanted).unwrap_or(u16::MAX)),
         };
-        Ok(Command::Consume { id: self.id, queue, prefetch })
+        Ok(Command::Consume { id: self.id, queue, prefetch, settling: Settling::ByClient })
     }
 
     fn cancel(self) -> Result<Command, Fault> {

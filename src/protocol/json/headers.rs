@@ -79,6 +79,21 @@ fn push_integer(bytes: &mut Vec<u8>, number: i128) {
     push_display(bytes, number);
 }
 
+/// A value by itself, where only text can stand: what is a text in JSON too stands without quotes.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        Value::Int(number) => number.to_string(),
+        Value::UInt(number) | Value::Timestamp(number) => number.to_string(),
+        Value::Bytes(raw) => BASE64.encode(raw),
+        other => {
+            let mut bytes = Vec::new();
+            push_value(&mut bytes, other, DEPTH_MAX);
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    }
+}
+
 /// A table from a JSON object whose text was already bounded.
 pub(super) fn from_json(json: &str) -> Option<Headers> {
     serde_json::from_str::<serde_json::Map<String, Json>>(json).ok().map(table)

@@ -52,9 +52,13 @@ fn id(number: usize) -> CommandId {
     Some(serde_json::value::RawValue::from_string(number.to_string()).unwrap())
 }
 
+fn consume_command(queue: &str) -> Command {
+    Command::Consume { id: None, queue: queue.into(), prefetch: Some(u16::MAX), settling: Settling::ByClient }
+}
+
 fn consume(session: &mut Session, queue: &str) -> Vec<Action> {
     let mut actions = Vec::new();
-    session.command(Command::Consume { id: None, queue: queue.into(), prefetch: Some(u16::MAX) }, &mut actions);
+    session.command(consume_command(queue), &mut actions);
     actions
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `# …` | a comment |
 //! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `user NAME`, `stranger SENTENCE`), `publish`, `consume` (queues that are open, by their names or templates), `presence` (patterns for which it is on) |
-//! | `> …` | the client sends this text |
+//! | `> …` | the client sends this text; of STOMP a frame, written as in [`stomp`] |
 //! | `! …` | something happens on the server's side; see `happen` and `completion` |
 //! | `< …` | the client gets this text, a line each |
 //! | `= …` | the session asks this of its driver, or ends |
@@ -17,11 +17,15 @@ use super::*;
 use crate::config::{Consume, Presence, Presences};
 use crate::model::cursor::Epoch;
 use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
+use crate::model::label::Label;
+use crate::model::outgoing::Target;
 use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
 use crate::model::queue::QueueTemplate;
 use crate::model::selector::Selector;
-use crate::protocol::{Codec, CommandId, Incoming, Message, Opening, Outbound, REGISTRY, Stage};
+use crate::protocol::{
+    Codec, CommandId, Incoming, Labels, Message, Opening, Outbound, REGISTRY, Receiving, Said, Stage,
+};
 
 const EPOCH: Epoch = Epoch(1_234_567);
 const FIRST_OFFSET: u64 = 101;
@@ -44,6 +48,8 @@ struct Player {
     next_offset: u64,
     /// Subscriptions and jobs that the session waits for, the oldest first.
     subscriptions: Vec<SubscriptionKey>,
+    /// All subscriptions, with what they want.
+    listening: Vec<(SubscriptionKey, Pattern)>,
     jobs: Vec<JobKey>,
     /// Questions who is subscribed, likewise.
     rosters: Vec<(CommandId, Pattern)>,
@@ -57,7 +63,8 @@ impl Player {
         let setting = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         let name = setting("protocol").unwrap_or("passerelle.v1.json");
         let row = REGISTRY.iter().find(|row| row.name == name).unwrap();
-        let opening = Opening { publish: setting("publish").map(|text| Topic::parse(text).unwrap()) };
+        let publish = setting("publish").map(|text| Topic::parse(text).unwrap());
+        let opening = Opening { publish, ..Opening::default() };
         let grants = |publish| Identity {
             grants: Grants { subscribe: true, publish, consume: publish },
             ..(*anybody()).clone()
@@ -76,21 +83,43 @@ impl Player {
         let source = Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames });
         let codec = (row.codec)(opening);
         let begun = after(&mut session, Session::begin);
-        let (subscriptions, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new());
+        let (subscriptions, listening, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (next_offset, consumption, delivered) = (FIRST_OFFSET, None, 0);
-        let mut player =
-            Self { row, codec, session, source, next_offset, subscriptions, jobs, rosters, consumption, delivered };
+        let mut player = Self {
+            row,
+            codec,
+            session,
+            source,
+            next_offset,
+            subscriptions,
+            listening,
+            jobs,
+            rosters,
+            consumption,
+            delivered,
+        };
         let lines = player.lines(begun);
         (player, lines)
     }
 
     fn receive(&mut self, text: &str) -> Vec<String> {
-        let decoded = self.codec.decode(Incoming::Text(text));
-        let actions = after(&mut self.session, |session, actions| match decoded {
-            Ok(command) => session.command(command, actions),
-            Err(fault) => session.fault(fault, actions),
-        });
-        self.lines(actions)
+        let mut lines = Vec::new();
+        let text = if self.is_stomp() { stomp::frame(text) } else { text.to_owned() };
+        let mut said = self.codec.decode(Incoming::Text(&text));
+        loop {
+            let mut actions = Vec::new();
+            match said {
+                Ok(Said::Command(command)) => self.session.command(command, &mut actions),
+                Ok(Said::Answered(outbound)) => lines.extend(self.shown(outbound)),
+                Ok(Said::Nothing) => return lines,
+                Err(fault) => self.session.fault(fault, &mut actions),
+            }
+            lines.extend(self.lines(actions));
+            if self.session.has_ended() {
+                return lines;
+            }
+            said = self.codec.more();
+        }
     }
 
     /// Something on the server's side: `WORD REST`, where the rest depends on the word.
@@ -106,21 +135,14 @@ impl Player {
         let mut actions = Vec::new();
         let completion = self.completion(word, rest);
         let position = self.position();
+        let gap = if word == "gap" { self.gap(rest) } else { gap("# events slow ?") };
         let session = &mut self.session;
         match word {
             // A query parameter asks for a pattern: `PATTERN [CURSOR]`.
             "query" => {
                 let (text, after) = rest.split_once(' ').unwrap_or((rest, ""));
                 let after = after.parse().unwrap_or_default();
-                let subscribe = Subscribe {
-                    id: None,
-                    pattern: pattern(text),
-                    filter: None,
-                    after,
-                    last: 0,
-                    source: None,
-                    flow: None,
-                };
+                let subscribe = Subscribe { after, ..Subscribe::to(pattern(text)) };
                 session.command(Command::Subscribe(subscribe), &mut actions);
             }
             // `PATTERN CONNECTION[=USER]…`, or `PATTERN COUNT` where they are too many to be named.
@@ -134,7 +156,7 @@ impl Player {
                     _ => session.present(&pattern, roster, &mut actions),
                 }
             }
-            "gap" => session.gap(gap(rest), &mut actions),
+            "gap" => session.gap(gap, &mut actions),
             "outage" => session.outage(rest.into(), &mut actions),
             "restored" => session.restored(rest.into(), &mut actions),
             "quiet" => actions.push(session.quiet(position)),
@@ -175,8 +197,10 @@ impl Player {
     fn stands(&mut self, options: &str) -> Completion {
         let subscription = self.subscriptions.remove(0);
         let has = |option: &str| options.split(' ').any(|word| word == option);
-        let gaps =
-            options.split(' ').filter_map(|word| word.strip_prefix("gap:")).map(|text| gap(&text.replace(':', " ")));
+        let gaps = options
+            .split(' ')
+            .filter_map(|word| word.strip_prefix("gap:"))
+            .map(|text| self.gap(&text.replace(':', " ")));
         Completion::Subscribed {
             subscription,
             cursors: self.position(),
@@ -184,6 +208,14 @@ impl Player {
             gaps: gaps.collect(),
             replay: has("replay"),
         }
+    }
+
+    /// A gap, for the subscription that was made last on its pattern.
+    fn gap(&self, text: &str) -> Gap {
+        let gap = gap(text);
+        let one = self.listening.iter().rev().find(|(_, pattern)| *pattern == gap.pattern);
+        let label = one.and_then(|(key, _)| self.session.label(*key)).cloned();
+        Gap { label, ..gap }
     }
 
     fn fails(&mut self, word: &str, rest: &str) -> Completion {
@@ -279,8 +311,39 @@ impl Player {
         self.next_offset += 1;
         let stage = if word == "live" { Stage::Live } else { Stage::Replay };
         let positions = [(self.source.clone(), publication.offset)];
-        let message = Message { publication: &publication, positions: &positions, stage };
-        (self.row.encode_message)(message).map(shown).unwrap_or_default()
+        let labels: Vec<Label> = match self.row.labels {
+            Labels::Absent => Vec::new(),
+            Labels::Each | Labels::Together => self.labels_of(&publication),
+        };
+        let copies = match self.row.labels {
+            Labels::Each => labels.chunks(1).collect(),
+            Labels::Absent | Labels::Together => vec![labels.as_slice()],
+        };
+        let mut lines = Vec::new();
+        for labels in copies {
+            let message = Message { publication: &publication, positions: &positions, stage, labels };
+            let outbound = match self.codec.receiving() {
+                Receiving::Shared => (self.row.encode_message)(message),
+                Receiving::Own(_) => self.codec.message(message),
+            };
+            lines.extend(outbound.map(|outbound| self.shown(outbound)).unwrap_or_default());
+        }
+        lines
+    }
+
+    /// What the subscriptions that want a message are called, in the order in which they were made.
+    fn labels_of(&self, publication: &Publication) -> Vec<Label> {
+        let wants = |(_, pattern): &&(SubscriptionKey, Pattern)| pattern.matches(&publication.draft.topic);
+        let wanting = self.listening.iter().filter(wants);
+        wanting.filter_map(|(key, _)| self.session.label(*key).cloned()).collect()
+    }
+
+    fn is_stomp(&self) -> bool {
+        self.row.name.ends_with("stomp")
+    }
+
+    fn shown(&self, outbound: Outbound) -> Vec<String> {
+        if self.is_stomp() { vec![stomp::line(outbound)] } else { shown(outbound) }
     }
 
     fn lines(&mut self, actions: Vec<Action>) -> Vec<String> {
@@ -289,7 +352,10 @@ impl Player {
 
     fn line(&mut self, action: Action) -> Vec<String> {
         let asked = match action {
-            Action::Send(event) => return self.codec.encode(&event).map(shown).unwrap_or_default(),
+            Action::Send(event) => {
+                let outbound = self.codec.encode(&event);
+                return outbound.map(|outbound| self.shown(outbound)).unwrap_or_default();
+            }
             Action::Authenticate { job, token } => {
                 self.jobs.push(job);
                 format!("authenticate {token}")
@@ -298,6 +364,7 @@ impl Player {
                 let SubscribeAction { subscription, wanted: Selector { pattern, filter }, after, last, source, flow } =
                     action;
                 self.subscriptions.push(subscription);
+                self.listening.push((subscription, pattern.clone()));
                 let mut line = format!(
                     "subscribe {} {}",
                     subscription.0,
@@ -311,6 +378,7 @@ impl Player {
             }
             Action::Unsubscribe { subscription } => {
                 self.subscriptions.retain(|key| *key != subscription);
+                self.listening.retain(|(key, _)| *key != subscription);
                 format!("unsubscribe {}", subscription.0)
             }
             Action::Publish { job, message } => {
@@ -336,7 +404,11 @@ impl Player {
                 format!("settle {} {tag} {settlement:?}", consumption.0)
             }
             Action::Order { consumption, order: ConsumeOrder::Stop } => format!("stop {}", consumption.0),
-            Action::Close { reason, detail } => format!("close {} {detail}", reason.code()),
+            Action::Close { reason, detail } => {
+                let farewell = self.codec.farewell(reason, &detail).map(|outbound| self.shown(outbound));
+                let close = format!("= close {} {detail}", reason.code());
+                return farewell.unwrap_or_default().into_iter().chain([close.trim_end().to_owned()]).collect();
+            }
         };
         vec![format!("= {asked}")]
     }
@@ -381,6 +453,12 @@ fn described(message: &Outgoing) -> String {
     line += &message.content_type.as_ref().map(|name| format!(" type={name}")).unwrap_or_default();
     line += &message.message_id.as_ref().map(|id| format!(" id={id}")).unwrap_or_default();
     line += if message.origin.is_some() { " not-back" } else { "" };
+    line += &match &message.target {
+        Target::Routed => String::new(),
+        Target::Published => " published".into(),
+        Target::Queue => " queue".into(),
+        Target::Exchange(name) => format!(" exchange={name}"),
+    };
     if message.headers.is_empty() { line } else { line + &format!(" headers={}", message.headers.0.len()) }
 }
 
@@ -391,7 +469,7 @@ fn gap(text: &str) -> Gap {
     let reasons =
         [GapReason::Slow, GapReason::Expired, GapReason::Outage, GapReason::Unbound, GapReason::UnknownCursor];
     let reason = reasons.into_iter().find(|known| known.name() == reason).unwrap();
-    Gap { pattern: pattern(text), source: source.into(), missed: missed.parse().ok(), reason }
+    Gap { pattern: pattern(text), label: None, source: source.into(), missed: missed.parse().ok(), reason }
 }
 
 fn shown(outbound: Outbound) -> Vec<String> {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::model::outgoing::{Outgoing, PublishOutcome};
+use crate::model::outgoing::{Outgoing, PublishOutcome, Target};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
@@ -74,14 +74,41 @@ pub(crate) struct Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    /// Where a publish on this topic goes: the narrowest route, else `[publish]`.
-    pub(crate) fn of_publish(settings: &'a Settings, topic: &Topic) -> Self {
-        Self::routed(settings, topic, (&settings.publish.exchange, "publish.exchange"))
+    /// Where a publish goes: by its topic the narrowest route, else `[publish]`.
+    ///
+    /// # Errors
+    /// In words, when its client takes the exchange to be another.
+    pub(crate) fn of_publish(settings: &'a Settings, message: &Outgoing) -> Result<Self, String> {
+        let published = Self::routed(settings, &message.topic, (&settings.publish.exchange, "publish.exchange"));
+        published.directed(message)
     }
 
-    /// Where a call on this topic goes: the narrowest route, else `[call]`.
-    pub(crate) fn of_call(settings: &'a Settings, topic: &Topic) -> Self {
-        Self::routed(settings, topic, (&settings.call.exchange, "call.exchange"))
+    /// Where a call goes: by its topic the narrowest route, else `[call]`; or, where its client would rather publish it, where
+    /// publishes go.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn of_call(settings: &'a Settings, message: &Outgoing) -> Result<Self, String> {
+        let topic = &message.topic;
+        match message.target {
+            Target::Routed | Target::Queue => {
+                Self::routed(settings, topic, (&settings.call.exchange, "call.exchange")).directed(message)
+            }
+            Target::Published | Target::Exchange(_) => Self::of_publish(settings, message),
+        }
+    }
+
+    /// As a client directs it: it cannot go anywhere else than where its topic goes, but it can be wrong about that.
+    fn directed(self, message: &Outgoing) -> Result<Self, String> {
+        match &message.target {
+            Target::Routed | Target::Published => Ok(self),
+            Target::Queue => Ok(Self { exchange: "", key: "the default exchange".to_owned() }),
+            Target::Exchange(name) if *name == self.exchange => Ok(self),
+            Target::Exchange(_) => {
+                let (topic, Self { exchange, key }) = (message.topic.as_str(), self);
+                Err(format!("topic {topic:?} goes to exchange {exchange:?} here: name that one, or change {key}"))
+            }
+        }
     }
 
     fn routed(settings: &'a Settings, topic: &Topic, (exchange, key): (&'a str, &str)) -> Self {

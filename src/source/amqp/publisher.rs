@@ -167,8 +167,11 @@ impl Session {
         let PublishJob { message, outcome } = job;
         let answer = Answer::Publish(outcome);
         let context = self.context.clone();
-        let destination = Destination::of_publish(&context.settings, &message.topic);
-        match outbound::checked(message, destination, answer) {
+        let checked = match Destination::of_publish(&context.settings, &message) {
+            Ok(destination) => outbound::checked(message, destination, answer),
+            Err(sentence) => Err((answer, sentence)),
+        };
+        match checked {
             Ok(mut outbound) => {
                 let mode = if context.settings.publish.persistent { 2 } else { 1 };
                 outbound.properties = outbound.properties.with_delivery_mode(mode);

@@ -169,9 +169,13 @@ impl Caller {
         let CallJob { request, outcome } = job;
         let (verdict_place, verdict) = oneshot::channel();
         let context = self.context.clone();
-        let destination = Destination::of_call(&context.settings, &request.message.topic);
         let timeout = request.timeout.min(context.settings.call.timeout_max);
-        let mut outbound = match outbound::checked(request.message, destination, Answer::Request(verdict_place)) {
+        let answer = Answer::Request(verdict_place);
+        let checked = match Destination::of_call(&context.settings, &request.message) {
+            Ok(destination) => outbound::checked(request.message, destination, answer),
+            Err(sentence) => Err((answer, sentence)),
+        };
+        let mut outbound = match checked {
             Ok(outbound) => outbound,
             Err((_, sentence)) => return self.give(outcome, CallOutcome::Refused(sentence)),
         };

@@ -12,18 +12,20 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
-use crate::hub::turn::{Delivery, Encoding};
+use crate::hub::turn::Delivery;
 use crate::model::close::CloseReason;
 use crate::model::delivery::ConsumeOrder;
 use crate::model::topic::Pattern;
-use crate::protocol::{Codec, ProtocolId};
+use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
 use crate::session::{ConsumeKey, Session};
 use crate::transport::driver::Admission;
+use crate::transport::driver::plan::{Form, Plan};
 use crate::transport::seats::Seat;
 use crate::transport::socket::{Socket, Written};
+use crate::transport::websocket::Opcode;
 use crate::transport::websocket::reader::Reader;
-use crate::transport::websocket::writer;
-use crate::transport::wire::{self, Framing};
+use crate::transport::websocket::writer::{self, Packing};
+use crate::transport::wire::Framing;
 
 /// Pieces of one vectored write. Below 64 the calls themselves begin to cost more than the bytes.
 const SLICES_MAX: usize = 128;
@@ -41,6 +43,8 @@ pub(super) struct Connection {
     pub(super) outbox: Outbox,
     pub(super) framing: Framing,
     pub(super) protocol: ProtocolId,
+    /// Which bytes it shares with others.
+    pub(super) plan: Plan,
     pub(super) stage: Stage,
     /// Whether the first frame in the outbox is partly written.
     started: Started,
@@ -58,6 +62,10 @@ pub(super) struct Connection {
     pub(super) unread: bool,
     /// Whether a replay goes on when the socket has drained.
     pub(super) replays_when_drained: bool,
+    /// Whether it goes on when the client has said that it takes more.
+    pub(super) replays_when_told: bool,
+    /// Whether the codec has more to say of what came.
+    pub(super) has_more: bool,
     /// What was read while the session took no more, from the next message on.
     pub(super) held: Vec<u8>,
     /// Messages that it was sent.
@@ -109,6 +117,7 @@ impl Connection {
             outbox,
             framing: admission.framing,
             protocol: admission.protocol,
+            plan: Form::of(admission.protocol, admission.framing).plain(),
             stage: Stage::Open,
             started: Started::No,
             heard: true,
@@ -118,6 +127,8 @@ impl Connection {
             sent: true,
             unread: false,
             replays_when_drained: false,
+            replays_when_told: false,
+            has_more: false,
             held: Vec::new(),
             delivered: 0,
             peer: admission.peer,
@@ -131,9 +142,12 @@ impl Connection {
         }
     }
 
-    /// Which bytes it shares with others.
-    pub(super) fn encoding(&self) -> Encoding {
-        wire::encoding(self.protocol, self.framing)
+    /// How many messages its client takes until it has said something.
+    pub(super) fn room(&self) -> usize {
+        match self.codec.receiving() {
+            Receiving::Shared => usize::MAX,
+            Receiving::Own(room) => room,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -150,9 +164,9 @@ impl Connection {
         waiting_max: usize,
         copied: &mut Vec<u8>,
     ) -> Result<usize, Overflow> {
-        let frames = match delivery {
+        let frames = match &delivery {
             Delivery::Joined(joined) => std::slice::from_ref(joined),
-            Delivery::Frames(frames) => frames,
+            Delivery::Frames(frames) => *frames,
         };
         let bytes = frames.iter().map(Bytes::len).sum();
         if !self.outbox.is_empty() && self.outbox.bytes() + bytes > waiting_max {
@@ -246,6 +260,9 @@ impl Connection {
             self.outbox.drop_unstarted(self.started);
         }
         if self.framing != Framing::EventStream {
+            if let Some(farewell) = self.codec.farewell(reason, detail) {
+                self.outbox.push(plain_frame(&farewell));
+            }
             self.outbox.push(writer::close(reason.code(), detail));
             self.stage = Stage::Closing(reason);
         } else {
@@ -300,6 +317,14 @@ impl Connection {
 
     fn note_started(&mut self, written: usize) {
         self.started = if written > 0 { Started::Yes } else { Started::No };
+    }
+}
+
+/// A last word, which is not worth compressing.
+fn plain_frame(outbound: &Outbound) -> Bytes {
+    match outbound {
+        Outbound::Text(payload) => writer::frame(Opcode::Text, Packing::Plain, payload),
+        Outbound::Binary(payload) => writer::frame(Opcode::Binary, Packing::Plain, payload),
     }
 }
 

@@ -6,15 +6,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
-use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Shard, SubscriptionId};
+use crate::hub::shard::{
+    Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Replayed, Shard, SubscriptionId,
+};
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
 use crate::model::gap::GapReason;
-use crate::protocol::{Gap, Stage};
-use crate::session::{Completion, SubscribeRefusal, SubscriptionKey};
+use crate::model::publication::SourceId;
+use crate::protocol::{Gap, Labels, Receiving, Stage};
+use crate::session::{Completion, Session, SubscribeRefusal, SubscriptionKey};
 use crate::transport::driver::Driver;
+use crate::transport::driver::apart::Sent;
 use crate::transport::driver::connection::{Connection, Ending, Keep};
+use crate::transport::driver::plan::{Form, Plan};
 use crate::transport::driver::rota::Ticket;
+use crate::transport::wire::encoding;
 
 /// One turn: enough to share writes under load, little enough for the next event not to wait.
 const TURN: ReadBounds = ReadBounds { messages_max: 256, bytes_max: 256 << 10 };
@@ -67,17 +73,17 @@ impl Driver {
             self.shard.turn().0.forget(subscriber);
             return;
         };
-        let (turn, positions) = self.shard.turn();
-        let (delivery, messages) =
-            turn.delivery(subscriber, connection.encoding(), &mut self.wire.at(positions, Stage::Live));
         if connection.is_open() {
-            match connection.deliver(delivery, self.behind_bytes, &mut self.copy_buffer) {
-                Ok(bytes) => {
+            self.plan_again(subscriber, &mut connection);
+            match self.deliver_turn(subscriber, &mut connection) {
+                Ok(Sent { messages, bytes }) => {
                     connection.delivered += messages;
-                    counts.add(connection.protocol.0, messages, bytes as u64);
+                    counts.add(connection.protocol.0, messages, bytes);
                 }
                 Err(Overflow) => self.fall_behind(subscriber, &mut connection),
             }
+        } else {
+            self.shard.turn().0.forget(subscriber);
         }
         // Puts it back, or buries it.
         if let Some(slot) = self.slots.get_mut(subscriber.index()) {
@@ -86,10 +92,38 @@ impl Driver {
         self.with(subscriber, |_, _| ());
     }
 
+    /// Sends a connection what the turn brought it, in the way that it takes messages.
+    fn deliver_turn(&mut self, subscriber: SubscriberId, connection: &mut Connection) -> Result<Sent, Overflow> {
+        let encoding = match (&connection.plan, connection.codec.receiving()) {
+            (_, Receiving::Own(_)) => return Ok(self.deliver_own(subscriber, connection)),
+            (Plan::Several(_), Receiving::Shared) => return self.deliver_apart(subscriber, connection),
+            (Plan::One(encoding), Receiving::Shared) => *encoding,
+        };
+        let (turn, positions) = self.shard.turn();
+        let (delivery, messages) = turn.delivery(subscriber, encoding, &mut self.wire.at(positions, Stage::Live));
+        let bytes = connection.deliver(delivery, self.behind_bytes, &mut self.copy_buffer)?;
+        Ok(Sent { messages, bytes: bytes as u64 })
+    }
+
     /// Goes on from the log when the socket takes more: what the turn brought does not wait in memory.
     fn fall_behind(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
-        let Some((source, read)) = self.shard.turn().0.origin() else { return };
+        let Some(origin) = self.shard.turn().0.origin() else { return };
+        self.fall_behind_after(subscriber, connection, origin);
+    }
+
+    /// Likewise, from after the last message that it was sent.
+    pub(super) fn fall_behind_after(
+        &mut self,
+        subscriber: SubscriberId,
+        connection: &mut Connection,
+        (source, read): (SourceId, u64),
+    ) {
         self.shard.fall_behind(subscriber, source, read);
+        if connection.room() == 0 {
+            // Its socket may be as ready as ever: what it waits for is the client's word.
+            connection.replays_when_told = true;
+            return;
+        }
         connection.replays_when_drained = true;
         self.be_patient(connection);
         self.shared.metrics.fell_behind();
@@ -128,7 +162,8 @@ impl Driver {
                 if missed.reason == GapReason::Slow {
                     self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, missed.missed.unwrap_or(0));
                 }
-                connection.session.gap(gap(missed), &mut actions);
+                let gap = gap(missed, &connection.session);
+                connection.session.gap(gap, &mut actions);
             }
             Notice::Outage(source) => connection.session.outage(source, &mut actions),
             Notice::Restored(source) => connection.session.restored(source, &mut actions),
@@ -210,7 +245,7 @@ impl Driver {
             subscription: SubscriptionKey(activated.id.0),
             cursors: activated.cursors,
             resumed: activated.resumed,
-            gaps: activated.gaps.into_iter().map(gap).collect(),
+            gaps: activated.gaps.into_iter().map(|missed| gap(missed, &connection.session)).collect(),
             replay: activated.replay,
         };
         self.complete(subscriber, connection, completion);
@@ -251,18 +286,26 @@ impl Driver {
 
     /// What a step of a replay found passes the outbox's bounds: a step is bounded itself, and the next waits for an empty
     /// outbox. A live message that comes late looks as it would have in time.
-    fn send_replay(&mut self, connection: &mut Connection, replay: &Replay) {
-        let encoding = connection.encoding();
+    fn send_replay(&mut self, subscriber: SubscriberId, connection: &mut Connection, replay: &Replay) -> Sent {
+        let form = Form::of(connection.protocol, connection.framing);
+        if form.labels != Labels::Absent || connection.codec.receiving() != Receiving::Shared {
+            return self.send_replay_apart(subscriber, connection, replay);
+        }
+        let encoding = encoding(connection.protocol, connection.framing);
         let stage = if replay.asked_for { Stage::Replay } else { Stage::Live };
-        if let Some(excerpt) = &replay.excerpt {
+        let before = connection.outbox.bytes();
+        let mut messages = replay.messages.len();
+        if let Some((_, excerpt)) = &replay.excerpt {
             let mut wire = self.wire.at(self.shard.positions(), stage);
             connection.outbox.push(excerpt.frames(encoding, replay.asked_for, &mut wire));
+            messages += excerpt.publications().len();
         }
-        for (publication, position) in &replay.messages {
+        for Replayed { publication, position, .. } in &replay.messages {
             let positions = self.shard.positions_at(position);
             connection.outbox.push(self.wire.at(&positions, stage).encode(encoding, publication));
         }
         connection.sent = true;
+        Sent { messages: messages as u64, bytes: connection.outbox.bytes().saturating_sub(before) as u64 }
     }
 
     /// One step of one connection's replay, if its socket has taken all that came before.
@@ -275,19 +318,23 @@ impl Driver {
             connection.replays_when_drained = true;
             return Step::Drains;
         }
-        let mut replay = self.shard.replay(subscriber, REPLAY_STEP);
+        let room = connection.room();
+        if room == 0 {
+            connection.replays_when_told = true;
+            return Step::Drains;
+        }
+        let bounds = ReadBounds { messages_max: REPLAY_STEP.messages_max.min(room), ..REPLAY_STEP };
+        let mut replay = self.shard.replay(subscriber, bounds);
         self.shared.metrics.looked_at(replay.looked_at);
         let sent = replay.progressed || !replay.caught_up.is_empty();
         for missed in std::mem::take(&mut replay.gaps) {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }
-        let shared = replay.excerpt.as_ref().map_or(0, |excerpt| excerpt.publications().len());
-        let messages = (replay.messages.len() + shared) as u64;
-        let before = connection.outbox.bytes();
-        if messages > 0 {
-            self.send_replay(connection, &replay);
-        }
-        let bytes = connection.outbox.bytes().saturating_sub(before) as u64;
+        let Sent { messages, bytes } = if replay.messages.is_empty() && replay.excerpt.is_none() {
+            Sent::default()
+        } else {
+            self.send_replay(subscriber, connection, &replay)
+        };
         connection.delivered += messages;
         self.shared.metrics.deliveries(connection.protocol, messages, bytes);
         for CaughtUp { id, cursors } in replay.caught_up {
@@ -349,8 +396,10 @@ fn caught_up_last(activated: &mut [Activated]) -> Vec<CaughtUp> {
     at_once.map(later).collect()
 }
 
-fn gap(missed: Missed) -> Gap {
-    Gap { pattern: missed.pattern, source: missed.source, missed: missed.missed, reason: missed.reason }
+fn gap(missed: Missed, session: &Session) -> Gap {
+    let Missed { subscription, pattern, source, reason, missed } = missed;
+    let label = session.label(SubscriptionKey(subscription.0)).cloned();
+    Gap { pattern, label, source, missed, reason }
 }
 
 fn refusal_of(refusal: Refusal) -> SubscribeRefusal {

@@ -1,6 +1,7 @@
 //! The way up: what sockets bring becomes commands, and what sessions ask for is done.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -8,7 +9,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::shard::{Last, Shard, SubscribeRequest, SubscriptionId};
 use crate::model::close::CloseReason;
 use crate::model::outgoing::Request;
-use crate::protocol::{Command, Event, Incoming};
+use crate::protocol::{Command, Event, Fault, Incoming, Outbound, Said};
 use crate::session::{Action, Completion, JobKey, SubscribeAction};
 use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
 use crate::transport::driver::{Answer, Driver, READ_BYTES};
@@ -65,6 +66,11 @@ impl Driver {
                 break;
             }
             connection.unread = false;
+            if std::mem::take(&mut connection.has_more) {
+                let said = connection.codec.more();
+                self.take_said(subscriber, connection, said);
+                continue;
+            }
             if !connection.held.is_empty() {
                 let mut held = std::mem::take(&mut connection.held);
                 self.take_bytes(subscriber, connection, &mut held);
@@ -105,7 +111,7 @@ impl Driver {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut input = bytes;
         loop {
-            if connection.is_open() && !connection.session.reading() {
+            if connection.is_open() && (connection.has_more || !connection.session.reading()) {
                 connection.held.extend_from_slice(input);
                 break;
             }
@@ -145,13 +151,35 @@ impl Driver {
         if !connection.is_open() {
             return;
         }
-        match connection.codec.decode(message) {
-            Ok(command) => self.command(subscriber, connection, command),
-            Err(fault) => {
-                let mut actions = Vec::new();
-                connection.session.fault(fault, &mut actions);
-                self.perform(subscriber, connection, actions);
+        let said = connection.codec.decode(message);
+        self.take_said(subscriber, connection, said);
+    }
+
+    /// Does what a client says, thing by thing, as fast as its session takes it.
+    fn take_said(&mut self, subscriber: SubscriberId, connection: &mut Connection, mut said: Result<Said, Fault>) {
+        loop {
+            match said {
+                Ok(Said::Nothing) => break,
+                Ok(Said::Command(command)) => self.command(subscriber, connection, command),
+                Ok(Said::Answered(outbound)) => self.send_outbound(subscriber, connection, &outbound),
+                Err(fault) => {
+                    let mut actions = Vec::new();
+                    connection.session.fault(fault, &mut actions);
+                    self.perform(subscriber, connection, actions);
+                }
             }
+            if !connection.is_open() {
+                return;
+            }
+            if !connection.session.reading() {
+                connection.has_more = true;
+                break;
+            }
+            said = connection.codec.more();
+        }
+        if connection.replays_when_told && connection.room() > 0 {
+            connection.replays_when_told = false;
+            self.replaying.push_back(self.ticket(subscriber));
         }
     }
 
@@ -199,7 +227,12 @@ impl Driver {
     fn act(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: Action) {
         match action {
             Action::Send(Event::Delivered(delivery)) => self.hand_out(connection, &Event::Delivered(delivery)),
-            Action::Send(event) => self.send(subscriber, connection, &event),
+            Action::Send(event) => {
+                self.send(subscriber, connection, &event);
+                if matches!(event, Event::Welcome { .. }) {
+                    self.tick(self.ticket(subscriber), connection, Instant::now());
+                }
+            }
             Action::Authenticate { job, .. } => {
                 let completion = Completion::Authenticated { job, result: Err(NO_TOKENS.to_owned()) };
                 self.complete(subscriber, connection, completion);
@@ -235,7 +268,11 @@ impl Driver {
     /// Queues an event for a client, to be written with the next flush.
     pub(super) fn send(&mut self, subscriber: SubscriberId, connection: &mut Connection, event: &Event) {
         let Some(outbound) = connection.codec.encode(event) else { return };
-        let frame: Bytes = self.wire.frame(connection.framing, &outbound);
+        self.send_outbound(subscriber, connection, &outbound);
+    }
+
+    pub(super) fn send_outbound(&mut self, subscriber: SubscriberId, connection: &mut Connection, outbound: &Outbound) {
+        let frame: Bytes = self.wire.frame(connection.framing, outbound);
         connection.sent = true;
         if connection.push(frame, self.outbox_bounds).is_err() {
             self.end_slow(subscriber, connection);

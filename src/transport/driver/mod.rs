@@ -7,11 +7,14 @@
 //! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
 //! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time.
 
+mod agenda;
+mod apart;
 mod attending;
 mod connection;
 mod consuming;
 mod flow;
 mod inbound;
+mod plan;
 mod rota;
 mod rounds;
 
@@ -42,9 +45,11 @@ use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::reader::{Limits as FrameLimits, Reader, Scratch};
 use crate::transport::wire::{Framing, Wire};
+use agenda::Agenda;
 use attending::Attendance;
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
+use plan::Form;
 use rota::{Rota, Ticket};
 
 /// Sockets that one look at the poll reports.
@@ -126,6 +131,8 @@ pub(crate) struct Driver {
     slots: Vec<Slot>,
     heartbeats: Rota,
     farewells: Rota,
+    /// When codecs want to be asked what is due.
+    ticks: Agenda,
     /// Until who is unknown has to have said who they are.
     strangers: Rota,
     /// Subscriptions whose bindings do not stand yet.
@@ -189,6 +196,7 @@ impl Driver {
             heartbeats: Rota::new(settings.server.heartbeat),
             farewells: Rota::new(FAREWELL),
             strangers: Rota::new(settings.limits.unauthenticated_timeout),
+            ticks: Agenda::default(),
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
@@ -394,6 +402,9 @@ impl Driver {
         }
         self.shard.leave(subscriber);
         self.depart_from_all(self.ticket(subscriber), &mut connection);
+        self.ticks.forget(self.ticket(subscriber));
+        let plan = Form::of(connection.protocol, connection.framing).plain();
+        std::mem::replace(&mut connection.plan, plan).release(&mut self.wire);
         self.open -= 1;
         self.shared.metrics.connection_closed(connection.protocol, transport_of(&connection), reason);
         if tracing::enabled!(tracing::Level::DEBUG) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::hub::index::SubscriberId;
 use crate::model::close::CloseReason;
-use crate::protocol::{Gap, event_stream};
+use crate::protocol::{Gap, Tick, event_stream};
 use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
@@ -47,6 +47,9 @@ impl Driver {
         while let Some(ticket) = self.heartbeats.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.heartbeat(ticket, connection, now));
         }
+        while let Some(ticket) = self.ticks.due(now) {
+            self.with_ticket(ticket, |driver, connection| driver.tick(ticket, connection, now));
+        }
         while let Some(ticket) = self.farewells.due(now) {
             self.with_ticket(ticket, |_, connection| {
                 if !connection.is_open() {
@@ -78,7 +81,26 @@ impl Driver {
         let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none();
         let idle = self.open == 0 && is_calm;
         let gauge = (!idle).then_some(self.gauge_at);
-        [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), gauge].into_iter().flatten().min()
+        let rounds = [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), self.ticks.next(), gauge];
+        rounds.into_iter().flatten().min()
+    }
+
+    /// Asks a codec what is due.
+    pub(super) fn tick(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        if !connection.is_open() {
+            return;
+        }
+        let Tick { send, end, next } = connection.codec.tick(now);
+        if let Some(outbound) = send {
+            self.send_outbound(ticket.subscriber, connection, &outbound);
+        }
+        if let Some((reason, detail)) = end {
+            self.end(ticket.subscriber, connection, Ending { reason, detail, keep: Keep::Waiting });
+        }
+        if let Some(next) = next {
+            self.ticks.set(next, ticket);
+        }
+        connection.flush();
     }
 
     /// One heartbeat of one connection: is it there, and does it know that we are?

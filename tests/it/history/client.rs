@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use passerelle::model::cursor::{Cursor, JointCursor};
 use passerelle::model::flow::Flow;
 use passerelle::model::topic::Pattern;
-use passerelle::protocol::{Command, CommandId, Subscribe};
+use passerelle::protocol::{Command, CommandId, Only, Subscribe, Which};
 use serde_json::value::RawValue;
 
 use crate::history::node::{Frame, Message};
@@ -204,7 +204,8 @@ impl Page {
         if self.connected && one.stage != Stage::Idle {
             notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
             self.next_id += 1;
-            commands.push(Command::Unsubscribe { id: command_id(self.next_id), pattern: one.wish.pattern.clone() });
+            let which = Which::Pattern(one.wish.pattern.clone());
+            commands.push(Command::Unsubscribe { id: command_id(self.next_id), which });
             if one.replaying {
                 self.leaving.push((self.next_id, one));
             }
@@ -315,7 +316,14 @@ fn command_id(number: u64) -> CommandId {
 fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usize) -> Command {
     let id = id.and_then(command_id);
     let Wish { pattern, source, flow, .. } = wish.clone();
-    Command::Subscribe(Subscribe { id, pattern, filter: None, after, last, source, flow: Some(flow) })
+    Command::Subscribe(Subscribe {
+        id,
+        after,
+        last,
+        only: source.map(Only::Source),
+        flow: Some(flow),
+        ..Subscribe::to(pattern)
+    })
 }
 
 /// A browser's event stream: the patterns of its URL, and the last `id`.

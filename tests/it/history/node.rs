@@ -13,7 +13,8 @@ use passerelle::hub::feed::{Hub, SourceState};
 use passerelle::hub::index::SubscriberId;
 use passerelle::hub::log::ReadBounds;
 use passerelle::hub::shard::{
-    Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Shard, SubscribeRequest, SubscriptionId,
+    Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replayed, Shard, SubscribeRequest,
+    SubscriptionId,
 };
 use passerelle::hub::turn::{Delivery, Encode, Encoding};
 use passerelle::model::cursor::{Cursor, JointCursor};
@@ -21,6 +22,7 @@ use passerelle::model::flow::Flow;
 use passerelle::model::gap::GapReason;
 use passerelle::model::publication::{Publication, SourceInfo};
 use passerelle::protocol::{Command, CommandId, Event, Gap, REGISTRY};
+use passerelle::session::exchanges::Exchanges;
 use passerelle::session::limits::Terms;
 use passerelle::session::{Action, Completion, Session, Start, SubscribeAction, SubscribeRefusal, SubscriptionKey};
 
@@ -96,6 +98,7 @@ pub(crate) fn terms() -> Arc<Terms> {
         queues_max: 0,
         queues: Queues::default(),
         presences: Presences::default(),
+        exchanges: Exchanges::default(),
     })
 }
 
@@ -289,12 +292,12 @@ impl Front {
             self.notify(line, Notice::Gap(missed));
         }
         let known = self.lines.get_mut(&line)?;
-        if let Some(excerpt) = &replay.excerpt {
+        if let Some((_, excerpt)) = &replay.excerpt {
             let positions = joint(self.shard.positions());
             let offsets = excerpt.frames(Encoding(0), replay.asked_for, &mut Offsets);
             known.outbox.extend(frames(&offsets, excerpt.publications(), &positions, replay.asked_for));
         }
-        for (publication, position) in &replay.messages {
+        for Replayed { publication, position, .. } in &replay.messages {
             let position = with_own(&joint(&self.shard.positions_at(position)), publication);
             known.outbox.push_back(message(publication, position, replay.asked_for));
         }
@@ -447,7 +450,7 @@ fn frame(event: Event) -> Option<Frame> {
         }
         Event::Done { id, .. } => Some(Frame::Unsubscribed(number(id))),
         Event::Position { cursors } => Some(Frame::Position { cursors }),
-        Event::Gap(Gap { pattern, source, missed, reason }) => {
+        Event::Gap(Gap { pattern, source, missed, reason, .. }) => {
             Some(Frame::Gap { pattern: pattern.to_string(), source, reason, missed })
         }
         Event::Error { message, .. } => {
@@ -460,5 +463,5 @@ fn frame(event: Event) -> Option<Frame> {
 }
 
 fn gap(missed: Missed) -> Gap {
-    Gap { pattern: missed.pattern, source: missed.source, missed: missed.missed, reason: missed.reason }
+    Gap { pattern: missed.pattern, label: None, source: missed.source, missed: missed.missed, reason: missed.reason }
 }

@@ -20,7 +20,7 @@ fn what_follows_a_start_beyond_the_shard_is_late_and_no_replay() {
     append(&bench.hub, 0, "x");
     while bench.turn() {}
     let replay = bench.shard.replay(subscriber, SMALL);
-    let found = replay.excerpt.iter().flat_map(|excerpt| excerpt.publications()).map(|one| name(one));
+    let found = replay.excerpt.iter().flat_map(|(_, excerpt)| excerpt.publications()).map(|one| name(one));
     assert_eq!(found.collect::<Vec<_>>(), ["a2"]);
     assert!(!replay.asked_for);
 }

@@ -63,7 +63,10 @@ fn a_subscription_is_read_whole() {
     let text = r#"{"op":"subscribe","id":7,"pattern":"*.#.#","after":{"events":"5.14"},"last":3,"source":"events","on_slow":"catch-up","filter":null}"#;
     let Ok(Command::Subscribe(subscribe)) = read(text) else { panic!() };
     assert_eq!((subscribe.pattern.as_str(), subscribe.last), ("*.#", 3));
-    assert_eq!((subscribe.after.to_string().as_str(), subscribe.source.as_deref()), ("events~5.14", Some("events")));
+    assert_eq!(
+        (subscribe.after.to_string().as_str(), subscribe.only),
+        ("events~5.14", Some(Only::Source("events".into())))
+    );
     assert_eq!(subscribe.id.unwrap().get(), "7");
 }
 

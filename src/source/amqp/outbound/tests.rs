@@ -63,13 +63,30 @@ fn the_first_matching_route_decides_for_both() {
         exchange: format!("{name}-exchange"),
     };
     let settings = Settings { routes: vec![route("narrow", "rpc.a"), route("wide", "rpc.#")], ..Settings::default() };
-    let topic = |text: &str| Topic::parse(text).unwrap();
+    let to = |text: &str| Outgoing::new(Topic::parse(text).unwrap(), Bytes::new());
     let narrow = Destination { exchange: "narrow-exchange", key: "route.narrow.exchange".into() };
-    assert_eq!(Destination::of_publish(&settings, &topic("rpc.a")), narrow);
-    assert_eq!(Destination::of_call(&settings, &topic("rpc.b")).exchange, "wide-exchange");
-    assert_eq!(Destination::of_publish(&settings, &topic("other")).key, "publish.exchange");
-    assert_eq!(Destination::of_call(&settings, &topic("other")).exchange, "");
+    assert_eq!(Destination::of_publish(&settings, &to("rpc.a")), Ok(narrow));
+    assert_eq!(Destination::of_call(&settings, &to("rpc.b")).unwrap().exchange, "wide-exchange");
+    assert_eq!(Destination::of_publish(&settings, &to("other")).unwrap().key, "publish.exchange");
+    assert_eq!(Destination::of_call(&settings, &to("other")).unwrap().exchange, "");
     assert_eq!(exchanges(&settings).len(), 4);
+}
+
+#[test]
+fn a_client_may_say_where_a_topic_goes_and_change_nothing_by_it() {
+    let settings = Settings::default();
+    let to = |target| Outgoing { target, ..Outgoing::new(Topic::parse("a").unwrap(), Bytes::new()) };
+    let exchange = |name: &str| to(Target::Exchange(name.into()));
+    assert_eq!(Destination::of_publish(&settings, &exchange("amq.topic")).unwrap().exchange, "amq.topic");
+    let refused = Destination::of_publish(&settings, &exchange("secret")).unwrap_err();
+    assert_eq!(refused, "topic \"a\" goes to exchange \"amq.topic\" here: name that one, or change publish.exchange");
+    assert!(Destination::of_call(&settings, &exchange("secret")).is_err());
+    assert_eq!(Destination::of_call(&settings, &to(Target::Published)).unwrap().exchange, "amq.topic");
+    for queue in
+        [Destination::of_call(&settings, &to(Target::Queue)), Destination::of_publish(&settings, &to(Target::Queue))]
+    {
+        assert_eq!(queue.unwrap().exchange, "");
+    }
 }
 
 fn any_value() -> impl Strategy<Value = Value> {

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use passerelle::model::cursor::{Cursor, JointCursor};
 use passerelle::model::gap::GapReason;
 use passerelle::model::topic::Topic;
-use passerelle::protocol::{Command, Subscribe};
+use passerelle::protocol::{Command, Only, Subscribe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
@@ -134,7 +134,7 @@ fn query(client: &Client, book: &Book) -> String {
 }
 
 fn subscribe_text(subscribe: &Subscribe, publisher: Option<usize>) -> String {
-    let Subscribe { id, pattern, after, source, flow, .. } = subscribe;
+    let Subscribe { id, pattern, after, only, flow, .. } = subscribe;
     let after: serde_json::Map<String, Value> =
         after.0.iter().map(|(name, cursor)| (name.clone(), json!(cursor.to_string()))).collect();
     let id: Option<u64> = id.as_ref().and_then(|id| id.get().parse().ok());
@@ -142,7 +142,7 @@ fn subscribe_text(subscribe: &Subscribe, publisher: Option<usize>) -> String {
     if !after.is_empty() {
         text["after"] = Value::Object(after);
     }
-    if let Some(source) = source {
+    if let Some(Only::Source(source)) = only {
         text["source"] = json!(source);
     }
     if let Some(flow) = flow {
