@@ -8,6 +8,7 @@ pub mod event_stream;
 pub mod json;
 pub mod negotiate;
 pub mod raw;
+pub mod stomp;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -550,6 +551,10 @@ pub static REGISTRY: &[Subprotocol] = &[
     json::SUBPROTOCOL,
     raw::SUBPROTOCOL,
     event_stream::SUBPROTOCOL,
+    stomp::SUBPROTOCOLS[0],
+    stomp::SUBPROTOCOLS[1],
+    stomp::SUBPROTOCOLS[2],
+    stomp::SUBPROTOCOLS[3],
 ];
 
 impl ErrorCode {

@@ -156,8 +156,17 @@ fn assert_valid(row: &Subprotocol, outbound: &Outbound) {
         ("passerelle.v1.json", Outbound::Text(bytes)) => drop(object(bytes)),
         ("passerelle.v1.raw", _) => {}
         ("sse", Outbound::Text(bytes)) => drop(object(data_of_block(bytes).as_bytes())),
+        (name, Outbound::Text(bytes) | Outbound::Binary(bytes)) if name.ends_with("stomp") => assert_one_frame(bytes),
         (name, other) => panic!("{name} wrote {other:?}"),
     }
+}
+
+fn assert_one_frame(bytes: &[u8]) {
+    let limits = stomp::reader::Limits { headers_max: 1000, head_bytes_max: 1 << 20, body_bytes_max: 1 << 20 };
+    let (mut reader, mut input) = (stomp::reader::Reader::new(limits), bytes);
+    let first = reader.next(&mut input).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
+    assert!(matches!(first, Some(stomp::reader::Received::Frame(_))), "{bytes:?}");
+    assert!(input.is_empty(), "{bytes:?} is more than one frame");
 }
 
 fn object(bytes: &[u8]) -> serde_json::Value {

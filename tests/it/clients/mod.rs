@@ -6,5 +6,6 @@ mod downward;
 mod event_source;
 mod proxy;
 pub(crate) mod script;
+mod stomp;
 mod tutorials;
 mod upward;

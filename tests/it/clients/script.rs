@@ -62,7 +62,7 @@ impl Library {
 }
 
 /// Python with what `requirements.txt` names, where `scripts/test` put it, or else the path's.
-fn python(script: &str) -> Command {
+pub(super) fn python(script: &str) -> Command {
     let own = root().join("target/python/bin/python3");
     let mut command = Command::new(if own.exists() { own } else { PathBuf::from("python3") });
     command.arg("-u").arg(file(script));
