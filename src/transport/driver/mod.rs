@@ -439,3 +439,6 @@ fn transport_of(connection: &Connection) -> Transport {
         Framing::WebSocket | Framing::Deflated => Transport::WebSocket,
     }
 }
+
+#[cfg(test)]
+mod tests;

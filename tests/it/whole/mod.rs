@@ -16,6 +16,7 @@ mod outages;
 mod presence;
 mod relays;
 mod slow;
+mod stalled;
 mod stops;
 mod streams;
 mod upward;
