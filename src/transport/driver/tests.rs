@@ -12,7 +12,7 @@ use crate::auth::{Grants, Identity};
 use crate::config::{LogBounds, RawFrames};
 use crate::hub::feed::{Feed, SourceState};
 use crate::hub::interest::BindingMode;
-use crate::model::cursor::{Epoch, JointCursor};
+use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::{Pattern, Topic};
 use crate::protocol::{Command, Opening, REGISTRY, Subscribe, json};
@@ -111,15 +111,7 @@ impl Bench {
         let grants = Grants { subscribe: true, publish: false, consume: false };
         let anybody = Arc::new(Identity { user: None, expires_at: None, grants });
         let start = Start { connection: "c".into(), protocol: row, admission: Ok(anybody), at: Instant::now() };
-        let subscribe = Subscribe {
-            id: None,
-            pattern: Pattern::all(),
-            filter: None,
-            after: JointCursor::default(),
-            last: 0,
-            source: None,
-            flow: None,
-        };
+        let subscribe = Subscribe::to(Pattern::all());
         Admission {
             socket,
             leftover: Vec::new(),
