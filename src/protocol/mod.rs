@@ -24,6 +24,7 @@ use crate::model::gap::GapReason;
 use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
+use crate::model::rate::Rate;
 use crate::model::topic::{Pattern, Topic};
 
 /// A client's own name for a command, handed back unchanged in the reply: any JSON number or string.
@@ -144,6 +145,8 @@ pub struct Subscribe {
     pub source: Option<String>,
     /// What becomes of its messages when the client is too slow; the server's default when it does not say.
     pub flow: Option<Flow>,
+    /// How many messages a second it wants at most; what comes faster is left to its flow.
+    pub max_rate: Option<Rate>,
 }
 
 /// What a client is told, in no protocol.

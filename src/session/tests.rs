@@ -57,6 +57,7 @@ fn subscribe(text: &str) -> Command {
         last: 0,
         source: None,
         flow: None,
+        max_rate: None,
     })
 }
 

@@ -118,6 +118,11 @@ impl Excerpt {
         self.passage.publications.get(self.range.clone()).unwrap_or_default()
     }
 
+    /// Without those that follow the first so many.
+    pub(super) fn truncate(&mut self, messages: usize) {
+        self.range.end = self.range.end.min(self.range.start + messages);
+    }
+
     /// Their frames side by side, made once for all who read the passage in this encoding; `asked_for` tells frames of a
     /// replay from those of live messages that come late.
     pub fn frames(&self, encoding: Encoding, asked_for: bool, encode: &mut impl Encode) -> Bytes {

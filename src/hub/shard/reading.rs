@@ -8,6 +8,7 @@ use crate::hub::archive::{Archive, Found};
 use crate::hub::log::{Log, LogGap, ReadBounds};
 use crate::hub::shard::Replay;
 use crate::hub::shard::lane::Lane;
+use crate::hub::shard::pace::{Room, is_sent_by};
 use crate::hub::shard::passages::{Excerpt, Passages, Store};
 use crate::hub::shard::subscription::{Subscription, joint_position, missed, with_offset};
 use crate::model::cursor::JointCursor;
@@ -20,12 +21,21 @@ pub(super) struct Logs<'a> {
     pub(super) lanes: &'a [Lane],
     pub(super) passages: &'a mut Passages,
     pub(super) bounds: ReadBounds,
+    /// What of it may be sent in this step, however much is read for others.
+    pub(super) room: Room,
+}
+
+impl Logs<'_> {
+    /// Of what is read for one reader alone.
+    fn own_bounds(&self) -> ReadBounds {
+        ReadBounds { messages_max: self.bounds.messages_max.min(self.room.messages()), ..self.bounds }
+    }
 }
 
 /// One step of one subscription: its list first, then its sources one after the other.
 pub(super) fn replay_one(all: &mut [Subscription], number: usize, logs: &mut Logs<'_>, replay: &mut Replay) {
     let Some(subscription) = all.get_mut(number) else { return };
-    let list = subscription.take_list(logs.bounds);
+    let list = subscription.take_list(logs.bounds, &mut logs.room);
     if !list.is_empty() {
         replay.progressed = true;
         replay.messages = list.into_iter().map(|publication| (publication, JointCursor::default())).collect();
@@ -40,23 +50,37 @@ pub(super) fn replay_one(all: &mut [Subscription], number: usize, logs: &mut Log
             break;
         }
     }
-    let sent_live = |publication: &Publication| {
-        let mut others = all.iter().enumerate().filter(|(other, _)| *other != number);
-        others.any(|(_, other)| other.sends_live(publication))
-    };
-    if let Some(excerpt) = replay.excerpt.take_if(|excerpt| excerpt.publications().iter().any(|one| sent_live(one))) {
-        found = excerpt.publications().to_vec();
-    }
-    found.retain(|publication| !sent_live(publication));
     replay.messages = found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+    replay.retain(|publication| is_sent_by(all, number, publication));
+}
+
+/// One step of one subscription that is behind by its own pace.
+pub(super) fn read_alone_behind(
+    all: &mut [Subscription],
+    place: (usize, usize),
+    logs: &mut Logs<'_>,
+    replay: &mut Replay,
+) {
+    let (number, drop_oldest_keep) = place;
+    let Some(subscription) = all.get_mut(number) else { return };
+    let mut found = Vec::new();
+    for lane in logs.lanes {
+        let Some(reader) = subscription.reader(lane.info().id, drop_oldest_keep) else { continue };
+        found = read_together(&mut [reader], lane, logs, replay);
+        if !found.is_empty() || replay.excerpt.is_some() {
+            break;
+        }
+    }
+    replay.messages = found.into_iter().map(|publication| (publication, JointCursor::default())).collect();
+    replay.retain(|publication| is_sent_by(all, number, publication));
 }
 
 /// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
 pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, replay: &mut Replay) {
     let lanes = logs.lanes;
     if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
-        replay.progressed = true;
-        let list = subscription.take_list(logs.bounds);
+        let list = subscription.take_list(logs.bounds, &mut logs.room);
+        replay.progressed = !list.is_empty();
         let position = joint_position(all, lanes);
         replay.messages = list.into_iter().map(|publication| (publication, position.clone())).collect();
         return;
@@ -110,6 +134,8 @@ pub(super) enum View {
     All,
     /// The newest message of each topic.
     Latest,
+    /// Everything that only the stream behind the log still has, and then the newest message of each topic.
+    LatestOfLog,
     /// So many of the newest messages.
     Newest(usize),
 }
@@ -152,7 +178,7 @@ impl Reader<'_> {
         let is_wanted = || *self.read < publication.offset && self.wanted.matches(&publication.draft);
         match self.view {
             View::All => is_wanted(),
-            View::Latest => is_wanted() && log.is_newest(publication, self.wanted, until),
+            View::Latest | View::LatestOfLog => is_wanted() && log.is_newest(publication, self.wanted, until),
             View::Newest(_) => false,
         }
     }
@@ -179,8 +205,8 @@ impl Reader<'_> {
     /// From the log itself.
     fn read_alone(&self, log: &Log, span: Range<u64>, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         let mut chunk = match self.view {
-            View::Latest => log.read_latest(self.wanted, span.start, span.end, logs.bounds),
-            View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.bounds),
+            View::Latest | View::LatestOfLog => log.read_latest(self.wanted, span.start, span.end, logs.own_bounds()),
+            View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.own_bounds()),
         };
         chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
         gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
@@ -189,16 +215,16 @@ impl Reader<'_> {
 
     /// Where what comes next is not in the log but in the stream behind it.
     fn older<'a>(&self, lane: &'a Lane, log: &Log) -> Option<&'a Archive> {
-        let wants_all = matches!(self.view, View::All);
+        let wants_all = matches!(self.view, View::All | View::LatestOfLog);
         lane.state().archive().filter(|_| wants_all && *self.read < log.floor())
     }
 
     fn read(&self, (lane, log): Place<'_>, span: Range<u64>, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
-        if let View::Latest = self.view {
-            return self.read_alone(log, span, logs, gaps);
-        }
         if let Some(archive) = self.older(lane, log) {
             return self.read_older((archive, log), span, logs, gaps);
+        }
+        if let View::Latest | View::LatestOfLog = self.view {
+            return self.read_alone(log, span, logs, gaps);
         }
         let found = logs.passages.read(Store::Log(log, logs.bounds), self.wanted, span);
         gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
@@ -212,7 +238,7 @@ impl Reader<'_> {
 fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> Vec<Vec<u64>> {
     let keep = readers.iter().find_map(|reader| match reader.view {
         View::Newest(keep) => Some(keep),
-        View::All | View::Latest => None,
+        View::All | View::Latest | View::LatestOfLog => None,
     });
     let Some(keep) = keep else { return Vec::new() };
     let waiting = |reader: &Reader<'_>| -> Vec<u64> {
@@ -307,18 +333,33 @@ pub(super) fn read_together(
             }
         }
     }
+    found.retain(|publication| publication.offset <= horizon);
+    found.sort_by_key(|publication| publication.offset);
+    found.dedup_by_key(|publication| publication.offset);
+    if let Some(last) = cut(&mut found, &mut excerpt_found, &mut logs.room) {
+        horizon = last;
+    }
     for (reader, dropped) in readers.iter().zip(&dropped) {
         tell(reader.wanted, reader.pass_over(&log, until, horizon, dropped));
     }
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);
     replay.excerpt = excerpt_found.filter(|excerpt| !excerpt.publications().is_empty());
-    found.retain(|publication| publication.offset <= horizon);
-    found.sort_by_key(|publication| publication.offset);
-    found.dedup_by_key(|publication| publication.offset);
     for reader in readers {
         replay.progressed |= horizon > *reader.read;
         *reader.read = horizon.max(*reader.read);
     }
     found
+}
+
+/// Leaves out what is more than may be sent. Returns up to where everything is sent then, where something is left out.
+fn cut(found: &mut Vec<Arc<Publication>>, excerpt: &mut Option<Excerpt>, room: &mut Room) -> Option<u64> {
+    let all = excerpt.as_ref().map_or(&**found, Excerpt::publications);
+    let count = all.iter().take_while(|publication| room.takes(publication)).count();
+    let before = all.get(count)?.offset - 1;
+    match excerpt {
+        Some(excerpt) => excerpt.truncate(count),
+        None => found.truncate(count),
+    }
+    Some(before)
 }

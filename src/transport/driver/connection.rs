@@ -56,6 +56,8 @@ pub(super) struct Connection {
     pub(super) sent: bool,
     /// Whether there may be something to read that was left until the session takes more.
     pub(super) unread: bool,
+    /// Whether it stands in the queue of those that replay.
+    pub(super) replays_in_turn: bool,
     /// Whether a replay goes on when the socket has drained.
     pub(super) replays_when_drained: bool,
     /// What was read while the session took no more, from the next message on.
@@ -117,6 +119,7 @@ impl Connection {
             drained: false,
             sent: true,
             unread: false,
+            replays_in_turn: false,
             replays_when_drained: false,
             held: Vec::new(),
             delivered: 0,

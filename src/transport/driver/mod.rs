@@ -7,6 +7,7 @@
 //! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
 //! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time.
 
+mod agenda;
 mod attending;
 mod connection;
 mod consuming;
@@ -42,6 +43,7 @@ use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::reader::{Limits as FrameLimits, Reader, Scratch};
 use crate::transport::wire::{Framing, Wire};
+use agenda::Agenda;
 use attending::Attendance;
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
@@ -134,6 +136,8 @@ pub(crate) struct Driver {
     standings: Vec<u64>,
     /// Connections with something to replay, in turn.
     replaying: VecDeque<Ticket>,
+    /// When those go on that were sent as much as they may be.
+    paced: Agenda,
     /// When anybody was last sent something from the logs, while what was read there is kept for others.
     replayed_at: Option<Instant>,
     /// Connections that have more to read than was fair to read at once.
@@ -192,6 +196,7 @@ impl Driver {
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
+            paced: Agenda::default(),
             replayed_at: None,
             unread: VecDeque::new(),
             attendance: Attendance::new(shared.hub.presence().watch(doorbell)),
@@ -249,6 +254,7 @@ impl Driver {
             self.dismiss();
         }
         self.check_openings();
+        self.rouse();
         more |= self.replay_some();
         more |= self.read_some();
         more |= self.tell_changes();
@@ -393,7 +399,9 @@ impl Driver {
             gone.cancel();
         }
         self.shard.leave(subscriber);
-        self.depart_from_all(self.ticket(subscriber), &mut connection);
+        let ticket = self.ticket(subscriber);
+        self.paced.forget(ticket);
+        self.depart_from_all(ticket, &mut connection);
         self.open -= 1;
         self.shared.metrics.connection_closed(connection.protocol, transport_of(&connection), reason);
         if tracing::enabled!(tracing::Level::DEBUG) {

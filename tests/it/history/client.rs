@@ -315,7 +315,7 @@ fn command_id(number: u64) -> CommandId {
 fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usize) -> Command {
     let id = id.and_then(command_id);
     let Wish { pattern, source, flow, .. } = wish.clone();
-    Command::Subscribe(Subscribe { id, pattern, filter: None, after, last, source, flow: Some(flow) })
+    Command::Subscribe(Subscribe { id, pattern, filter: None, after, last, source, flow: Some(flow), max_rate: None })
 }
 
 /// A browser's event stream: the patterns of its URL, and the last `id`.
