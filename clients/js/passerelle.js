@@ -27,7 +27,7 @@ const PROBE_MS = 5_000;
  * @typedef {Record<string, string | number | boolean | null>} Filter Headers and the values that they must have, as
  *   messages show them: all of them, or with `"x-match": "any"` at least one.
  * @typedef {{after?: CursorsBySource, last?: number, source?: string, on_slow?: "catch-up" | "latest" | "drop-oldest",
- *   filter?: Filter, onmessage?: (message: Message) => void,
+ *   max_rate?: number, filter?: Filter, onmessage?: (message: Message) => void,
  *   ongap?: (gap: Gap) => void, onpresence?: (roster: Roster) => void,
  *   onjoin?: (move: Move) => void, onleave?: (move: Move) => void}} SubscribeOptions
  *   With `onpresence` it is asked who is there, as soon as the subscription stands and after each lost line.
@@ -157,7 +157,8 @@ export function letsIn(filter, { headers = {} }) {
  *
  * Live messages move every subscription that is caught up, whether they match it or not: a session gets each
  * source's messages in order, so all that matched before has come. They must not move one that still replays,
- * because older messages are on their way to it; those that it got early are remembered instead.
+ * because older messages are on their way to it; those that it got early are remembered instead. With `max_rate`
+ * subscriptions run ahead of each other, and a message moves those only by which it comes.
  */
 class Progress {
   /** @param {CursorsBySource} after Where to start; empty for now. */
@@ -192,9 +193,13 @@ class Progress {
     this.ahead.clear();
   }
 
-  /** Whether to deliver a live message. @param {Message} message @param {boolean} matching */
-  live(message, matching) {
+  /**
+   * Whether to deliver a live message. @param {Message} message @param {boolean} matching
+   * @param {boolean} moves Whether everything before it has come.
+   */
+  live(message, matching, moves) {
     if (this.replaying) return matching && this.#remember(message);
+    if (!moves) return matching;
     const fresh = this.saved[message.source] !== message.cursor;
     this.saved[message.source] = message.cursor;
     return matching && fresh;
@@ -783,7 +788,9 @@ export class Client {
     let turn = replaying[0]?._turn;
     // Who has gone on since it asked has messages that would come again for one that joins it.
     const moved = replaying.some((one) => one._turn !== one._replayKey());
-    for (const subscription of this.#subscriptions.values()) {
+    // What is paced takes its time, for which nobody else should have to wait.
+    const all = [...this.#subscriptions.values()].sort((one, other) => Number(isPaced(one)) - Number(isPaced(other)));
+    for (const subscription of all) {
       if (subscription._stage !== "idle") continue;
       const key = subscription._replayKey();
       if (key !== "" && (moved || key !== (turn ??= key))) continue;
@@ -793,7 +800,7 @@ export class Client {
 
   /** @param {Subscription} subscription @param {string} key */
   #ask(subscription, key) {
-    const { source, last, on_slow } = subscription.options;
+    const { source, last, on_slow, max_rate } = subscription.options;
     const { saved, resumes } = subscription._progress;
     subscription._stage = "asked";
     subscription._turn = key;
@@ -808,6 +815,7 @@ export class Client {
       last: resumes ? undefined : last,
       source,
       on_slow,
+      max_rate,
       filter: subscription._filter ?? undefined,
     });
   }
@@ -1048,11 +1056,20 @@ export class Client {
       for (const one of matching) if (one._progress.replayed(message, alone)) one._deliver(message);
       return;
     }
+    const paced = matching.filter((one) => one._stage === "standing" && !one._progress.replaying && isPaced(one));
+    const sender = paced.reduce((strictest, one) => (rate(one) < rate(strictest) ? one : strictest), paced[0]);
     for (const one of listening) {
-      if (one._progress.live(message, matching.includes(one))) one._deliver(message);
+      const moves = sender ? one === sender : !isPaced(one);
+      if (one._progress.live(message, matching.includes(one), moves)) one._deliver(message);
     }
   }
 }
+
+/** How many messages a second a subscription is sent at most. @param {Subscription} subscription */
+const rate = ({ options }) => options.max_rate ?? Infinity;
+
+/** @param {Subscription} subscription */
+const isPaced = (subscription) => rate(subscription) < Infinity;
 
 /** Whether older messages are on their way to a subscription, or will be. @param {Subscription} subscription */
 const isReplaying = ({ _stage, _progress }) => _stage !== "idle" && _progress.replaying;

@@ -1,9 +1,12 @@
 //! Where to go on after a lost connection: per pattern, the newest cursor of each source up to which everything was printed.
 //!
 //! Patterns are subscribed one after the other, so that a replay belongs to one of them. While a pattern replays, only its
-//! own position moves; once it has caught up, it shares the position of what is live. Cursors are opaque here.
+//! own position moves; once it has caught up, it shares the position of what is live. With a rate each goes on alone: then a
+//! message moves the first pattern that it matches, because that is the one by which it comes. Cursors are opaque here.
 
 use std::collections::BTreeMap;
+
+use crate::model::topic::{Pattern, Topic};
 
 /// The newest cursor of each source, by the source's name.
 pub(super) type Cursors = BTreeMap<String, String>;
@@ -14,6 +17,8 @@ pub(super) struct Resume {
     readings: Vec<Reading>,
     /// Up to where everything live was received on this connection.
     live: Cursors,
+    /// With a rate, the patterns in their order.
+    paced: Option<Vec<Pattern>>,
 }
 
 #[derive(Debug)]
@@ -27,13 +32,21 @@ impl Resume {
     /// Starts all patterns after the same cursors; none for now.
     pub(super) fn new(patterns: &[String], after: &Cursors) -> Self {
         let reading = |pattern: &String| Reading { pattern: pattern.clone(), after: after.clone(), caught_up: false };
-        Self { readings: patterns.iter().map(reading).collect(), live: Cursors::new() }
+        Self { readings: patterns.iter().map(reading).collect(), live: Cursors::new(), paced: None }
+    }
+
+    /// Lets each pattern go on alone, because all have a rate.
+    pub(super) fn paced(mut self) -> Self {
+        let patterns =
+            self.readings.iter().map(|reading| Pattern::parse(&reading.pattern).unwrap_or_else(|_| Pattern::all()));
+        self.paced = Some(patterns.collect());
+        self
     }
 
     /// Prepares for a new connection.
     pub(super) fn reconnect(&mut self) {
         for reading in &mut self.readings {
-            if std::mem::take(&mut reading.caught_up) {
+            if std::mem::take(&mut reading.caught_up) && self.paced.is_none() {
                 reading.after = self.live.clone();
             }
         }
@@ -57,25 +70,44 @@ impl Resume {
 
     /// A pattern has been sent everything up to what is live, which is at these positions.
     pub(super) fn caught_up(&mut self, number: usize, cursors: Cursors) {
-        self.position(cursors);
+        if self.paced.is_none() {
+            self.live.extend(cursors.clone());
+        }
         if let Some(reading) = self.readings.get_mut(number) {
             reading.caught_up = true;
+            if self.paced.is_some() {
+                return reading.after.extend(cursors);
+            }
             for (source, cursor) in &reading.after {
                 self.live.entry(source.clone()).or_insert_with(|| cursor.clone());
             }
         }
     }
 
-    /// A message was printed.
-    pub(super) fn message(&mut self, source: &str, cursor: &str, replay: bool) {
-        let replaying = self.readings.iter_mut().find(|reading| replay && !reading.caught_up);
-        let cursors = replaying.map_or(&mut self.live, |reading| &mut reading.after);
-        cursors.insert(source.to_owned(), cursor.to_owned());
+    /// A message on a topic was printed; `at` are its source and cursor.
+    pub(super) fn message(&mut self, topic: &str, at: (&str, &str), replay: bool) {
+        let number = match &self.paced {
+            _ if replay => self.readings.iter().position(|reading| !reading.caught_up),
+            Some(patterns) => Topic::parse(topic).ok().and_then(|topic| {
+                let mut readings = self.readings.iter().zip(patterns);
+                readings.position(|(reading, pattern)| reading.caught_up && pattern.matches(&topic))
+            }),
+            None => None,
+        };
+        let reading = number.and_then(|number| self.readings.get_mut(number));
+        let cursors = reading.map_or(&mut self.live, |reading| &mut reading.after);
+        cursors.insert(at.0.to_owned(), at.1.to_owned());
     }
 
-    /// The server said where what is live stands.
+    /// The server said where what is live stands, which holds for all that are.
     pub(super) fn position(&mut self, cursors: Cursors) {
-        self.live.extend(cursors);
+        match self.paced {
+            Some(_) => {
+                let live = self.readings.iter_mut().filter(|reading| reading.caught_up);
+                live.for_each(|reading| reading.after.extend(cursors.clone()));
+            }
+            None => self.live.extend(cursors),
+        }
     }
 }
 
@@ -93,7 +125,7 @@ mod tests {
         assert!(resume.subscribed(0, cursors(&[("e", "1.1")])));
         assert!(resume.subscribed(1, cursors(&[("e", "1.1"), ("q", "1.0")])));
         assert!(resume.next().is_none());
-        resume.message("e", "1.5", false);
+        resume.message("a", ("e", "1.5"), false);
         resume.position(cursors(&[("q", "1.9")]));
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.5"), ("q", "1.9")]))));
@@ -103,11 +135,11 @@ mod tests {
     fn a_replay_that_was_cut_short_goes_on_where_it_was() {
         let mut resume = Resume::new(&["a".into(), "b".into()], &cursors(&[("e", "1.1")]));
         assert!(!resume.subscribed(0, cursors(&[("e", "1.1")])));
-        resume.message("e", "1.2", true);
+        resume.message("a", ("e", "1.2"), true);
         resume.caught_up(0, cursors(&[("e", "1.9")]));
         assert!(!resume.subscribed(1, cursors(&[("e", "1.1")])));
-        resume.message("e", "1.3", true);
-        resume.message("e", "1.10", false);
+        resume.message("b", ("e", "1.3"), true);
+        resume.message("a", ("e", "1.10"), false);
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.10")]))));
         resume.subscribed(0, Cursors::new());
@@ -119,7 +151,7 @@ mod tests {
     fn a_replay_that_was_followed_by_nothing_is_not_asked_for_again() {
         let mut resume = Resume::new(&["a".into()], &cursors(&[("e", "1.1")]));
         resume.subscribed(0, cursors(&[("e", "1.1")]));
-        resume.message("e", "1.2", true);
+        resume.message("a", ("e", "1.2"), true);
         resume.caught_up(0, cursors(&[("e", "1.2")]));
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.2")]))));
@@ -132,5 +164,23 @@ mod tests {
         resume.caught_up(0, cursors(&[("e", "1.4")]));
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.4"), ("gone", "2.2")]))));
+    }
+
+    #[test]
+    fn with_a_rate_each_pattern_goes_on_where_it_was_itself() {
+        let mut resume = Resume::new(&["a".into(), "#".into()], &Cursors::new()).paced();
+        assert!(resume.subscribed(0, cursors(&[("e", "1.1")])));
+        assert!(resume.subscribed(1, cursors(&[("e", "1.1")])));
+        resume.message("b", ("e", "1.9"), false);
+        resume.message("a", ("e", "1.5"), false);
+        resume.reconnect();
+        assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.5")]))));
+        resume.message("a", ("e", "1.6"), true);
+        resume.caught_up(0, cursors(&[("e", "1.7")]));
+        assert_eq!(resume.next(), Some((1, "#", &cursors(&[("e", "1.9")]))));
+        resume.caught_up(1, cursors(&[("e", "1.9")]));
+        resume.position(cursors(&[("e", "1.12")]));
+        resume.reconnect();
+        assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.12")]))));
     }
 }

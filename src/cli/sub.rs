@@ -14,6 +14,7 @@ use super::output::{Form, Output};
 use super::resume::{Cursors, Resume};
 use super::{Failure, block_on};
 use crate::model::cursor::JointCursor;
+use crate::model::rate::RATE_MAX;
 use crate::model::topic::Pattern;
 use crate::protocol::json::filter;
 
@@ -42,6 +43,13 @@ pub(super) struct Arguments {
     /// null; x-match=any makes one of several enough
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
+    /// At most so many messages a second on each pattern; of those that come faster everything comes late, unless --on-slow
+    /// says otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(RATE_MAX)))]
+    max_rate: Option<u64>,
+    /// What becomes of messages that come faster than they are taken, or than --max-rate
+    #[arg(long, value_name = "FLOW", value_parser = ["catch-up", "latest", "drop-oldest"])]
+    on_slow: Option<String>,
     /// Start behind this position: SOURCE~CURSOR, several joined by ~
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -87,6 +95,8 @@ struct Wish {
     patterns: Vec<String>,
     /// As the protocols take it.
     filter: Option<Map<String, Value>>,
+    max_rate: Option<u64>,
+    on_slow: Option<String>,
     after: Option<String>,
     protocol: Protocol,
 }
@@ -104,7 +114,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 impl Wish {
     fn new(arguments: Arguments) -> Result<Self, Failure> {
-        let Arguments { patterns: given, target, filter, after, protocol, .. } = arguments;
+        let Arguments { patterns: given, target, filter, max_rate, on_slow, after, protocol, .. } = arguments;
         if given.is_empty() {
             return Err(Failure::Usage("quote it: passerelle sub '#'".into()));
         }
@@ -129,14 +139,16 @@ impl Wish {
                 ))
             })?;
         }
-        Ok(Self { target, patterns, filter: filter_of(&filter)?, after, protocol })
+        Ok(Self { target, patterns, filter: filter_of(&filter)?, max_rate, on_slow, after, protocol })
     }
 
     /// What to ask an event stream for.
     fn query(&self) -> Vec<(&'static str, String)> {
         let patterns = self.patterns.iter().map(|pattern| ("pattern", pattern.clone()));
         let filter = self.filter.as_ref().map(|filter| ("filter", Value::Object(filter.clone()).to_string()));
-        patterns.chain(filter).collect()
+        let max_rate = self.max_rate.map(|rate| ("max_rate", rate.to_string()));
+        let on_slow = self.on_slow.as_ref().map(|flow| ("on_slow", flow.clone()));
+        patterns.chain(filter).chain(max_rate).chain(on_slow).collect()
     }
 
     /// Where to start, one cursor a source.
@@ -165,6 +177,9 @@ fn filter_of(typed: &[String]) -> Result<Option<Map<String, Value>>, Failure> {
 /// Prints until it is enough, over as many connections as it takes.
 async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> Result<(), Failure> {
     let mut resume = Resume::new(&wish.patterns, &wish.cursors());
+    if wish.max_rate.is_some() {
+        resume = resume.paced();
+    }
     let mut last_id = wish.after.clone();
     let mut backoff = Backoff::new();
     loop {
@@ -204,7 +219,8 @@ async fn over_websocket<M: Write, N: Write>(
                     return Ok(());
                 }
                 if let (Some(source), Some(cursor)) = (&frame.source, &frame.cursor) {
-                    resume.message(source, cursor, frame.replay);
+                    let topic = frame.topic.as_deref().unwrap_or_default();
+                    resume.message(topic, (source, cursor), frame.replay);
                 }
             }
             "subscribed" => {
@@ -238,6 +254,12 @@ async fn subscribe(socket: &mut Socket, wish: &Wish, resume: &Resume) -> Result<
     }
     if let Some(filter) = &wish.filter {
         object["filter"] = Value::Object(filter.clone());
+    }
+    if let Some(max_rate) = wish.max_rate {
+        object["max_rate"] = max_rate.into();
+    }
+    if let Some(flow) = &wish.on_slow {
+        object["on_slow"] = flow.as_str().into();
     }
     socket.send(&object).await
 }

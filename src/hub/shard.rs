@@ -4,10 +4,14 @@
 //!
 //! A subscription that has something to catch up with is not in the index: it reads the log until it is where the shard
 //! is, and only then goes live. So nothing is sent twice or too early, and no live message waits in a buffer meanwhile. Who
-//! reads too slowly falls behind: it leaves the index and goes on from the log, as its subscriptions' flow says.
+//! reads too slowly falls behind: it leaves the index and goes on from the log, as its subscriptions' flow says. A
+//! subscription that is paced is never in the index, and reads the log at its own rate.
 
 mod behind;
+mod bucket;
 mod lane;
+mod pace;
+mod pacing;
 mod passages;
 mod reading;
 mod subscription;
@@ -15,6 +19,7 @@ mod words;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::hub::feed::Hub;
 use crate::hub::index::SubscriberId;
@@ -26,13 +31,15 @@ use crate::model::publication::{Publication, SourceId, SourceInfo};
 use crate::model::selector::Selector;
 use lane::Lane;
 pub use lane::SharedClaim;
+use pace::{Room, any_paced};
+use pacing::Step;
 pub use passages::Excerpt;
 use passages::Passages;
 use reading::Logs;
-use subscription::{Part, Progress, Subscription};
+use subscription::{Part, Progress, Rest, Subscription};
 pub use words::{
     Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replay, Replayed, SubscribeRequest,
-    SubscriptionId, Taken,
+    SubscriptionId, Taken, Wait,
 };
 
 /// The sole owner of its subscribers.
@@ -128,7 +135,7 @@ impl Shard {
             wanted.pattern = shared;
             let name = &lane.info().name;
             let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
-            parts.push(Part { source, judged_until: 0, progress: Progress::Waiting { after } });
+            parts.push(Part { source, began: 0, judged_until: 0, progress: Progress::Waiting { after } });
             opening.claims.push(claim);
             checks.extend(after.and_then(|after| lane.check(after)).map(|check| (source, check)));
         }
@@ -136,7 +143,7 @@ impl Shard {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Ok(opening) };
         subscriber.subscriptions.reserve_exact(1);
         let subscription = Subscription::new(request.id, wanted, request.last, request.flow, parts);
-        subscriber.subscriptions.push(subscription.checked_by(checks));
+        subscriber.subscriptions.push(subscription.checked_by(checks).paced_at(request.max_rate));
         Ok(opening)
     }
 
@@ -196,22 +203,26 @@ impl Shard {
         }
     }
 
-    /// Ends a subscription.
-    pub fn unsubscribe(&mut self, id: SubscriberId, subscription: SubscriptionId) {
-        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
-        let Some(position) = subscriber.subscriptions.iter().position(|known| known.id == subscription) else { return };
+    /// Ends a subscription. Returns what others of the subscriber miss thereby, which is nothing unless it was paced.
+    pub fn unsubscribe(&mut self, id: SubscriberId, subscription: SubscriptionId) -> Vec<Missed> {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Vec::new() };
+        let Some(position) = subscriber.subscriptions.iter().position(|known| known.id == subscription) else {
+            return Vec::new();
+        };
         let ended = subscriber.subscriptions.remove(position);
         subscriber.subscriptions.shrink_to_fit();
         self.subscriptions -= usize::from(!ended.is_waiting());
         close(&mut self.lanes, id, &ended);
         subscriber.enter_again(&mut self.lanes, id, &ended.wanted);
         subscriber.changed = true;
+        if ended.is_paced() { self.part(id, ended, Rest::Left) } else { Vec::new() }
     }
 
     /// Ends all subscriptions of a subscriber that stays, because its session is over and only its farewell is not.
     pub fn silence(&mut self, id: SubscriberId) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
-        for subscription in std::mem::take(&mut subscriber.subscriptions) {
+        let all = std::mem::take(&mut subscriber.subscriptions);
+        for subscription in all.into_iter().filter(|one| !one.is_parting()) {
             self.subscriptions -= usize::from(!subscription.is_waiting());
             close(&mut self.lanes, id, &subscription);
         }
@@ -321,11 +332,12 @@ impl Shard {
             }
             self.tell(number, &read, &mut taken.notices);
             for publication in read.publications {
+                self.turn.open(publication.clone());
+                self.hold_back(number, &publication, &mut taken.fallen);
                 let turn = &mut self.turn;
-                turn.open(publication.clone());
                 let origin = publication.draft.attributes.origin.as_ref();
                 let publisher = origin.and_then(|origin| self.origins.get(origin));
-                self.lanes[number].fan_out(&publication.draft, |subscribers| match publisher {
+                self.lanes[number].live.fan_out(&publication.draft, |subscribers| match publisher {
                     Some(publisher) => turn.push_to_others(subscribers, *publisher),
                     None => turn.push(subscribers),
                 });
@@ -338,9 +350,12 @@ impl Shard {
         taken
     }
 
-    /// The next piece of a subscriber's replay, of about `bounds`; empty when it has none or waits for the shard itself.
-    pub fn replay(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
-        let mut replay = self.replay_all(id, bounds);
+    /// The next piece of a subscriber's replay, of about `bounds`; empty when it has none or waits.
+    pub fn replay(&mut self, id: SubscriberId, bounds: ReadBounds, now: Instant) -> Replay {
+        let mut replay = match self.subscribers.get(id.index()) {
+            Some(subscriber) if any_paced(&subscriber.subscriptions) => self.replay_in_time(id, Step { bounds, now }),
+            _ => self.replay_all(id, bounds),
+        };
         if let Some(Subscriber { origin: Some(origin), .. }) = self.subscribers.get(id.index()) {
             replay.leave_out(origin);
         }
@@ -350,12 +365,13 @@ impl Shard {
     fn replay_all(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Replay::default() };
         if subscriber.subscriptions.iter().any(Subscription::is_behind) {
-            return self.read_on_behind(id, bounds);
+            return self.read_on_behind(id, bounds, Room::Any);
         }
-        let mut replay = Replay { asked_for: true, ..Replay::default() };
+        let wait = Wait { shard: true, until: None };
+        let mut replay = Replay { asked_for: true, wait, ..Replay::default() };
         match subscriber.form {
             Some(CursorForm::Joint) => {
-                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
+                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
                 reading::replay_jointly(&mut subscriber.subscriptions, &mut logs, &mut replay);
                 replay.caught_up = self.go_live_together(id);
             }
@@ -363,7 +379,7 @@ impl Shard {
                 let Some(number) = subscriber.subscriptions.iter().position(Subscription::is_replaying) else {
                     return replay;
                 };
-                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
+                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
                 let form = subscriber.form;
                 reading::replay_one(&mut subscriber.subscriptions, (number, form), &mut logs, &mut replay);
                 self.go_live(id, number, &mut replay.caught_up);
@@ -390,16 +406,27 @@ impl Shard {
         let joint = subscriber.form == Some(CursorForm::Joint);
         let number = subscriber.subscriptions.iter().position(|known| known.id == subscription)?;
         let pattern = subscriber.subscriptions.get(number)?.wanted.pattern.clone();
-        let is_older = |known: &Subscription| known.id.0 < subscription.0 && known.wanted.pattern == pattern;
+        let is_older = |known: &Subscription| {
+            known.id.0 < subscription.0 && known.wanted.pattern == pattern && !known.is_parting()
+        };
         let replaces = subscriber.form != Some(CursorForm::Each);
         let older = subscriber.subscriptions.iter().position(is_older).filter(|_| replaces);
         let older = older.map(|older| subscriber.subscriptions.remove(older));
+        // Another that is paced may have left to the older what the new one would leave to that.
+        let is_ruled = subscriber.subscriptions.iter().any(|known| known.id != subscription && known.is_paced());
         let found = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription)?;
         self.subscriptions += usize::from(found.is_waiting());
-        let activated = found.start(&self.lanes, older.as_ref());
+        let succeeds = older.as_ref().is_some_and(|older| found.succeeds(older)) && !is_ruled;
+        let is_paced = found.is_paced();
+        let rest = if succeeds { Rest::TakenOver } else { Rest::Left };
+        let mut activated = found.start(&self.lanes, older.as_ref().map(|older| (older, rest)));
+        enter_paced(&mut self.lanes, id, found);
         if let Some(older) = older {
             self.subscriptions -= usize::from(!older.is_waiting());
             close(&mut self.lanes, id, &older);
+            if is_paced || older.is_paced() {
+                activated.gaps.extend(self.part(id, older, rest));
+            }
         }
         if !joint {
             let number =
@@ -441,7 +468,9 @@ impl Shard {
             part.progress = if behind.contains(&part.source) {
                 Progress::Behind { since, read: since }
             } else {
-                lane.enter(&mut subscription.wanted, id);
+                if subscription.pace.is_none() {
+                    lane.live.enter(&mut subscription.wanted, id);
+                }
                 Progress::Live { since }
             };
         }
@@ -511,18 +540,28 @@ impl Subscriber {
         for subscription in self.subscriptions.iter_mut().filter(|known| known.wanted == *left) {
             for source in subscription.live_sources().collect::<Vec<_>>() {
                 if let Some(lane) = lanes.get_mut(source.index()) {
-                    lane.enter(&mut subscription.wanted, id);
+                    lane.live.enter(&mut subscription.wanted, id);
                 }
             }
         }
     }
 
-    /// The sources in which it is behind; with a joint cursor all of them or none.
+    /// The sources in which it is behind, and not only by the pace of some; with a joint cursor all of them or none.
     fn behind(&self) -> Vec<SourceId> {
-        let parts = self.subscriptions.iter().filter(|subscription| subscription.is_behind());
-        let parts = parts.flat_map(|subscription| &subscription.parts);
         let joint = self.form == Some(CursorForm::Joint);
+        let counts = |one: &&Subscription| one.is_behind() && (joint || !one.is_paced());
+        let parts = self.subscriptions.iter().filter(counts).flat_map(|subscription| &subscription.parts);
         parts.filter(|part| joint || part.is_behind()).map(|part| part.source).collect()
+    }
+}
+
+/// From its start on a paced subscription keeps from being pushed what it sends itself.
+fn enter_paced(lanes: &mut [Lane], id: SubscriberId, subscription: &mut Subscription) {
+    if subscription.pace.is_some() {
+        for part in &subscription.parts {
+            let Some(lane) = lanes.get_mut(part.source.index()) else { continue };
+            lane.paced.enter(&mut subscription.wanted, (id, subscription.id));
+        }
     }
 }
 
@@ -530,8 +569,10 @@ impl Subscriber {
 fn close(lanes: &mut [Lane], id: SubscriberId, subscription: &Subscription) {
     for part in &subscription.parts {
         let Some(lane) = lanes.get_mut(part.source.index()) else { continue };
-        if matches!(part.progress, Progress::Live { .. }) {
-            lane.leave(&subscription.wanted, id);
+        if subscription.pace.is_some() {
+            lane.paced.leave(&subscription.wanted, (id, subscription.id));
+        } else if matches!(part.progress, Progress::Live { .. }) {
+            lane.live.leave(&subscription.wanted, id);
         }
         lane.release(&subscription.wanted.pattern);
     }

@@ -8,10 +8,11 @@
 //! The key is what was pushed, never what was subscribed. A turn knows no protocol: an [`Encoding`] is a number, and
 //! whoever flushes brings the [`Encode`]. Who is not sent just what others are, takes its sequence message by message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
 
 use crate::hub::index::SubscriberId;
 use crate::model::publication::{Publication, SourceId};
@@ -91,6 +92,8 @@ pub struct Turn {
     dirty: Vec<SubscriberId>,
     joined_bytes: usize,
     scratch: Vec<Bytes>,
+    /// Who is not pushed the open envelope, because it comes to them by the log.
+    withheld: HashSet<SubscriberId, RandomState>,
 }
 
 impl Default for Turn {
@@ -103,6 +106,7 @@ impl Default for Turn {
             dirty: Vec::new(),
             joined_bytes: 0,
             scratch: Vec::new(),
+            withheld: HashSet::default(),
         }
     }
 }
@@ -144,10 +148,25 @@ impl Turn {
     pub fn open(&mut self, publication: Arc<Publication>) {
         self.envelopes.push(Envelope { publication, frames: ByEncoding::default() });
         self.first_node = self.nodes.len() as u32;
+        self.withheld.clear();
+    }
+
+    /// The open envelope comes to this subscriber in another way, whoever wants it pushed.
+    pub fn withhold(&mut self, subscriber: SubscriberId) {
+        self.withheld.insert(subscriber);
     }
 
     /// Pushes the open envelope to each subscriber that has not got it yet.
     pub fn push(&mut self, subscribers: &[SubscriberId]) {
+        if self.withheld.is_empty() {
+            return self.push_all(subscribers);
+        }
+        let withheld = std::mem::take(&mut self.withheld);
+        subscribers.split(|subscriber| withheld.contains(subscriber)).for_each(|others| self.push_all(others));
+        self.withheld = withheld;
+    }
+
+    fn push_all(&mut self, subscribers: &[SubscriberId]) {
         let envelope = (self.envelopes.len() as u32).wrapping_sub(1);
         for subscriber in subscribers {
             let Some(place) = self.places.get_mut(subscriber.index()) else { continue };

@@ -1,5 +1,6 @@
 //! Plain data that every other room shares: topics and patterns, publications and their cursors,
-//! what becomes of messages for slow readers, what subscriptions are called, values of AMQP headers and filters on them, what goes up to the broker, what clients
+//! what becomes of messages for slow readers and at what rate they come, what subscriptions are called, values of AMQP headers
+//! and filters on them, what goes up to the broker, what clients
 //! consume, who listens to what, why something was missed, and the table of endings.
 //!
 //! Nothing here does I/O, reads a clock or names a protocol.
@@ -15,6 +16,7 @@ pub mod outgoing;
 pub mod presence;
 pub mod publication;
 pub mod queue;
+pub mod rate;
 pub mod selector;
 pub mod stream;
 pub mod topic;

@@ -26,6 +26,7 @@ use crate::model::label::Label;
 use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Publication, SourceInfo, UnixMillis};
+use crate::model::rate::Rate;
 use crate::model::topic::{Pattern, Topic};
 
 /// A client's own name for a command, handed back unchanged in the reply: any JSON number or string.
@@ -180,6 +181,8 @@ pub struct Subscribe {
     pub only: Option<Only>,
     /// What becomes of its messages when the client is too slow; the server's default when it does not say.
     pub flow: Option<Flow>,
+    /// How many messages a second it wants at most; what comes faster is left to its flow.
+    pub max_rate: Option<Rate>,
     /// What its codec writes with each of its messages.
     pub label: Option<Label>,
 }
@@ -187,8 +190,8 @@ pub struct Subscribe {
 impl Subscribe {
     /// To everything that a pattern matches, from now on, of every source.
     pub fn to(pattern: Pattern) -> Self {
-        let after = JointCursor::default();
-        Self { id: None, pattern, filter: None, after, last: 0, only: None, flow: None, label: None }
+        let (after, only, flow) = (JointCursor::default(), None, None);
+        Self { id: None, pattern, filter: None, after, last: 0, only, flow, max_rate: None, label: None }
     }
 }
 

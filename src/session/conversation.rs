@@ -307,7 +307,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, identity: &Identity, subscribe: Subscribe, actions: &mut Vec<Action>) {
-        let Subscribe { id, pattern, filter, after, last, only, flow, label } = subscribe;
+        let Subscribe { id, pattern, filter, after, last, only, flow, max_rate, label } = subscribe;
         if !identity.grants.subscribe {
             return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
         }
@@ -335,7 +335,8 @@ impl Session {
         self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), label, id, stage });
         let (last, flow) = (last.min(self.terms.last_max), flow.unwrap_or(self.terms.on_slow));
         let wanted = Selector { pattern, filter };
-        actions.push(Action::Subscribe(SubscribeAction { subscription: key, wanted, after, last, source, flow }));
+        let subscription = key;
+        actions.push(Action::Subscribe(SubscribeAction { subscription, wanted, after, last, source, flow, max_rate }));
     }
 
     fn unsubscribe(&mut self, id: CommandId, which: &Which, actions: &mut Vec<Action>) {

@@ -25,6 +25,7 @@ use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest};
 use crate::model::flow::Flow;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome};
 use crate::model::presence::{Member, Roster};
+use crate::model::rate::Rate;
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 use crate::protocol::{CommandId, Event, Gap};
@@ -134,6 +135,8 @@ pub struct SubscribeAction {
     pub source: Option<String>,
     /// What becomes of its messages when the client is too slow.
     pub flow: Flow,
+    /// How many messages a second it is sent at most.
+    pub max_rate: Option<Rate>,
 }
 
 /// What became of an action.

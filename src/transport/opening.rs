@@ -16,6 +16,7 @@ use crate::model::close::CloseReason;
 use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
+use crate::model::rate::{RATE_MAX, Rate};
 use crate::model::topic::{Pattern, Topic};
 use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
@@ -205,6 +206,7 @@ struct Asked {
     source: Option<String>,
     last: usize,
     flow: Option<Flow>,
+    max_rate: Option<Rate>,
     filter: Option<Arc<Filter>>,
     publish: Option<Topic>,
     /// The first thing that is wrong with it.
@@ -236,6 +238,10 @@ impl Asked {
                 let flow = Flow::named(&value).ok_or("on_slow is catch-up, latest or drop-oldest")?;
                 self.flow = Some(flow);
             }
+            "max_rate" => {
+                let rate = value.parse().ok().and_then(Rate::new);
+                self.max_rate = Some(rate.ok_or_else(|| format!("max_rate is a whole number from 1 to {RATE_MAX}"))?);
+            }
             "filter" => {
                 let filter = filter::read(&value).map_err(|error| format!("filter {error}"))?;
                 self.filter = filter.map(Arc::new);
@@ -250,17 +256,11 @@ impl Asked {
     }
 
     fn into_commands(self, after: JointCursor) -> Vec<Command> {
-        let Self { patterns, source, last, flow, filter, .. } = self;
+        let Self { patterns, source, last, flow, max_rate, filter, .. } = self;
         let subscribe = |pattern| {
             let (after, source, filter) = (after.clone(), source.clone(), filter.clone());
-            Command::Subscribe(Subscribe {
-                filter,
-                after,
-                last,
-                only: source.map(Only::Source),
-                flow,
-                ..Subscribe::to(pattern)
-            })
+            let only = source.map(Only::Source);
+            Command::Subscribe(Subscribe { filter, after, last, only, flow, max_rate, ..Subscribe::to(pattern) })
         };
         patterns.into_iter().map(subscribe).collect()
     }

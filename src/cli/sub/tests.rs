@@ -173,3 +173,31 @@ fn what_was_not_typed_right_is_said() {
     assert_eq!(refused(&["--filter", "x-match=some", "#"]), "the filter takes \"all\" or \"any\" in \"x-match\"");
     assert!(refused(&[&"x".repeat(300)]).contains("300 bytes"));
 }
+
+#[tokio::test]
+async fn a_rate_and_a_flow_are_asked_for_on_every_connection() {
+    let line = vec![
+        hello(),
+        expect(r#"{"op":"subscribe","id":1,"pattern":"a","max_rate":5,"on_slow":"latest"}"#),
+        send(r#"{"op":"subscribed","id":1,"pattern":"a","cursors":{"events":"1.4"}}"#),
+        send(r#"{"op":"message","source":"events","topic":"a","cursor":"1.5","data":1}"#),
+        Step::Drop,
+    ];
+    let again = vec![
+        hello(),
+        expect(r#"{"op":"subscribe","id":1,"pattern":"a","after":{"events":"1.5"},"max_rate":5,"on_slow":"latest"}"#),
+        send(r#"{"op":"subscribed","id":1,"pattern":"a","cursors":{"events":"1.5"}}"#),
+        send(r#"{"op":"message","source":"events","topic":"a","cursor":"1.9","data":2,"replay":true}"#),
+    ];
+    let (address, server) = websocket(vec![line, again]).await;
+    let url = format!("ws://{address}/ws");
+    let typed = ["--url", &url, "--count", "2", "--max-rate", "5", "--on-slow", "latest", "a"];
+    let (messages, _, outcome) = run_line(&typed).await;
+    server.await.unwrap();
+    assert_eq!((outcome, messages.lines().count()), (Ok(()), 2));
+    let wish = Wish::new(arguments(&["--max-rate", "5", "--on-slow", "latest", "a"])).unwrap();
+    let query = wish.query().into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+    assert_eq!(query, ["pattern=a", "max_rate=5", "on_slow=latest"]);
+    assert!(Line::try_parse_from(["sub", "--max-rate", "1001", "a"]).is_err());
+    assert!(Line::try_parse_from(["sub", "--on-slow", "never", "a"]).is_err());
+}

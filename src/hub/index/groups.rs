@@ -2,6 +2,7 @@
 //! names groups as it otherwise names subscribers; so a filter is asked once a message for all who share it.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::hub::index::subscribers::Subscribers;
@@ -22,9 +23,9 @@ impl GroupId {
 
 /// All groups of one source and shard.
 #[derive(Debug)]
-pub struct Groups {
+pub struct Groups<M = SubscriberId> {
     index: Index<GroupId>,
-    groups: Vec<Group>,
+    groups: Vec<Group<M>>,
     /// Places in `groups` that may be used again.
     free: Vec<GroupId>,
     /// Of each pattern its filters.
@@ -34,13 +35,13 @@ pub struct Groups {
 }
 
 #[derive(Debug)]
-struct Group {
+struct Group<M> {
     /// Nothing while the place is free.
     filter: Option<Arc<Filter>>,
-    members: Subscribers<SubscriberId>,
+    members: Subscribers<M>,
 }
 
-impl Groups {
+impl<M: Copy + Eq + Hash> Groups<M> {
     /// No groups; the matches of at most so many topics will be remembered.
     pub fn new(cache_topics_max: usize) -> Self {
         let index = Index::new(cache_topics_max);
@@ -57,21 +58,21 @@ impl Groups {
         self.asked
     }
 
-    /// Adds a subscriber to the group of a pattern and a filter. Returns the filter as the whole group holds it.
-    pub fn insert(&mut self, pattern: &Pattern, filter: &Arc<Filter>, subscriber: SubscriberId) -> Arc<Filter> {
+    /// Adds a member to the group of a pattern and a filter. Returns the filter as the whole group holds it.
+    pub fn insert(&mut self, pattern: &Pattern, filter: &Arc<Filter>, member: M) -> Arc<Filter> {
         let known = self.ids.get(pattern).and_then(|filters| filters.get(filter)).copied();
         let id = known.unwrap_or_else(|| self.add(pattern, filter));
         let Some(group) = self.groups.get_mut(id.index()) else { return filter.clone() };
-        group.members.insert(subscriber);
+        group.members.insert(member);
         group.filter.as_ref().unwrap_or(filter).clone()
     }
 
-    /// Takes a subscriber out of its group.
-    pub fn remove(&mut self, pattern: &Pattern, filter: &Arc<Filter>, subscriber: SubscriberId) {
+    /// Takes a member out of its group.
+    pub fn remove(&mut self, pattern: &Pattern, filter: &Arc<Filter>, member: M) {
         let Some(filters) = self.ids.get_mut(pattern) else { return };
         let Some(id) = filters.get(filter).copied() else { return };
         let Some(group) = self.groups.get_mut(id.index()) else { return };
-        if !group.members.remove(subscriber) || !group.members.as_slice().is_empty() {
+        if !group.members.remove(member) || !group.members.as_slice().is_empty() {
             return;
         }
         group.filter = None;
@@ -84,7 +85,7 @@ impl Groups {
     }
 
     /// Hands over the members of every group that wants a message. Who is in several is named several times.
-    pub fn fan_out(&mut self, draft: &Draft, mut to: impl FnMut(&[SubscriberId])) {
+    pub fn fan_out(&mut self, draft: &Draft, mut to: impl FnMut(&[M])) {
         let (groups, asked) = (&self.groups, &mut self.asked);
         for (_, ids) in self.index.fan_out(&draft.topic) {
             for group in ids.iter().filter_map(|id| groups.get(id.index())) {

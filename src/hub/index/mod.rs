@@ -4,6 +4,7 @@
 //! them alone, and drops those that went, so that traffic does not search anew while others subscribe. Owned by one
 //! thread; knows nothing of connections, sources or publications.
 
+pub mod audience;
 mod cache;
 pub mod groups;
 mod subscribers;

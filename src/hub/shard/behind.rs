@@ -4,9 +4,10 @@
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::shard::lane::Lane;
+use crate::hub::shard::pace::{Room, any_paced, governor};
 use crate::hub::shard::reading::{Logs, Reader, read_together, settle_positions};
 use crate::hub::shard::subscription::{Progress, Subscription};
-use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId};
+use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId, Wait};
 use crate::model::publication::SourceId;
 
 impl Shard {
@@ -18,14 +19,22 @@ impl Shard {
         subscriber.changed = true;
         for subscription in &mut subscriber.subscriptions {
             for part in subscription.parts.iter_mut().filter(|part| joint || part.source == source) {
-                let (Progress::Live { since }, Some(lane)) = (part.progress, self.lanes.get_mut(part.source.index()))
-                else {
-                    continue;
+                let Some(lane) = self.lanes.get_mut(part.source.index()) else { continue };
+                part.progress = match part.progress {
+                    Progress::Live { since } => {
+                        if subscription.pace.is_none() {
+                            lane.live.leave(&subscription.wanted, id);
+                        }
+                        // Of all other sources everything was sent up to where the shard is.
+                        let read = if part.source == source { read.max(since) } else { lane.position() };
+                        Progress::Behind { since, read }
+                    }
+                    // It began to read the log within the turn that was not sent.
+                    Progress::Behind { since, read: known } if part.source == source => {
+                        Progress::Behind { since, read: known.min(read).max(since) }
+                    }
+                    other => other,
                 };
-                lane.leave(&subscription.wanted, id);
-                // Of all other sources everything was sent up to where the shard is.
-                let read = if part.source == source { read.max(since) } else { lane.position() };
-                part.progress = Progress::Behind { since, read };
             }
         }
     }
@@ -46,9 +55,11 @@ impl Shard {
         let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return };
         self.passages.clear();
         for subscriber in &mut self.subscribers {
+            let paces = subscriber.subscriptions.iter_mut().filter_map(|subscription| subscription.pace.as_mut());
+            paces.for_each(|pace| pace.begin_anew(source));
             let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
             for part in parts.filter(|part| part.source == source) {
-                part.judged_until = 0;
+                (part.began, part.judged_until) = (0, 0);
                 part.progress = match part.progress {
                     waiting @ Progress::Waiting { .. } => waiting,
                     Progress::Reading { .. } => Progress::Reading { read: 0 },
@@ -71,6 +82,10 @@ impl Shard {
                 sources.push(part.source);
             }
         }
+        // A paced one has its own place in the log, and nobody waits for it.
+        if late.is_paced() && subscriber.form != Some(CursorForm::Joint) {
+            return;
+        }
         for source in sources {
             let Some(lane) = self.lanes.get(source.index()) else { continue };
             self.fall_behind(id, source, lane.position());
@@ -85,8 +100,11 @@ impl Shard {
     }
 
     /// The next piece for a subscriber that fell behind; where nothing is left it is live again.
-    pub(super) fn read_on_behind(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
-        let mut replay = Replay::default();
+    ///
+    /// Those that are paced are not among them, unless all are one sequence.
+    pub(super) fn read_on_behind(&mut self, id: SubscriberId, bounds: ReadBounds, room: Room) -> Replay {
+        let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room };
+        let mut replay = Replay { wait: Wait { shard: true, until: None }, ..Replay::default() };
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return replay };
         let joint = subscriber.form == Some(CursorForm::Joint);
         for lane in &self.lanes {
@@ -94,9 +112,9 @@ impl Shard {
             let mut readers: Vec<Reader<'_>> = subscriber
                 .subscriptions
                 .iter_mut()
+                .filter(|one| joint || !one.is_paced())
                 .filter_map(|one| one.reader(source, self.drop_oldest_keep))
                 .collect();
-            let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds };
             let found = read_together(&mut readers, (lane, subscriber.form), &mut logs, &mut replay);
             if joint {
                 settle_positions(found, &subscriber.subscriptions, &self.lanes, &mut replay);
@@ -107,8 +125,12 @@ impl Shard {
                 break;
             }
         }
+        if !joint && any_paced(&subscriber.subscriptions) {
+            replay.retain(|publication| governor(&subscriber.subscriptions, publication).is_none());
+        }
         let level = |lane: &Lane| {
-            let parts = subscriber.subscriptions.iter().filter_map(|one| one.part(lane.info().id));
+            let late = subscriber.subscriptions.iter().filter(|one| joint || !one.is_paced());
+            let parts = late.filter_map(|one| one.part(lane.info().id));
             parts.filter_map(|part| part.behind_at()).all(|read| read == lane.position())
         };
         let level: Vec<bool> = self.lanes.iter().map(level).collect();
@@ -116,7 +138,8 @@ impl Shard {
         subscriber.changed = true;
         for (lane, level) in self.lanes.iter_mut().zip(level) {
             if level && (all_level || !joint) {
-                replay.progressed |= go_live_again(id, &mut subscriber.subscriptions, lane);
+                let late = subscriber.subscriptions.iter_mut().filter(|one| joint || !one.is_paced());
+                replay.progressed |= go_live_again(id, late, lane);
             }
         }
         replay
@@ -124,13 +147,19 @@ impl Shard {
 }
 
 /// Puts what fell behind in one lane back into the index; whether there was anything.
-fn go_live_again(id: SubscriberId, subscriptions: &mut [Subscription], lane: &mut Lane) -> bool {
+fn go_live_again<'a>(
+    id: SubscriberId,
+    subscriptions: impl Iterator<Item = &'a mut Subscription>,
+    lane: &mut Lane,
+) -> bool {
     let mut any = false;
     let source = lane.info().id;
     for subscription in subscriptions {
         for part in subscription.parts.iter_mut().filter(|part| part.source == source) {
             if let Progress::Behind { since, .. } = part.progress {
-                lane.enter(&mut subscription.wanted, id);
+                if subscription.pace.is_none() {
+                    lane.live.enter(&mut subscription.wanted, id);
+                }
                 part.progress = Progress::Live { since };
                 any = true;
             }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::hub::archive::{Check, Verdict};
 use crate::hub::feed::{Link, SourceState};
-use crate::hub::index::groups::Groups;
-use crate::hub::index::{Index, SubscriberId};
+use crate::hub::index::SubscriberId;
+use crate::hub::index::audience::Audience;
 use crate::hub::interest::{Claim, Standing};
 use crate::hub::log::{Hole, Log, LogGap, ReadBounds, Resume};
+use crate::hub::shard::SubscriptionId;
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
-use crate::model::publication::{Draft, Publication, SourceInfo};
+use crate::model::publication::{Publication, SourceInfo};
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
@@ -39,12 +40,15 @@ pub(super) struct Lane {
     link_changes: u64,
     /// How often the source's stream had turned out to be another one when this shard last looked.
     remade: u64,
-    /// Who wants all that a pattern matches.
-    index: Index,
-    /// Who wants what a filter lets in of it.
-    groups: Groups,
+    /// Who is pushed what is live.
+    pub(super) live: Audience,
+    /// Whose subscriptions are paced, and read what they want from the log in their own time.
+    pub(super) paced: Audience<Member>,
     claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
 }
+
+/// A subscription among all of its shard.
+pub(super) type Member = (SubscriberId, SubscriptionId);
 
 /// What a lane read on.
 #[derive(Debug, Default)]
@@ -90,8 +94,8 @@ impl Lane {
     pub(super) fn new(state: Arc<SourceState>) -> Self {
         let position = state.log().end();
         let (link_changes, remade) = (state.link().changes, state.remade());
-        let (index, groups) = (Index::new(CACHED_TOPICS_MAX), Groups::new(CACHED_TOPICS_MAX));
-        Self { state, position, link_changes, remade, index, groups, claims: HashMap::new() }
+        let (live, paced) = (Audience::new(CACHED_TOPICS_MAX), Audience::new(CACHED_TOPICS_MAX));
+        Self { state, position, link_changes, remade, live, paced, claims: HashMap::new() }
     }
 
     pub(super) fn info(&self) -> &Arc<SourceInfo> {
@@ -106,33 +110,9 @@ impl Lane {
         self.position
     }
 
-    /// From now on a subscriber is named for what it wants. Those who want the same hold the same filter.
-    pub(super) fn enter(&mut self, wanted: &mut Selector, id: SubscriberId) {
-        match &mut wanted.filter {
-            Some(filter) => *filter = self.groups.insert(&wanted.pattern, filter, id),
-            None => _ = self.index.insert(&wanted.pattern, id),
-        }
-    }
-
-    /// And from now on not any more.
-    pub(super) fn leave(&mut self, wanted: &Selector, id: SubscriberId) {
-        match &wanted.filter {
-            Some(filter) => self.groups.remove(&wanted.pattern, filter, id),
-            None => _ = self.index.remove(&wanted.pattern, id),
-        }
-    }
-
-    /// Hands over everybody who wants a message; who wants it for several reasons is named several times.
-    pub(super) fn fan_out(&mut self, draft: &Draft, mut to: impl FnMut(&[SubscriberId])) {
-        self.index.fan_out(&draft.topic).for_each(|(_, subscribers)| to(subscribers));
-        if !self.groups.is_empty() {
-            self.groups.fan_out(draft, to);
-        }
-    }
-
     /// How often a filter was asked about a message.
     pub(super) fn filters_asked(&self) -> u64 {
-        self.groups.asked()
+        self.live.filters_asked() + self.paced.filters_asked()
     }
 
     /// What a loss means for who wants this; nothing when it concerns others only.

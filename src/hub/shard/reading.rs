@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::hub::archive::{Archive, Found};
 use crate::hub::log::{Log, LogGap, ReadBounds};
 use crate::hub::shard::lane::Lane;
+use crate::hub::shard::pace::{Room, is_sent_by};
 use crate::hub::shard::passages::{Excerpt, Passages, Store};
 use crate::hub::shard::subscription::{Subscription, joint_position, missed, with_offset};
 use crate::hub::shard::{CursorForm, Replay, Replayed, SubscriptionId};
@@ -19,6 +20,15 @@ pub(super) struct Logs<'a> {
     pub(super) lanes: &'a [Lane],
     pub(super) passages: &'a mut Passages,
     pub(super) bounds: ReadBounds,
+    /// What of it may be sent in this step, however much is read for others.
+    pub(super) room: Room,
+}
+
+impl Logs<'_> {
+    /// Of what is read for one reader alone.
+    fn own_bounds(&self) -> ReadBounds {
+        ReadBounds { messages_max: self.bounds.messages_max.min(self.room.messages()), ..self.bounds }
+    }
 }
 
 /// One step of one subscription: its list first, then its sources one after the other.
@@ -30,7 +40,7 @@ pub(super) fn replay_one(
 ) {
     let Some(subscription) = all.get_mut(number) else { return };
     let id = subscription.id;
-    let list = subscription.take_list(logs.bounds);
+    let list = subscription.take_list(logs.bounds, &mut logs.room);
     if !list.is_empty() {
         replay.progressed = true;
         replay.messages = list.into_iter().map(|publication| Replayed::of(id, publication)).collect();
@@ -45,24 +55,39 @@ pub(super) fn replay_one(
             break;
         }
     }
-    let sent_live = |publication: &Publication| {
-        let mut others = all.iter().enumerate().filter(|(other, _)| *other != number);
-        form != Some(CursorForm::Each) && others.any(|(_, other)| other.sends_live(publication))
-    };
-    let has_sent = |(_, excerpt): &mut (_, Excerpt)| excerpt.publications().iter().any(|one| sent_live(one));
-    if let Some((_, excerpt)) = replay.excerpt.take_if(has_sent) {
-        found = excerpt.publications().iter().cloned().map(|publication| Replayed::of(id, publication)).collect();
-    }
-    found.retain(|replayed| !sent_live(&replayed.publication));
     replay.messages = found;
+    if form != Some(CursorForm::Each) {
+        replay.retain(|publication| is_sent_by(all, number, publication));
+    }
+}
+
+/// One step of one subscription that is behind by its own pace.
+pub(super) fn read_alone_behind(
+    all: &mut [Subscription],
+    place: (usize, usize),
+    logs: &mut Logs<'_>,
+    replay: &mut Replay,
+) {
+    let (number, drop_oldest_keep) = place;
+    let Some(subscription) = all.get_mut(number) else { return };
+    let mut found = Vec::new();
+    for lane in logs.lanes {
+        let Some(reader) = subscription.reader(lane.info().id, drop_oldest_keep) else { continue };
+        found = read_together(&mut [reader], (lane, Some(CursorForm::Separate)), logs, replay);
+        if !found.is_empty() || replay.excerpt.is_some() {
+            break;
+        }
+    }
+    replay.messages = found;
+    replay.retain(|publication| is_sent_by(all, number, publication));
 }
 
 /// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
 pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, replay: &mut Replay) {
     let lanes = logs.lanes;
     if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
-        replay.progressed = true;
-        let (id, list) = (subscription.id, subscription.take_list(logs.bounds));
+        let (id, list) = (subscription.id, subscription.take_list(logs.bounds, &mut logs.room));
+        replay.progressed = !list.is_empty();
         let position = joint_position(all, lanes);
         let replayed = |publication| Replayed { position: position.clone(), ..Replayed::of(id, publication) };
         replay.messages = list.into_iter().map(replayed).collect();
@@ -115,6 +140,8 @@ pub(super) enum View {
     All,
     /// The newest message of each topic.
     Latest,
+    /// Everything that only the stream behind the log still has, and then the newest message of each topic.
+    LatestOfLog,
     /// So many of the newest messages.
     Newest(usize),
 }
@@ -157,7 +184,7 @@ impl Reader<'_> {
         let is_wanted = || *self.read < publication.offset && self.wanted.matches(&publication.draft);
         match self.view {
             View::All => is_wanted(),
-            View::Latest => is_wanted() && log.is_newest(publication, self.wanted, until),
+            View::Latest | View::LatestOfLog => is_wanted() && log.is_newest(publication, self.wanted, until),
             View::Newest(_) => false,
         }
     }
@@ -184,8 +211,8 @@ impl Reader<'_> {
     /// From the log itself.
     fn read_alone(&self, log: &Log, span: Range<u64>, logs: &Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
         let mut chunk = match self.view {
-            View::Latest => log.read_latest(self.wanted, span.start, span.end, logs.bounds),
-            View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.bounds),
+            View::Latest | View::LatestOfLog => log.read_latest(self.wanted, span.start, span.end, logs.own_bounds()),
+            View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.own_bounds()),
         };
         chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
         gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
@@ -194,16 +221,16 @@ impl Reader<'_> {
 
     /// Where what comes next is not in the log but in the stream behind it.
     fn older<'a>(&self, lane: &'a Lane, log: &Log) -> Option<&'a Archive> {
-        let wants_all = matches!(self.view, View::All);
+        let wants_all = matches!(self.view, View::All | View::LatestOfLog);
         lane.state().archive().filter(|_| wants_all && *self.read < log.floor())
     }
 
     fn read(&self, (lane, log): Place<'_>, span: Range<u64>, logs: &mut Logs<'_>, gaps: &mut Vec<LogGap>) -> ReadOn {
-        if let View::Latest = self.view {
-            return self.read_alone(log, span, logs, gaps);
-        }
         if let Some(archive) = self.older(lane, log) {
             return self.read_older((archive, log), span, logs, gaps);
+        }
+        if let View::Latest | View::LatestOfLog = self.view {
+            return self.read_alone(log, span, logs, gaps);
         }
         let found = logs.passages.read(Store::Log(log, logs.bounds), self.wanted, span);
         gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
@@ -217,7 +244,7 @@ impl Reader<'_> {
 fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> Vec<Vec<u64>> {
     let keep = readers.iter().find_map(|reader| match reader.view {
         View::Newest(keep) => Some(keep),
-        View::All | View::Latest => None,
+        View::All | View::Latest | View::LatestOfLog => None,
     });
     let Some(keep) = keep else { return Vec::new() };
     let waiting = |reader: &Reader<'_>| -> Vec<u64> {
@@ -243,15 +270,37 @@ fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> V
     dropped
 }
 
-/// Leaves out all but the first so many of what was found, never half of the copies of one message. The offset of the last
-/// that stays, if anything was left out.
+/// Leaves out what is more than a step may bring, or than may be sent. Returns up to where everything is sent then, where
+/// something is left out.
+fn bound(
+    found: &mut Vec<Replayed>,
+    excerpt: &mut Option<(SubscriptionId, Excerpt)>,
+    logs: &mut Logs<'_>,
+) -> Option<u64> {
+    let messages_max = logs.bounds.messages_max;
+    let by_step = match excerpt {
+        Some((_, excerpt)) => excerpt.cut(messages_max),
+        None => cut(found, messages_max),
+    };
+    let publications: Vec<&Arc<Publication>> = match &*excerpt {
+        Some((_, excerpt)) => excerpt.publications().iter().collect(),
+        None => found.iter().map(|one| &one.publication).collect(),
+    };
+    let count = publications.iter().take_while(|publication| logs.room.takes(publication)).count();
+    let Some(before) = publications.get(count).map(|publication| publication.offset - 1) else { return by_step };
+    match excerpt {
+        Some((_, excerpt)) => drop(excerpt.cut(count)),
+        None => found.truncate(count),
+    }
+    Some(before)
+}
+
+/// All but the first so many, never half of the copies of one message. The offset of the last that stays, if anything was left
+/// out.
 fn cut(found: &mut Vec<Replayed>, messages_max: usize) -> Option<u64> {
     let offset = |one: &Replayed| one.publication.offset;
     let beyond = found.get(messages_max).map(offset)?;
-    let last = match found.iter().map(offset).take_while(|known| *known < beyond).last() {
-        Some(last) => last,
-        None => beyond,
-    };
+    let last = found.iter().map(offset).take_while(|known| *known < beyond).last().unwrap_or(beyond);
     found.retain(|one| offset(one) <= last);
     Some(last)
 }
@@ -336,9 +385,9 @@ pub(super) fn read_together(
     if !each {
         found.dedup_by_key(|replayed| replayed.publication.offset);
     }
-    let excerpt_last = excerpt_found.as_mut().and_then(|(_, excerpt)| excerpt.cut(logs.bounds.messages_max));
-    let found_last = cut(&mut found, logs.bounds.messages_max);
-    horizon = excerpt_last.into_iter().chain(found_last).fold(horizon, u64::min);
+    if let Some(last) = bound(&mut found, &mut excerpt_found, logs) {
+        horizon = horizon.min(last);
+    }
     for (reader, dropped) in readers.iter().zip(&dropped) {
         tell(reader, reader.pass_over(&log, until, horizon, dropped));
     }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use crate::hub::archive::Check;
 use crate::hub::log::{LogGap, ReadBounds};
 use crate::hub::shard::lane::{Lane, Loss};
+use crate::hub::shard::pace::{Pace, Room};
 use crate::hub::shard::reading::{Reader, View};
 use crate::hub::shard::{Activated, Last, Missed, SubscriptionId};
 use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::flow::Flow;
 use crate::model::publication::{Publication, SourceId};
+use crate::model::rate::Rate;
 use crate::model::selector::Selector;
 
 /// A subscription.
@@ -24,6 +26,8 @@ pub(super) struct Subscription {
     pub(super) stands: bool,
     /// One a source.
     pub(super) parts: Vec<Part>,
+    /// Of one that is sent so many messages a second at most.
+    pub(super) pace: Option<Box<Pace>>,
     /// What only a subscription with a replay has.
     catching_up: Option<Box<CatchingUp>>,
 }
@@ -41,6 +45,8 @@ struct CatchingUp {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) source: SourceId,
+    /// Everything after this offset the session was sent or will be, by this one or for its sake.
+    pub(super) began: u64,
     /// Losses before this offset were told, or concern nobody, when it started.
     pub(super) judged_until: u64,
     pub(super) progress: Progress,
@@ -57,6 +63,15 @@ pub(super) enum Progress {
     Live { since: u64 },
     /// It was live, and its subscriber is too slow: what comes after `read` it is sent from the log, as its flow says.
     Behind { since: u64, read: u64 },
+}
+
+/// What becomes of what a subscription that has ended had still to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It goes on to send it.
+    Left,
+    /// Another one sends it.
+    TakenOver,
 }
 
 impl CatchingUp {
@@ -88,7 +103,13 @@ impl Part {
 impl Subscription {
     pub(super) fn new(id: SubscriptionId, wanted: Selector, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
         let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, ..CatchingUp::default() }));
-        Self { id, wanted, flow, stands: false, parts, catching_up }
+        Self { id, wanted, flow, stands: false, parts, pace: None, catching_up }
+    }
+
+    /// With a bound on how many messages a second it is sent.
+    pub(super) fn paced_at(mut self, rate: Option<Rate>) -> Self {
+        self.pace = rate.map(|rate| Box::new(Pace::new(Some(rate))));
+        self
     }
 
     /// With the questions whether its cursors are genuine.
@@ -134,7 +155,7 @@ impl Subscription {
             Loss::Overrun { .. } => is_live(part),
             Loss::Remade => !matches!(part.progress, Progress::Waiting { .. }),
         };
-        self.part(source).is_some_and(is_told)
+        self.part(source).is_some_and(is_told) && !self.is_parting()
     }
 
     /// How far everything of a source was sent, once it has begun there.
@@ -162,7 +183,7 @@ impl Subscription {
 
     /// Decides where each part begins, with what was missed. Where it is not told, that is where the subscription that it
     /// replaces has come to.
-    pub(super) fn start(&mut self, lanes: &[Lane], older: Option<&Self>) -> Activated {
+    pub(super) fn start(&mut self, lanes: &[Lane], replaced: Option<(&Self, Rest)>) -> Activated {
         let mut gaps = Vec::new();
         let mut cursors = JointCursor::default();
         let mut resumed = true;
@@ -175,10 +196,11 @@ impl Subscription {
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
-            let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
+            let older = replaced.and_then(|(older, _)| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
             if let Some(cursor) = after {
                 let resume = lane.resume(&log, &self.wanted.pattern, (cursor, check));
                 read = resume.read_after;
+                part.began = read;
                 replay |= read < log.end();
                 part.judged_until = resume.judged_until;
                 resumed &= resume.gaps.is_empty();
@@ -188,14 +210,30 @@ impl Subscription {
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
+                part.began = older.began;
                 part.judged_until = older.judged_until;
             } else {
                 resumed = false;
+                part.began = read;
                 if let Some(catching_up) = &self.catching_up {
                     list.extend(log.newest(&self.wanted, catching_up.last.each, catching_up.last.total_max));
                 }
             }
             cursors.0.push(lane.info().named_cursor(read));
+            if let Some((older, Rest::Left)) = replaced
+                && (older.is_paced() || self.pace.is_some())
+                && after.is_none()
+            {
+                // What comes before that the older one goes on to send.
+                read = read.max(lane.position());
+            }
+            if let Some(pace) = &mut self.pace {
+                // Nobody was sent anything beyond the shard. What is asked for again may come twice.
+                let asked_for = after.map_or(0, |_| lane.position());
+                let taken_over = replaced.filter(|(_, rest)| *rest == Rest::TakenOver);
+                let of_older = taken_over.and_then(|(older, _)| older.pace.as_ref()?.reigns_after(part.source));
+                pace.reign(part.source, read.max(asked_for).max(of_older.unwrap_or(0)));
+            }
             part.progress = Progress::Reading { read };
         }
         replay |= !list.is_empty();
@@ -213,6 +251,13 @@ impl Subscription {
         // What falls behind in another way may never be sent.
         self.flow == Flow::CatchUp
             && self.part(publication.source.id).is_some_and(is_live)
+            && self.wanted.matches(&publication.draft)
+    }
+
+    /// Whether a publication comes after its beginning, so that the session is sent it, by whichever subscription.
+    pub(super) fn counts_on(&self, publication: &Publication) -> bool {
+        let part = self.part(publication.source.id);
+        part.is_some_and(|part| part.began < publication.offset && !matches!(part.progress, Progress::Waiting { .. }))
             && self.wanted.matches(&publication.draft)
     }
 
@@ -237,12 +282,52 @@ impl Subscription {
         missed((self.id, &self.wanted), lane, gap)
     }
 
+    /// Whether it will go on where the one that it replaces has come to, and send everything that that one had to.
+    pub(super) fn succeeds(&self, older: &Self) -> bool {
+        let resumes = |part: &Part| matches!(part.progress, Progress::Waiting { after: Some(_) });
+        let are_paced = self.is_paced() && older.is_paced();
+        are_paced && self.wanted == older.wanted && !self.parts.iter().any(resumes)
+    }
+
+    /// What it leaves behind now that it has ended. Of what it governed, or had fallen behind with, it has still to send the
+    /// rest, unless another has taken that over; and nobody else is to send again what it has sent.
+    ///
+    /// `ended`: a number that is higher than those of all that ended before.
+    pub(super) fn into_parting(mut self, lanes: &[Lane], rest: Rest, ended: u32) -> Option<Self> {
+        let mut pace = self.pace.take().unwrap_or_else(|| Box::new(Pace::new(None)));
+        pace.end(ended);
+        self.catching_up = None;
+        self.parts.retain_mut(|part| {
+            let Some(position) = lanes.get(part.source.index()).map(Lane::position) else { return false };
+            let read = match part.progress {
+                Progress::Waiting { .. } => return false,
+                Progress::Reading { read } | Progress::Behind { read, .. } => read,
+                Progress::Live { .. } => position,
+            };
+            let after = pace.reigns_after(part.source).unwrap_or_else(|| {
+                pace.reign(part.source, read);
+                read
+            });
+            let until = if rest == Rest::TakenOver { read } else { position };
+            pace.abdicate(part.source, until);
+            let read = read.max(after);
+            let is_over = read >= until;
+            part.progress =
+                if is_over { Progress::Live { since: after } } else { Progress::Behind { since: after, read } };
+            after < until
+        });
+        self.pace = Some(pace);
+        (!self.parts.is_empty()).then_some(self)
+    }
+
     /// Its part in a source, if that replays what was asked for.
     pub(super) fn replaying_reader(&mut self, source: SourceId) -> Option<Reader<'_>> {
         let part = self.parts.iter_mut().find(|part| part.source == source)?;
         let Progress::Reading { read } = &mut part.progress else { return None };
+        // At its own pace it might never be through with what was superseded long ago.
+        let view = if self.pace.is_some() && self.flow == Flow::Latest { View::LatestOfLog } else { View::All };
         let (subscription, wanted, judged_until) = (self.id, &self.wanted, &mut part.judged_until);
-        Some(Reader { subscription, wanted, view: View::All, read, judged_until })
+        Some(Reader { subscription, wanted, view, read, judged_until })
     }
 
     /// Its part in a source, if that fell behind.
@@ -274,12 +359,12 @@ impl Subscription {
     }
 
     /// Takes from the list of newest messages.
-    pub(super) fn take_list(&mut self, bounds: ReadBounds) -> Vec<Arc<Publication>> {
+    pub(super) fn take_list(&mut self, bounds: ReadBounds, room: &mut Room) -> Vec<Arc<Publication>> {
         let Some(catching_up) = &mut self.catching_up else { return Vec::new() };
         let mut bytes = 0;
         let mut taken = Vec::new();
         while bytes < bounds.bytes_max && taken.len() < bounds.messages_max {
-            let Some(publication) = catching_up.list.pop_front() else { break };
+            let Some(publication) = catching_up.list.pop_front_if(|next| room.takes(next)) else { break };
             bytes += publication.draft.payload.len();
             taken.push(publication);
         }

@@ -4,6 +4,7 @@
 mod each;
 mod edges;
 mod filters;
+mod pacing;
 mod stalled;
 mod streams;
 
@@ -101,6 +102,10 @@ struct Bench {
     /// Publications that replays looked at.
     looked_at: u64,
     names: Names,
+    /// Goes on only where a test says so, or where everybody waits for it.
+    now: Instant,
+    /// When those may go on who were sent as much as they may be.
+    until: Option<Instant>,
 }
 
 impl Bench {
@@ -118,6 +123,8 @@ impl Bench {
             full: BTreeSet::new(),
             looked_at: 0,
             names: Names(0),
+            now: Instant::now(),
+            until: None,
         }
     }
 
@@ -134,6 +141,7 @@ impl Bench {
             last: Last::default(),
             source: None,
             flow: Flow::CatchUp,
+            max_rate: None,
         }
     }
 
@@ -186,7 +194,8 @@ impl Bench {
         if self.full.contains(&subscriber) {
             return Vec::new();
         }
-        let replay = self.shard.replay(subscriber, SMALL);
+        let replay = self.shard.replay(subscriber, SMALL, self.now);
+        self.until = self.until.into_iter().chain(replay.wait.until).min();
         self.gaps.extend(replay.gaps);
         self.caught_up.extend(replay.caught_up.into_iter().map(|caught_up| caught_up.id));
         self.looked_at += replay.looked_at;
@@ -208,6 +217,9 @@ impl Bench {
         loop {
             let more = self.turn();
             subscribers.iter().for_each(|subscriber| drop(self.replay(*subscriber)));
+            if let Some(until) = self.until.take().filter(|_| !more) {
+                self.now = until;
+            }
             if !more && !subscribers.iter().any(|subscriber| self.shard.has_replay(*subscriber)) {
                 return;
             }

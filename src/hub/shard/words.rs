@@ -1,6 +1,7 @@
 //! What a shard is asked for and what it answers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::hub::archive::Check;
 use crate::hub::index::SubscriberId;
@@ -9,6 +10,7 @@ use crate::model::cursor::JointCursor;
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::Publication;
+use crate::model::rate::Rate;
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
@@ -43,6 +45,8 @@ pub struct SubscribeRequest {
     pub source: Option<String>,
     /// What becomes of its messages when the subscriber falls behind.
     pub flow: Flow,
+    /// How many messages a second it is sent at most: what comes faster it is sent as its flow says.
+    pub max_rate: Option<Rate>,
 }
 
 /// How many of the newest messages a subscription wants first.
@@ -117,8 +121,19 @@ pub struct Replay {
     pub gaps: Vec<Missed>,
     /// Subscriptions that are live from now on; to be told after `messages`.
     pub caught_up: Vec<CaughtUp>,
-    /// Whether anything was read at all; if not, the subscriber waits for the shard itself.
+    /// Whether anything was read at all; if not, see `wait`.
     pub progressed: bool,
+    /// For what the subscriber waits where nothing was read.
+    pub wait: Wait,
+}
+
+/// For what those wait who have something to read and read nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wait {
+    /// For the shard to come as far, or for a source to fetch it: to be asked again with the next turn.
+    pub shard: bool,
+    /// For this moment, because they were sent as much as they may be.
+    pub until: Option<Instant>,
 }
 
 /// A message of a replay.
@@ -135,12 +150,22 @@ pub struct Replayed {
 impl Replay {
     /// Leaves out what was published under a name.
     pub(super) fn leave_out(&mut self, origin: &Arc<str>) {
-        let is_own = |publication: &Publication| publication.draft.attributes.origin.as_ref() == Some(origin);
-        let has_own = |(_, excerpt): &mut (_, Excerpt)| excerpt.publications().iter().any(|one| is_own(one));
-        if let Some((subscription, excerpt)) = self.excerpt.take_if(has_own) {
+        self.retain(|publication| publication.draft.attributes.origin.as_ref() != Some(origin));
+    }
+
+    /// Leaves out some of the messages. What is shared stays so unless one of it goes.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Publication) -> bool) {
+        let has_other = |(_, excerpt): &mut (_, Excerpt)| !excerpt.publications().iter().all(|one| keep(one));
+        if let Some((subscription, excerpt)) = self.excerpt.take_if(has_other) {
             self.messages = excerpt.publications().iter().cloned().map(|one| Replayed::of(subscription, one)).collect();
         }
-        self.messages.retain(|replayed| !is_own(&replayed.publication));
+        self.messages.retain(|replayed| keep(&replayed.publication));
+    }
+
+    /// What there is to send.
+    pub(super) fn publications(&self) -> impl Iterator<Item = &Arc<Publication>> {
+        let shared = self.excerpt.as_ref().map_or(&[][..], |(_, excerpt)| excerpt.publications());
+        shared.iter().chain(self.messages.iter().map(|replayed| &replayed.publication))
     }
 }
 
@@ -178,6 +203,6 @@ pub struct Taken {
     pub more: bool,
     /// To be told before the turn's messages.
     pub notices: Vec<(SubscriberId, Notice)>,
-    /// Who fell behind because the shard itself did, and reads on by [`crate::hub::shard::Shard::replay`].
+    /// Who reads on by [`crate::hub::shard::Shard::replay`]: because the shard itself fell behind, or in their own time.
     pub fallen: Vec<SubscriberId>,
 }

@@ -19,6 +19,7 @@ use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::queue::QUEUE_BYTES_MAX;
+use crate::model::rate::{RATE_MAX, Rate};
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
 use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shortened};
@@ -130,7 +131,10 @@ impl<'a> Request<'a> {
         let after = self.after()?;
         let last = usize::try_from(self.whole_number("last", self.fields.last)?.unwrap_or(0)).unwrap_or(usize::MAX);
         let only = self.text("source", self.fields.source, SHORT_TEXT_BYTES_MAX)?.map(Only::Source);
-        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, filter, after, last, only, flow, label: None }))
+        let max_rate = self.max_rate()?;
+        let id = self.id;
+        let subscribe = Subscribe { id, filter, after, last, only, flow, max_rate, ..Subscribe::to(pattern) };
+        Ok(Command::Subscribe(subscribe))
     }
 
     fn unsubscribe(self) -> Result<Command, Fault> {
@@ -251,6 +255,12 @@ impl<'a> Request<'a> {
         let Some(name) = self.text("on_slow", self.fields.on_slow, SHORT_TEXT_BYTES_MAX)? else { return Ok(None) };
         let flow = Flow::named(&name);
         flow.map(Some).ok_or_else(|| self.fault("takes \"catch-up\", \"latest\" or \"drop-oldest\" in \"on_slow\""))
+    }
+
+    fn max_rate(&self) -> Result<Option<Rate>, Fault> {
+        let Some(raw) = self.fields.max_rate else { return Ok(None) };
+        let rate = serde_json::from_str(raw.get()).ok().and_then(Rate::new);
+        rate.map(Some).ok_or_else(|| self.fault(&format!("takes a whole number from 1 to {RATE_MAX} in \"max_rate\"")))
     }
 
     fn filter(&self) -> Result<Option<Arc<Filter>>, Fault> {

@@ -29,6 +29,8 @@ pub(super) struct Fields<'a> {
     #[serde(borrow)]
     pub(super) on_slow: Option<&'a RawValue>,
     #[serde(borrow)]
+    pub(super) max_rate: Option<&'a RawValue>,
+    #[serde(borrow)]
     pub(super) filter: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) topic: Option<&'a RawValue>,
@@ -75,7 +77,11 @@ pub(super) struct Op {
 /// Every op that the contract names, those that are not offered yet last.
 pub(super) const OPS: &[Op] = &[
     Op { name: "connect", fields: &["token", "client"], instead: "" },
-    Op { name: "subscribe", fields: &["pattern", "after", "last", "source", "on_slow", "filter"], instead: "" },
+    Op {
+        name: "subscribe",
+        fields: &["pattern", "after", "last", "source", "on_slow", "max_rate", "filter"],
+        instead: "",
+    },
     Op { name: "unsubscribe", fields: &["pattern"], instead: "" },
     Op {
         name: "publish",

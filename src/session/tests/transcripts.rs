@@ -361,8 +361,8 @@ impl Player {
                 format!("authenticate {token}")
             }
             Action::Subscribe(action) => {
-                let SubscribeAction { subscription, wanted: Selector { pattern, filter }, after, last, source, flow } =
-                    action;
+                let SubscribeAction { subscription, wanted, after, last, source, flow, max_rate } = action;
+                let Selector { pattern, filter } = wanted;
                 self.subscriptions.push(subscription);
                 self.listening.push((subscription, pattern.clone()));
                 let mut line = format!(
@@ -374,7 +374,8 @@ impl Player {
                 line += if filter.is_some() { " filtered" } else { "" };
                 line += &if last == 0 { String::new() } else { format!(" last {last}") };
                 line += &source.map(|source| format!(" of {source}")).unwrap_or_default();
-                line + &if flow == Flow::CatchUp { String::new() } else { format!(" {}", flow.name()) }
+                line += &if flow == Flow::CatchUp { String::new() } else { format!(" {}", flow.name()) };
+                line + &max_rate.map(|rate| format!(" at {} a second", rate.messages())).unwrap_or_default()
             }
             Action::Unsubscribe { subscription } => {
                 self.subscriptions.retain(|key| *key != subscription);

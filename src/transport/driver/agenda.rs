@@ -1,64 +1,53 @@
-//! An agenda: something that is due for a connection at a time of its own. One entry a connection stands at a time, the
-//! earliest that was asked for, so that what waits here is bounded by the connections; who left is skipped by the generation.
+//! An agenda: connections that are to be looked at at moments of their own. Each stands in it once, for the earliest moment
+//! that anybody asked for; whoever is looked at then says anew when it is to be looked at again. So it is never longer than
+//! there are connections, and a look that is not needed any more does no harm.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::transport::driver::rota::Ticket;
 
-/// Deadlines in no particular order.
+/// When to look at which connections.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    heap: BinaryHeap<Reverse<(Instant, Ticket)>>,
-    /// When each connection is due; an entry of the heap that is not this one has been overtaken.
-    due: HashMap<Ticket, Instant>,
+    /// In the order of their coming.
+    queue: BTreeSet<(Instant, Ticket)>,
+    moments: HashMap<Ticket, Instant>,
 }
 
 impl Agenda {
-    /// Has a connection come up at a time, unless it does so earlier.
+    /// At this moment, unless an earlier one is noted.
     pub(super) fn set(&mut self, at: Instant, ticket: Ticket) {
-        if self.due.get(&ticket).is_some_and(|earlier| *earlier <= at) {
-            return;
+        let noted = self.moments.entry(ticket).or_insert(at);
+        if at < *noted {
+            self.queue.remove(&(*noted, ticket));
+            *noted = at;
         }
-        self.due.insert(ticket, at);
-        self.heap.push(Reverse((at, ticket)));
-        // Overtaken entries go when they come up; not before there are as many as connections.
-        if self.heap.len() > 2 * self.due.len() + 64 {
-            let due = &self.due;
-            self.heap.retain(|Reverse((at, ticket))| due.get(ticket) == Some(at));
+        self.queue.insert((*noted, ticket));
+    }
+
+    /// Never: the connection is gone.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        if let Some(noted) = self.moments.remove(&ticket) {
+            self.queue.remove(&(noted, ticket));
         }
     }
 
     /// The next that is due.
     pub(super) fn due(&mut self, now: Instant) -> Option<Ticket> {
-        while let Some(Reverse((at, ticket))) = self.heap.peek().copied() {
-            if at > now {
-                return None;
-            }
-            self.heap.pop();
-            if self.due.get(&ticket) == Some(&at) {
-                self.due.remove(&ticket);
-                return Some(ticket);
-            }
-        }
-        None
+        let (_, ticket) = *self.queue.first().filter(|(at, _)| *at <= now)?;
+        self.forget(ticket);
+        Some(ticket)
     }
 
-    /// When something may be due.
+    /// When the next will be due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Forgets a connection that is gone.
-    pub(super) fn forget(&mut self, ticket: Ticket) {
-        self.due.remove(&ticket);
+        self.queue.first().map(|(at, _)| *at)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -70,36 +59,49 @@ mod tests {
         Ticket { subscriber: SubscriberId(number), generation: 0 }
     }
 
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(u64, u32),
+        Forget(u32),
+        Due(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u64..50, 0u32..6).prop_map(|(at, who)| Step::Set(at, who)),
+            1 => (0u32..6).prop_map(Step::Forget),
+            2 => (0u64..50).prop_map(Step::Due),
+        ]
+    }
+
     proptest! {
-        /// Against a plain map of the earliest time asked for.
+        /// Against a plain list in which everybody's earliest moment is looked for.
         #[test]
-        fn each_comes_up_once_at_the_earliest_time_asked_for(steps in prop::collection::vec((0..4_u8, 0..5_u32, 0..50_u64), 0..200)) {
+        fn everybody_comes_once_at_the_earliest_moment(steps in prop::collection::vec(step(), 0..80)) {
             let start = Instant::now();
-            let at = |moment: u64| start + Duration::from_secs(moment);
-            let (mut agenda, mut naive) = (Agenda::default(), BTreeMap::<u32, u64>::new());
-            let mut now = 0;
-            for (kind, number, moment) in steps {
-                match kind {
-                    0 | 1 => {
-                        agenda.set(at(now + moment), ticket(number));
-                        let earliest = naive.entry(number).or_insert(now + moment);
-                        *earliest = (*earliest).min(now + moment);
+            let at = |seconds: u64| start + Duration::from_secs(seconds);
+            let (mut agenda, mut naive) = (Agenda::default(), Vec::<(u64, u32)>::new());
+            for step in steps {
+                match step {
+                    Step::Set(seconds, who) => {
+                        agenda.set(at(seconds), ticket(who));
+                        let earliest = naive.iter().filter(|one| one.1 == who).map(|one| one.0).min().unwrap_or(seconds);
+                        naive.retain(|one| one.1 != who);
+                        naive.push((earliest.min(seconds), who));
                     }
-                    2 => {
-                        agenda.forget(ticket(number));
-                        naive.remove(&number);
+                    Step::Forget(who) => {
+                        agenda.forget(ticket(who));
+                        naive.retain(|one| one.1 != who);
                     }
-                    _ => now += moment / 4,
+                    Step::Due(seconds) => {
+                        let mut due: Vec<(u64, u32)> = naive.extract_if(.., |one| one.0 <= seconds).collect();
+                        due.sort_unstable();
+                        let found: Vec<Ticket> = std::iter::from_fn(|| agenda.due(at(seconds))).collect();
+                        prop_assert_eq!(found, due.into_iter().map(|one| ticket(one.1)).collect::<Vec<_>>());
+                    }
                 }
-                let mut came: Vec<u32> = std::iter::from_fn(|| agenda.due(at(now))).map(|one| one.subscriber.0).collect();
-                came.sort_unstable();
-                let expected: Vec<u32> = naive.iter().filter(|(_, due)| **due <= now).map(|(number, _)| *number).collect();
-                naive.retain(|_, due| *due > now);
-                prop_assert_eq!(came, expected);
-                if let Some(first) = naive.values().min() {
-                    prop_assert!(agenda.next().is_some_and(|next| next <= at(*first)));
-                }
-                prop_assert!(agenda.heap.len() <= 2 * agenda.due.len() + 65);
+                prop_assert_eq!(agenda.next(), naive.iter().map(|one| at(one.0)).min());
+                prop_assert_eq!(agenda.queue.len(), naive.len());
             }
         }
     }

@@ -60,6 +60,8 @@ pub(super) struct Connection {
     pub(super) sent: bool,
     /// Whether there may be something to read that was left until the session takes more.
     pub(super) unread: bool,
+    /// Whether it stands in the queue of those that replay.
+    pub(super) replays_in_turn: bool,
     /// Whether a replay goes on when the socket has drained.
     pub(super) replays_when_drained: bool,
     /// Whether it goes on when the client has said that it takes more.
@@ -126,6 +128,7 @@ impl Connection {
             drained: false,
             sent: true,
             unread: false,
+            replays_in_turn: false,
             replays_when_drained: false,
             replays_when_told: false,
             has_more: false,

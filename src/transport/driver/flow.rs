@@ -7,7 +7,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
 use crate::hub::shard::{
-    Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Replayed, Shard, SubscriptionId,
+    Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Replayed, Shard, SubscriptionId, Wait,
 };
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
@@ -43,7 +43,7 @@ impl Driver {
         }
         self.deliver();
         let fallen = taken.fallen.iter().map(|subscriber| self.ticket(*subscriber)).collect::<Vec<_>>();
-        self.replaying.extend(fallen);
+        self.replay_soon(fallen);
         taken.more
     }
 
@@ -225,15 +225,22 @@ impl Driver {
                     self.complete(subscriber, connection, caught_up);
                 }
                 if self.shard.has_replay(subscriber) {
-                    self.replaying.push_back(self.ticket(subscriber));
+                    self.queue_replay(self.ticket(subscriber), connection);
                 }
             }
             Err(refusal) => {
-                self.shard.unsubscribe(subscriber, id);
+                self.unsubscribe(subscriber, connection, id);
                 let refusal = refusal_of(refusal);
                 let completion = Completion::SubscribeFailed { subscription: SubscriptionKey(id.0), refusal };
                 self.complete(subscriber, connection, completion);
             }
+        }
+    }
+
+    /// Ends a subscription.
+    pub(super) fn unsubscribe(&mut self, subscriber: SubscriberId, connection: &mut Connection, id: SubscriptionId) {
+        for missed in self.shard.unsubscribe(subscriber, id) {
+            self.notify(subscriber, connection, Notice::Gap(missed));
         }
     }
 
@@ -255,9 +262,23 @@ impl Driver {
     pub(super) fn drain(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         connection.flush();
         if connection.outbox.is_empty() && std::mem::take(&mut connection.replays_when_drained) {
-            self.replaying.push_back(self.ticket(subscriber));
+            self.queue_replay(self.ticket(subscriber), connection);
         }
         self.tell_owed(subscriber, connection);
+    }
+
+    /// Has these replay in their turn.
+    pub(super) fn replay_soon(&mut self, tickets: Vec<Ticket>) {
+        for ticket in tickets {
+            self.with_ticket(ticket, |driver, connection| driver.queue_replay(ticket, connection));
+        }
+    }
+
+    /// Has one replay in its turn. However often it is asked for it stands in the queue once.
+    fn queue_replay(&mut self, ticket: Ticket, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.replays_in_turn, true) {
+            self.replaying.push_back(ticket);
+        }
     }
 
     /// A fair share of the replays. True when there is more to do at once.
@@ -268,20 +289,32 @@ impl Driver {
                 break;
             }
             let Some(ticket) = self.replaying.pop_front() else { break };
-            let step = self.with_ticket(ticket, |driver, connection| driver.replay(ticket, connection));
+            let step = self.with_ticket(ticket, |driver, connection| {
+                let step = driver.replay(ticket, connection);
+                connection.replays_in_turn = matches!(step, Step::Sent | Step::Waits);
+                step
+            });
             match step {
                 Some(Step::Sent) => {
                     steps += 1;
                     self.replaying.push_back(ticket);
                 }
                 Some(Step::Waits) => self.replaying.push_back(ticket),
-                Some(Step::Drains | Step::Done) | None => {}
+                Some(Step::Rests | Step::Drains | Step::Done) | None => {}
             }
         }
         if steps > 0 {
             self.replayed_at = Some(Instant::now());
         }
         steps > 0
+    }
+
+    /// Has a replay go on when it may.
+    fn wait_with(&mut self, ticket: Ticket, wait: Wait) -> Step {
+        if let Some(at) = wait.until {
+            self.paced.set(at, ticket);
+        }
+        if wait.shard { Step::Waits } else { Step::Rests }
     }
 
     /// What a step of a replay found passes the outbox's bounds: a step is bounded itself, and the next waits for an empty
@@ -324,9 +357,10 @@ impl Driver {
             return Step::Drains;
         }
         let bounds = ReadBounds { messages_max: REPLAY_STEP.messages_max.min(room), ..REPLAY_STEP };
-        let mut replay = self.shard.replay(subscriber, bounds);
+        let mut replay = self.shard.replay(subscriber, bounds, Instant::now());
         self.shared.metrics.looked_at(replay.looked_at);
         let sent = replay.progressed || !replay.caught_up.is_empty();
+        let wait = replay.wait;
         for missed in std::mem::take(&mut replay.gaps) {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }
@@ -342,16 +376,18 @@ impl Driver {
             self.complete(subscriber, connection, caught_up);
         }
         connection.flush();
-        match (self.shard.has_replay(subscriber), sent) {
-            (false, _) => Step::Done,
-            (true, true) => Step::Sent,
-            (true, false) => Step::Waits,
+        match self.shard.has_replay(subscriber) {
+            false => Step::Done,
+            true if sent => Step::Sent,
+            true => self.wait_with(ticket, wait),
         }
     }
 }
 
 /// How a step of a replay went.
 enum Step {
+    /// There is more when some time has gone by.
+    Rests,
     /// There is more.
     Sent,
     /// For the shard to come as far.

@@ -238,7 +238,9 @@ impl Driver {
                 self.complete(subscriber, connection, completion);
             }
             Action::Subscribe(action) => self.subscribe(subscriber, connection, action),
-            Action::Unsubscribe { subscription } => self.shard.unsubscribe(subscriber, SubscriptionId(subscription.0)),
+            Action::Unsubscribe { subscription } => {
+                self.unsubscribe(subscriber, connection, SubscriptionId(subscription.0))
+            }
             Action::Attend { pattern, member } => self.attend(subscriber, connection, (pattern, member)),
             Action::Depart { pattern } => self.depart(self.ticket(subscriber), connection, &pattern),
             Action::Roster { id, pattern } => {
@@ -288,6 +290,7 @@ impl Driver {
             last: Last { each: action.last, total_max: self.shared.settings.limits.last_max },
             source: action.source,
             flow: action.flow,
+            max_rate: action.max_rate,
         };
         let opening = match self.shard.subscribe(subscriber, request) {
             Ok(opening) => opening,

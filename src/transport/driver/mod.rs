@@ -141,6 +141,8 @@ pub(crate) struct Driver {
     standings: Vec<u64>,
     /// Connections with something to replay, in turn.
     replaying: VecDeque<Ticket>,
+    /// When those go on that were sent as much as they may be.
+    paced: Agenda,
     /// When anybody was last sent something from the logs, while what was read there is kept for others.
     replayed_at: Option<Instant>,
     /// Connections that have more to read than was fair to read at once.
@@ -200,6 +202,7 @@ impl Driver {
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
+            paced: Agenda::default(),
             replayed_at: None,
             unread: VecDeque::new(),
             attendance: Attendance::new(shared.hub.presence().watch(doorbell)),
@@ -257,6 +260,7 @@ impl Driver {
             self.dismiss();
         }
         self.check_openings();
+        self.rouse();
         more |= self.replay_some();
         more |= self.read_some();
         more |= self.tell_changes();
@@ -401,8 +405,10 @@ impl Driver {
             gone.cancel();
         }
         self.shard.leave(subscriber);
-        self.depart_from_all(self.ticket(subscriber), &mut connection);
-        self.ticks.forget(self.ticket(subscriber));
+        let ticket = self.ticket(subscriber);
+        self.paced.forget(ticket);
+        self.ticks.forget(ticket);
+        self.depart_from_all(ticket, &mut connection);
         let plan = Form::of(connection.protocol, connection.framing).plain();
         std::mem::replace(&mut connection.plan, plan).release(&mut self.wire);
         self.open -= 1;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::hub::index::SubscriberId;
 
 /// A connection, and which of those that had this id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Ticket {
     pub(super) subscriber: SubscriberId,
     pub(super) generation: u32,

@@ -66,6 +66,15 @@ impl Driver {
         }
     }
 
+    /// Has those read on in the logs that may be sent something again.
+    pub(super) fn rouse(&mut self) {
+        if self.paced.next().is_some() {
+            let now = Instant::now();
+            let due = std::iter::from_fn(|| self.paced.due(now)).collect();
+            self.replay_soon(due);
+        }
+    }
+
     /// After an outage clients come back one after the other, and what one was sent from the logs serves the next.
     fn forget_passages(&mut self, now: Instant) {
         let is_over = |at: Instant| now.saturating_duration_since(at) > PASSAGES_LINGER;
@@ -81,8 +90,8 @@ impl Driver {
         let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none();
         let idle = self.open == 0 && is_calm;
         let gauge = (!idle).then_some(self.gauge_at);
-        let rounds = [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), self.ticks.next(), gauge];
-        rounds.into_iter().flatten().min()
+        let rotas = [self.heartbeats.next(), self.farewells.next(), self.strangers.next()];
+        rotas.into_iter().chain([self.paced.next(), self.ticks.next(), gauge]).flatten().min()
     }
 
     /// Asks a codec what is due.

@@ -286,7 +286,7 @@ impl Front {
             known.replays_when_drained = true;
             return None;
         }
-        let replay = self.shard.replay(subscriber, bounds);
+        let replay = self.shard.replay(subscriber, bounds, Instant::now());
         let sent = replay.progressed || !replay.caught_up.is_empty();
         for missed in replay.gaps {
             self.notify(line, Notice::Gap(missed));
@@ -377,6 +377,7 @@ impl Front {
             last: Last { each: action.last, total_max: 20 },
             source: action.source,
             flow: action.flow,
+            max_rate: action.max_rate,
         };
         let opening = match self.shard.subscribe(subscriber, request) {
             Ok(opening) => opening,

@@ -14,6 +14,7 @@ mod lag;
 mod nodes;
 mod outages;
 mod presence;
+mod rates;
 mod relays;
 mod slow;
 mod stalled;

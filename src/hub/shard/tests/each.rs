@@ -42,7 +42,7 @@ impl Apart {
 
     /// One step of what is to be read from the logs; how many messages it brought.
     fn replay(&mut self, messages_max: usize) -> usize {
-        let replay = self.bench.shard.replay(self.subscriber, ReadBounds { messages_max, ..SMALL });
+        let replay = self.bench.shard.replay(self.subscriber, ReadBounds { messages_max, ..SMALL }, self.bench.now);
         assert_eq!(replay.gaps, []);
         let before = self.seen.len();
         if let Some((subscription, excerpt)) = &replay.excerpt {
@@ -107,7 +107,8 @@ fn a_step_brings_no_more_than_was_asked_for() {
     apart.bench.subscribe(other, "x", &[0, 0]);
     // Reads the passage that the next one finds.
     while apart.bench.shard.has_replay(other) {
-        apart.bench.shard.replay(other, ReadBounds { messages_max: 100, ..SMALL });
+        let now = apart.bench.now;
+        apart.bench.shard.replay(other, ReadBounds { messages_max: 100, ..SMALL }, now);
     }
     apart.bench.subscribe(apart.subscriber, "x", &[0, 0]);
     let mut steps = Vec::new();

@@ -19,7 +19,7 @@ fn what_follows_a_start_beyond_the_shard_is_late_and_no_replay() {
     assert!(!bench.subscribe(subscriber, "x", &[])[0].replay);
     append(&bench.hub, 0, "x");
     while bench.turn() {}
-    let replay = bench.shard.replay(subscriber, SMALL);
+    let replay = bench.shard.replay(subscriber, SMALL, bench.now);
     let found = replay.excerpt.iter().flat_map(|(_, excerpt)| excerpt.publications()).map(|one| name(one));
     assert_eq!(found.collect::<Vec<_>>(), ["a2"]);
     assert!(!replay.asked_for);
@@ -197,7 +197,7 @@ fn who_resumed_on_a_shard_that_lags_replays_up_to_where_it_came_back() {
     append(&bench.hub, 0, "x");
     let request = bench.request("x", &[1]);
     assert!(activate(&mut bench, subscriber, vec![request])[0].replay);
-    assert_eq!(bench.shard.replay(subscriber, SMALL).caught_up, [], "the shard is not there yet");
+    assert_eq!(bench.shard.replay(subscriber, SMALL, bench.now).caught_up, [], "the shard is not there yet");
     (0..4).for_each(|_| append_large(&bench, "x"));
     bench.settle(&[subscriber]);
     let told: Vec<_> = bench.gaps.iter().map(|gap| (gap.reason, gap.missed)).collect();

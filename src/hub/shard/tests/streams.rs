@@ -35,6 +35,7 @@ fn resuming(position: u64) -> SubscribeRequest {
         last: Last::default(),
         source: None,
         flow: Flow::CatchUp,
+        max_rate: None,
     }
 }
 

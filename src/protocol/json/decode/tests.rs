@@ -60,14 +60,24 @@ fn properties_and_headers_are_read() {
 
 #[test]
 fn a_subscription_is_read_whole() {
-    let text = r#"{"op":"subscribe","id":7,"pattern":"*.#.#","after":{"events":"5.14"},"last":3,"source":"events","on_slow":"catch-up","filter":null}"#;
+    let text = r#"{"op":"subscribe","id":7,"pattern":"*.#.#","after":{"events":"5.14"},"last":3,"source":"events","on_slow":"catch-up","max_rate":5,"filter":null}"#;
     let Ok(Command::Subscribe(subscribe)) = read(text) else { panic!() };
     assert_eq!((subscribe.pattern.as_str(), subscribe.last), ("*.#", 3));
     assert_eq!(
         (subscribe.after.to_string().as_str(), subscribe.only),
         ("events~5.14", Some(Only::Source("events".into())))
     );
+    assert_eq!(subscribe.max_rate.map(Rate::messages), Some(5));
     assert_eq!(subscribe.id.unwrap().get(), "7");
+}
+
+#[test]
+fn a_rate_is_a_whole_number_within_its_bounds() {
+    for rate in ["0", "1001", "-1", "2.5", "\"5\"", "99999999999999999999", "[]"] {
+        let text = format!(r#"{{"op":"subscribe","pattern":"a","max_rate":{rate}}}"#);
+        let message = r#"subscribe takes a whole number from 1 to 1000 in "max_rate""#;
+        assert_eq!(refusal(&text), ("bad_field", message.to_owned()), "{rate}");
+    }
 }
 
 #[test]
@@ -188,14 +198,14 @@ proptest! {
     #[test]
     fn no_mixture_of_fields_panics(
         op in 0..fields::OPS.len(),
-        picks in vec((0..18_usize, prop_oneof![
+        picks in vec((0..19_usize, prop_oneof![
             Just("null"), Just("1"), Just("-1"), Just("1e999"), Just("\"a\""), Just("\"\\ud800\""), Just("{}"),
             Just("[[]]"), Just("true"), Just("{\"events\":\"1.1\"}"), Just("99999999999999999999"), Just("\"\\u0000\""),
         ]), 0..8),
     ) {
-        const NAMES: [&str; 18] = [
+        const NAMES: [&str; 19] = [
             "id", "token", "client", "pattern", "after", "last", "source", "on_slow", "filter", "topic", "data",
-            "data_base64", "headers", "message_id", "content_type", "mandatory", "timeout_ms", "other",
+            "data_base64", "headers", "message_id", "content_type", "mandatory", "timeout_ms", "max_rate", "other",
         ];
         let fields: std::collections::BTreeMap<_, _> = picks.into_iter().collect();
         let rest: String = fields.iter().map(|(name, json)| format!(",\"{}\":{json}", NAMES[*name])).collect();

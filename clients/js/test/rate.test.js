@@ -1,0 +1,52 @@
+// Rates: that they are asked for on every line, and that subscriptions which run ahead of each other go on where each was.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { message, openLine, welcomed } from "../testing/fakes.js";
+
+function collect(line, pattern, options = {}) {
+  const got = [];
+  const subscription = line.client.subscribe(pattern, { ...options, onmessage: ({ data }) => got.push(data) });
+  const { id } = line.socket.of("subscribe").findLast((frame) => frame.pattern === pattern);
+  line.socket.says({ op: "subscribed", id, pattern, cursors: { events: "c0" }, resumed: false });
+  return { subscription, got };
+}
+
+test("the rate goes out with the subscribe", async () => {
+  const line = await openLine();
+  collect(line, "a", { max_rate: 5, on_slow: "latest" });
+  const [{ max_rate, on_slow }] = line.socket.of("subscribe");
+  assert.deepEqual([max_rate, on_slow], [5, "latest"]);
+});
+
+test("a message moves the subscription by which it comes and reaches all that match it", async () => {
+  const line = await openLine();
+  const all = collect(line, "#");
+  const slow = collect(line, "a.*", { max_rate: 2 });
+  const slower = collect(line, "a.x", { max_rate: 1 });
+  line.socket.says(message(9, "b"), message(5, "a.y"), message(3, "a.x"));
+  assert.deepEqual([all.got, slow.got, slower.got], [[9, 5, 3], [5, 3], [3]]);
+  const cursors = [all, slow, slower].map(({ subscription }) => subscription.cursors.events);
+  assert.deepEqual(cursors, ["c9", "c5", "c3"]);
+  line.socket.says({ op: "position", cursors: { events: "c12" } });
+  assert.equal(slower.subscription.cursors.events, "c12", "told only where it holds for each of them");
+});
+
+test("after a lost line what has no rate does not wait for what has one", async () => {
+  const line = await openLine();
+  collect(line, "a", { max_rate: 1 });
+  collect(line, "b");
+  line.socket.says(message(1, "a"), message(2, "b"));
+  line.socket.ends(1006);
+  await line.clock.advance(60_000);
+  await welcomed(line);
+  const asked = () => line.socket.of("subscribe").map(({ pattern, after }) => [pattern, after?.events]);
+  assert.deepEqual(asked(), [["b", "c2"]]);
+  const { id } = line.socket.of("subscribe")[0];
+  line.socket.says(
+    { op: "subscribed", id, pattern: "b", cursors: { events: "c2" }, resumed: true },
+    { op: "caught_up", id, pattern: "b", cursors: { events: "c2" } },
+  );
+  assert.deepEqual(asked(), [["b", "c2"], ["a", "c1"]]);
+});
