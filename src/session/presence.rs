@@ -41,7 +41,8 @@ impl Session {
 
     /// It stands no more.
     pub(super) fn depart(&self, pattern: Pattern, actions: &mut Vec<Action>) {
-        if self.terms.presences.of(&pattern).is_some() {
+        // Another of its subscriptions may keep it there.
+        if self.terms.presences.of(&pattern).is_some() && !self.subscriptions.stands(&pattern) {
             actions.push(Action::Depart { pattern });
         }
     }

@@ -32,8 +32,9 @@ const HEART_BEATS: HeartBeat = HeartBeat { sends: Some(Duration::from_secs(1)), 
 #[derive(Debug)]
 pub(super) struct Stomp {
     reader: Reader,
-    /// What came after the frame that is being dealt with.
+    /// What came after the first frame of a message, and how much of that was read.
     pending: Vec<u8>,
+    read: usize,
     /// What the frame that was read last says, beyond the first thing.
     pub(super) said: VecDeque<Said>,
     pub(super) standing: Standing,
@@ -112,6 +113,7 @@ impl Stomp {
         Self {
             reader: Reader::new(limits),
             pending: Vec::new(),
+            read: 0,
             said: VecDeque::new(),
             standing: Standing::New,
             version: Version::V10,
@@ -125,30 +127,38 @@ impl Stomp {
         }
     }
 
-    /// The first thing that bytes say; what comes after it waits.
-    fn read(&mut self, mut input: &[u8]) -> Result<Said, Fault> {
+    /// The first thing that bytes say. What comes after it is left in them.
+    fn read(&mut self, input: &mut &[u8]) -> Result<Said, Fault> {
         while self.standing != Standing::Over {
-            let received = self.reader.next(&mut input).map_err(|error| bad_frame(error.to_string()));
-            match received {
-                Ok(Some(Received::Frame(frame))) => {
-                    let said = self.frame(frame);
-                    if !matches!(said, Ok(Said::Nothing)) {
-                        self.pending = input.to_vec();
-                        return said;
+            match self.reader.next(input).map_err(|error| bad_frame(error.to_string()))? {
+                Some(Received::Frame(frame)) => {
+                    let said = self.frame(frame)?;
+                    if !matches!(said, Said::Nothing) {
+                        return Ok(said);
                     }
-                    // Something it said may wait already.
+                    // What a transaction held.
                     if let Some(said) = self.said.pop_front() {
-                        self.pending = input.to_vec();
                         return Ok(said);
                     }
                 }
-                Ok(Some(Received::HeartBeat)) => {}
-                Ok(None) => break,
-                Err(fault) => return Err(fault),
+                Some(Received::HeartBeat) => {}
+                None => break,
             }
         }
-        self.pending = Vec::new();
+        *input = &[];
         Ok(Said::Nothing)
+    }
+
+    /// The first thing that a message says. The rest of it is copied once, however many frames it holds.
+    fn begin(&mut self, mut input: &[u8]) -> Result<Said, Fault> {
+        let said = self.read(&mut input);
+        (self.pending, self.read) = (input.to_vec(), 0);
+        said
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.pending.is_empty() && self.said.is_empty()
     }
 
     /// From now on the client's frames are read as of this version.
@@ -258,20 +268,23 @@ impl Codec for Stomp {
     fn decode(&mut self, message: Incoming<'_>) -> Result<Said, Fault> {
         self.beats.heard = true;
         match message {
-            Incoming::Text(text) => self.read(text.as_bytes()),
-            Incoming::Binary(bytes) => self.read(bytes),
+            Incoming::Text(text) => self.begin(text.as_bytes()),
+            Incoming::Binary(bytes) => self.begin(bytes),
         }
     }
 
     fn more(&mut self) -> Result<Said, Fault> {
-        match self.said.pop_front() {
-            Some(said) => Ok(said),
-            None if self.pending.is_empty() => Ok(Said::Nothing),
-            None => {
-                let pending = std::mem::take(&mut self.pending);
-                self.read(&pending)
-            }
+        if let Some(said) = self.said.pop_front() {
+            return Ok(said);
         }
+        let pending = std::mem::take(&mut self.pending);
+        let mut input = pending.get(self.read..).unwrap_or_default();
+        let said = self.read(&mut input);
+        self.read = pending.len() - input.len();
+        if !input.is_empty() {
+            self.pending = pending;
+        }
+        said
     }
 
     fn encode(&mut self, event: &Event) -> Option<Outbound> {

@@ -256,7 +256,12 @@ impl Stomp {
                 self.forget(&label);
                 Ok(Said::Command(Command::Unsubscribe { id, which: Which::Label(label) }))
             }
-            Some(Listening::Queue(queue)) => Ok(Said::Command(Command::Cancel { id, queue: queue.name })),
+            Some(Listening::Queue(queue)) => {
+                // What the client has not acknowledged it will not acknowledge any more.
+                let back = |tag| Command::Settle { id: None, tag: Some(tag), settlement: Settlement::Requeue };
+                self.said.extend(queue.held.into_iter().map(back).map(Said::Command));
+                Ok(Said::Command(Command::Cancel { id, queue: queue.name }))
+            }
             None => Err(bad_frame(format!("there is no subscription {key:?}"))),
         }
     }

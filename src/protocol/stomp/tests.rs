@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::codec::Stomp;
 use crate::model::close::CloseReason;
+use crate::model::delivery::{Delivery, DeliveryTag, Settlement};
+use crate::model::publication::{Attributes, Draft};
+use crate::model::topic::Topic;
 use crate::protocol::{Codec, Command, Event, Fault, Incoming, Opening, Outbound, Said};
 
 fn stomp() -> Stomp {
@@ -44,6 +47,32 @@ fn several_frames_in_one_message_and_one_in_several_say_the_same() {
     let mut codec = connected("0,0");
     let pieces: Vec<Said> = frames.chars().flat_map(|one| said(&mut codec, &one.to_string())).collect();
     assert_eq!(topics(&pieces), ["a", "b", "c"]);
+}
+
+/// However many frames a message holds, what is left of it is not copied for each.
+#[test]
+fn a_flood_of_frames_in_one_message_is_read_in_one_pass() {
+    let frame = "SEND\ndestination:/topic/a\n\n\0";
+    let mut codec = connected("0,0");
+    assert_eq!(topics(&said(&mut codec, &frame.repeat(30_000))).len(), 30_000);
+    assert!(codec.holds_nothing());
+}
+
+#[test]
+fn what_is_held_of_a_queue_goes_back_when_it_is_given_up() {
+    let mut codec = connected("0,0");
+    said(&mut codec, "SUBSCRIBE\nid:q\ndestination:/queue/jobs\nack:client\n\n\0");
+    let tag = DeliveryTag { link: 1, number: 1 };
+    let (topic, payload) = (Topic::parse("t").unwrap(), bytes::Bytes::new());
+    let draft = Draft { topic, payload, attributes: Attributes::default(), received_at: 0 };
+    let delivered = Event::Delivered(Box::new(Delivery { tag, queue: "jobs".into(), draft }));
+    assert!(codec.encode(&delivered).is_some());
+    let [Said::Command(Command::Cancel { .. }), Said::Command(back)] = &said(&mut codec, "UNSUBSCRIBE\nid:q\n\n\0")[..]
+    else {
+        panic!("it is not given up");
+    };
+    assert!(matches!(back, Command::Settle { settlement: Settlement::Requeue, tag: Some(held), .. } if *held == tag));
+    assert!(codec.encode(&delivered).is_none(), "there is no place for it any more");
 }
 
 #[test]

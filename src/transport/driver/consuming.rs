@@ -3,8 +3,8 @@
 
 use crate::hub::index::SubscriberId;
 use crate::hub::upstream::Consumption;
-use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Settled};
-use crate::protocol::Event;
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Delivery, Settled, Settlement};
+use crate::protocol::{Command, Event};
 use crate::session::{Completion, ConsumeKey};
 use crate::transport::driver::connection::Connection;
 use crate::transport::driver::{Answer, Driver};
@@ -52,9 +52,14 @@ impl Driver {
         self.complete(subscriber, connection, Completion::Consumed { consumption: key, news });
     }
 
-    /// Writes a delivery to the client that holds it.
-    pub(super) fn hand_out(&mut self, connection: &mut Connection, event: &Event) {
-        let Some(outbound) = connection.codec.encode(event) else { return };
+    /// Writes a delivery to the client that holds it. One for which the client has no place any more, because it came when
+    /// that was given up, goes back.
+    pub(super) fn hand_out(&mut self, subscriber: SubscriberId, connection: &mut Connection, delivery: Box<Delivery>) {
+        let tag = delivery.tag;
+        let Some(outbound) = connection.codec.encode(&Event::Delivered(delivery)) else {
+            let settlement = Settlement::Requeue;
+            return self.command(subscriber, connection, Command::Settle { id: None, tag: Some(tag), settlement });
+        };
         let frame = self.wire.frame(connection.framing, &outbound);
         self.shared.metrics.encodes(connection.protocol, 1);
         self.shared.metrics.deliveries(connection.protocol, 1, frame.len() as u64);

@@ -22,6 +22,9 @@ const READS_MAX: usize = 4;
 /// Connections that are read on between two turns after they had their share.
 const READ_ON_MAX: usize = 64;
 
+/// Things that one message says which are done in a row, before others have their turn.
+const SAID_MAX: usize = 256;
+
 /// What a token is answered while there is no way to check one.
 const NO_TOKENS: &str = "this server checks no tokens yet: connect without one";
 
@@ -82,7 +85,7 @@ impl Driver {
                     connection.heard = true;
                     self.take_bytes(subscriber, connection, buffer.get_mut(..count).unwrap_or_default());
                     // Less than was asked for: there is nothing more, and the poll will tell when there is.
-                    if count < READ_BYTES {
+                    if count < READ_BYTES && !connection.has_more {
                         break;
                     }
                 }
@@ -155,9 +158,9 @@ impl Driver {
         self.take_said(subscriber, connection, said);
     }
 
-    /// Does what a client says, thing by thing, as fast as its session takes it.
+    /// Does what a client says, thing by thing, as fast as its session takes it, and no more at once than is fair.
     fn take_said(&mut self, subscriber: SubscriberId, connection: &mut Connection, mut said: Result<Said, Fault>) {
-        loop {
+        for left in (0..SAID_MAX).rev() {
             match said {
                 Ok(Said::Nothing) => break,
                 Ok(Said::Command(command)) => self.command(subscriber, connection, command),
@@ -171,7 +174,8 @@ impl Driver {
             if !connection.is_open() {
                 return;
             }
-            if !connection.session.reading() {
+            // Whoever reads goes on with it.
+            if left == 0 || !connection.session.reading() {
                 connection.has_more = true;
                 break;
             }
@@ -189,7 +193,7 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, subscriber: SubscriberId, connection: &mut Connection, command: Command) {
+    pub(super) fn command(&mut self, subscriber: SubscriberId, connection: &mut Connection, command: Command) {
         let mut actions = Vec::new();
         connection.session.command(command, &mut actions);
         self.perform(subscriber, connection, actions);
@@ -226,7 +230,7 @@ impl Driver {
 
     fn act(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: Action) {
         match action {
-            Action::Send(Event::Delivered(delivery)) => self.hand_out(connection, &Event::Delivered(delivery)),
+            Action::Send(Event::Delivered(delivery)) => self.hand_out(subscriber, connection, delivery),
             Action::Send(event) => {
                 self.send(subscriber, connection, &event);
                 if matches!(event, Event::Welcome { .. }) {
