@@ -58,6 +58,8 @@ labels! {
         WebSocket = "websocket",
         /// A stream of Server-Sent Events.
         Sse = "sse",
+        /// Lines of JSON over HTTP.
+        Stream = "stream",
     }
 
     /// One of a node's two connections to its broker.

@@ -6,6 +6,7 @@
 
 pub mod event_stream;
 pub mod json;
+pub mod lines;
 pub mod negotiate;
 pub mod raw;
 pub mod stomp;
@@ -555,6 +556,7 @@ pub static REGISTRY: &[Subprotocol] = &[
     stomp::SUBPROTOCOLS[1],
     stomp::SUBPROTOCOLS[2],
     stomp::SUBPROTOCOLS[3],
+    lines::SUBPROTOCOL,
 ];
 
 impl ErrorCode {

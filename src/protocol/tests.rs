@@ -155,6 +155,7 @@ fn assert_valid(row: &Subprotocol, outbound: &Outbound) {
     match (row.name, outbound) {
         ("passerelle.v1.json", Outbound::Text(bytes)) => drop(object(bytes)),
         ("passerelle.v1.raw", _) => {}
+        ("stream", Outbound::Text(bytes)) => drop(object_of_line(bytes)),
         ("sse", Outbound::Text(bytes)) => drop(object(data_of_block(bytes).as_bytes())),
         (name, Outbound::Text(bytes) | Outbound::Binary(bytes)) if name.ends_with("stomp") => assert_one_frame(bytes),
         (name, other) => panic!("{name} wrote {other:?}"),
@@ -173,6 +174,17 @@ fn object(bytes: &[u8]) -> serde_json::Value {
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
     assert!(value["op"].is_string(), "{value}");
     value
+}
+
+/// Reads one line of NDJSON.
+fn object_of_line(bytes: &[u8]) -> serde_json::Value {
+    let body = bytes.strip_suffix(b"\n").expect("a line ends");
+    assert!(!body.contains(&b'\n') && !body.contains(&b'\r'), "{bytes:?} is more than one line");
+    let object = object(body);
+    if let Some(after) = object["after"].as_str() {
+        assert!(after.parse::<JointCursor>().is_ok(), "{after}");
+    }
+    object
 }
 
 /// Reads one block as the HTML Standard does: lines end in LF, CR or both, an empty one ends the block.

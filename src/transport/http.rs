@@ -110,7 +110,8 @@ async fn route(request: Request<Incoming>, peer: Option<IpAddr>, site: &Rc<Site>
     match path.as_str() {
         "/ws" => opening::websocket(request, &visitor, site),
         "/" if upgrade => opening::websocket(request, &visitor, site),
-        "/sse" => opening::event_stream(&request, &visitor, site),
+        "/sse" => opening::listen(&request, &visitor, site, &opening::EVENT_STREAM),
+        "/stream" => opening::listen(&request, &visitor, site, &opening::LINES),
         _ if path.starts_with("/publish/") => Outcome::Answered(publish::answer(request, &visitor, site).await),
         _ => Outcome::Answered(match *request.method() {
             Method::GET | Method::HEAD => pages::answer(&path, request.method(), site).await,

@@ -1,4 +1,4 @@
-//! Opening: from a request to a session that is about to begin, on a WebSocket or an event stream. One decision after the
+//! Opening: from a request to a session that is about to begin, on a WebSocket or an HTTP stream. One decision after the
 //! other, each with its own refusal: path and upgrade, origin, room, subprotocol, identity, what the URL asks for.
 
 use std::rc::Rc;
@@ -20,7 +20,8 @@ use crate::model::topic::{Pattern, Topic};
 use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
-    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, raw,
+    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, lines,
+    raw,
 };
 use crate::session::Session;
 use crate::transport::gate::{Visitor, query};
@@ -55,9 +56,37 @@ pub(crate) fn websocket<B>(request: Request<B>, visitor: &Visitor, site: &Rc<Sit
     finish(outcome, site)
 }
 
-/// Opens an event stream.
-pub(crate) fn event_stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Outcome {
-    finish(stream(request, visitor, site), site)
+/// A way to listen that is opened with a plain GET, and is an answer without an end.
+pub(crate) struct Listening {
+    row: &'static Subprotocol,
+    framing: Framing,
+    path: &'static str,
+    content_type: &'static str,
+    /// What comes before anything else.
+    greeting: fn() -> Bytes,
+}
+
+/// Server-Sent Events.
+pub(crate) const EVENT_STREAM: Listening = Listening {
+    row: &event_stream::SUBPROTOCOL,
+    framing: Framing::EventStream,
+    path: "/sse",
+    content_type: "text/event-stream",
+    greeting: || event_stream::retry(RETRY),
+};
+
+/// One JSON object a line.
+pub(crate) const LINES: Listening = Listening {
+    row: &lines::SUBPROTOCOL,
+    framing: Framing::Lines,
+    path: "/stream",
+    content_type: "application/x-ndjson",
+    greeting: Bytes::new,
+};
+
+/// Opens an event stream, or one of lines.
+pub(crate) fn listen<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Listening) -> Outcome {
+    finish(stream(request, visitor, site, way), site)
 }
 
 /// Why nothing is opened, for the metric and for the client.
@@ -136,25 +165,25 @@ fn row_of(verdict: &Verdict<'_>) -> Result<&'static Subprotocol, Refused> {
     })
 }
 
-fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Result<Opened, Refused> {
+fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Listening) -> Result<Opened, Refused> {
     let bad = |status, sentence: &str| Refused(Handshake::BadRequest, Box::new(refuse(status, sentence)));
+    let Listening { row, path, .. } = way;
     if request.method() != Method::GET {
-        return Err(bad(StatusCode::METHOD_NOT_ALLOWED, "an event stream is opened with GET"));
+        return Err(bad(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} is asked with GET")));
     }
     site.gate.admit_origin(visitor).map_err(|answer| Refused(Handshake::RefusedOrigin, answer))?;
-    let row = &event_stream::SUBPROTOCOL;
     let asked = Asked::of(request.uri().query(), row);
     if let Some(sentence) = asked.fault.clone() {
         return Err(bad(StatusCode::BAD_REQUEST, &sentence));
     }
     if asked.patterns.is_empty() {
-        return Err(bad(StatusCode::BAD_REQUEST, "say what to listen to: /sse?pattern=orders.%23"));
+        return Err(bad(StatusCode::BAD_REQUEST, &format!("say what to listen to: {path}?pattern=orders.%23")));
     }
     let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
     let after = cursor_of(request.headers(), request.uri().query(), site);
     Ok(Opened {
-        head: stream_head(visitor),
-        framing: Framing::EventStream,
+        head: stream_head(visitor, way),
+        framing: way.framing,
         deflate: None,
         protocol: row.index,
         codec: (row.codec)(Opening::default()),
@@ -182,16 +211,17 @@ fn cursor_of(headers: &HeaderMap, of_query: Option<&str>, site: &Rc<Site>) -> Jo
 }
 
 /// The head of the answer, without length or chunks: it ends when the connection does (RFC 9112, section 6.3).
-fn stream_head(visitor: &Visitor) -> Bytes {
+fn stream_head(visitor: &Visitor, way: &Listening) -> Bytes {
     let origin = match &visitor.origin {
         Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
         None => String::new(),
     };
+    let content_type = way.content_type;
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
          X-Content-Type-Options: nosniff\r\nConnection: close\r\n{origin}\r\n"
     );
-    [head.as_bytes(), &event_stream::retry(RETRY)].concat().into()
+    [head.as_bytes(), &(way.greeting)()].concat().into()
 }
 
 /// What a URL asks for.

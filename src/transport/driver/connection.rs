@@ -259,7 +259,7 @@ impl Connection {
         if keep == Keep::Nothing {
             self.outbox.drop_unstarted(self.started);
         }
-        if self.framing != Framing::EventStream {
+        if self.framing.is_websocket() {
             if let Some(farewell) = self.codec.farewell(reason, detail) {
                 self.outbox.push(plain_frame(&farewell));
             }

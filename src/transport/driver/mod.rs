@@ -368,7 +368,7 @@ impl Driver {
             message_bytes_max: self.shared.settings.limits.message_bytes_max,
             fragments_max: FRAGMENTS_MAX,
         };
-        let reader = (admission.framing != Framing::EventStream).then(|| Reader::new(limits, admission.deflate));
+        let reader = admission.framing.is_websocket().then(|| Reader::new(limits, admission.deflate));
         let words = inbound::FirstWords {
             refusal: admission.refusal.take(),
             commands: std::mem::take(&mut admission.commands),
@@ -436,6 +436,7 @@ fn look(poll: &mut Poll, events: &mut Events) -> io::Result<Seen> {
 fn transport_of(connection: &Connection) -> Transport {
     match connection.framing {
         Framing::EventStream => Transport::Sse,
+        Framing::Lines => Transport::Stream,
         Framing::WebSocket | Framing::Deflated => Transport::WebSocket,
     }
 }

@@ -3,18 +3,15 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use bytes::Bytes;
-
 use crate::hub::index::SubscriberId;
 use crate::model::close::CloseReason;
-use crate::protocol::{Gap, Tick, event_stream};
+use crate::protocol::{Gap, Tick};
 use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Control, Driver, transport_of};
 use crate::transport::liveness::Peer;
 use crate::transport::socket::unacknowledged_max;
-use crate::transport::wire::Framing;
 
 /// Heartbeats in a row without a sign of life that end a connection.
 const SILENT_MAX: u8 = 2;
@@ -24,9 +21,6 @@ const GAUGE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long what was read from logs for one client is kept for the next.
 const PASSAGES_LINGER: Duration = Duration::from_secs(10);
-
-/// A ping without a payload.
-const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
 
 /// What the gauges were last told.
 #[derive(Debug, Default, Clone, Copy)]
@@ -116,7 +110,7 @@ impl Driver {
             connection.socket.limit_unacknowledged(unacknowledged_max(self.shared.settings.server.heartbeat));
         }
         connection.silent = if std::mem::take(&mut connection.heard) { 0 } else { connection.silent + 1 };
-        // An event stream's client never speaks; there the kernel tells when nothing is acknowledged any more.
+        // Who listens by HTTP never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {
             return self.end_silent(subscriber, connection);
         }
@@ -128,7 +122,7 @@ impl Driver {
             }
             connection.sent = false;
         }
-        let sign = if connection.framing == Framing::EventStream { event_stream::HEARTBEAT } else { PING };
+        let sign = connection.framing.heartbeat();
         if connection.is_open() && connection.push(sign, self.outbox_bounds).is_err() {
             self.end_slow(subscriber, connection);
         }

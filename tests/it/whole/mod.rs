@@ -9,6 +9,7 @@ mod endings;
 mod filters;
 mod flow;
 mod handshakes;
+mod http;
 mod last;
 mod lag;
 mod nodes;
