@@ -60,6 +60,8 @@ labels! {
         Sse = "sse",
         /// Lines of JSON over HTTP.
         Stream = "stream",
+        /// A poll that waits for its answer.
+        Poll = "poll",
     }
 
     /// One of a node's two connections to its broker.

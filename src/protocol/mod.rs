@@ -8,6 +8,7 @@ pub mod event_stream;
 pub mod json;
 pub mod lines;
 pub mod negotiate;
+pub mod poll;
 pub mod raw;
 pub mod stomp;
 
@@ -557,6 +558,7 @@ pub static REGISTRY: &[Subprotocol] = &[
     stomp::SUBPROTOCOLS[2],
     stomp::SUBPROTOCOLS[3],
     lines::SUBPROTOCOL,
+    poll::SUBPROTOCOL,
 ];
 
 impl ErrorCode {

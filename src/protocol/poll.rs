@@ -181,6 +181,19 @@ mod tests {
         assert_eq!(answer.as_object().unwrap().len(), 2, "{answer}");
     }
 
+    /// The document shows an answer as it comes.
+    #[test]
+    fn the_answer_in_the_document_is_one() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let message = "{\"op\":\"message\",\"source\":\"events\",\"topic\":\"orders.eu.created\",\"cursor\":\"qglj.2t\",\
+                       \"data\":{\"order\":17},\"timestamp_ms\":1765000000101}\n";
+        let mut collected = Collected::default();
+        collected.push(Bytes::from_static(message.as_bytes()));
+        let body = collected.into_body(&"events~qglj.2t".parse().unwrap());
+        assert!(document.contains(&format!("```json\n{}```", String::from_utf8(body.to_vec()).unwrap())));
+    }
+
     #[test]
     fn gaps_and_outages_are_told_beside_the_messages() {
         let mut collected = Collected::default();

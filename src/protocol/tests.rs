@@ -155,7 +155,7 @@ fn assert_valid(row: &Subprotocol, outbound: &Outbound) {
     match (row.name, outbound) {
         ("passerelle.v1.json", Outbound::Text(bytes)) => drop(object(bytes)),
         ("passerelle.v1.raw", _) => {}
-        ("stream", Outbound::Text(bytes)) => drop(object_of_line(bytes)),
+        ("stream" | "poll", Outbound::Text(bytes)) => drop(object_of_line(bytes)),
         ("sse", Outbound::Text(bytes)) => drop(object(data_of_block(bytes).as_bytes())),
         (name, Outbound::Text(bytes) | Outbound::Binary(bytes)) if name.ends_with("stomp") => assert_one_frame(bytes),
         (name, other) => panic!("{name} wrote {other:?}"),

@@ -21,12 +21,15 @@ use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
     Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, lines,
-    raw,
+    poll, raw,
 };
 use crate::session::Session;
+use crate::transport::driver::Admission;
 use crate::transport::gate::{Visitor, query};
 use crate::transport::http::{Answer, Outcome, json, refuse};
+use crate::transport::seats::Seat;
 use crate::transport::shard::Site;
+use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::handshake;
 use crate::transport::wire::Framing;
@@ -43,7 +46,33 @@ pub(crate) struct Opened {
     pub(crate) refusal: Option<(CloseReason, String)>,
     pub(crate) commands: Vec<Command>,
     pub(crate) form: CursorForm,
+    /// Where it goes on.
+    pub(crate) after: JointCursor,
     pub(crate) address: Option<std::net::IpAddr>,
+}
+
+impl Opened {
+    /// As the driver takes it in.
+    pub(crate) fn into_admission(self, socket: Socket, leftover: Vec<u8>, seat: Rc<Seat>) -> Admission {
+        let Self { head, framing, deflate, protocol, codec, session, refusal, commands, form, after: _, address } =
+            self;
+        Admission {
+            socket,
+            leftover,
+            head,
+            framing,
+            deflate,
+            protocol,
+            codec,
+            session,
+            refusal,
+            commands,
+            form,
+            peer: address,
+            poll: None,
+            seat,
+        }
+    }
 }
 
 /// How long a browser waits before it opens an event stream again.
@@ -84,7 +113,16 @@ pub(crate) const LINES: Listening = Listening {
     greeting: Bytes::new,
 };
 
-/// Opens an event stream, or one of lines.
+/// One answer.
+pub(crate) const POLL: Listening = Listening {
+    row: &poll::SUBPROTOCOL,
+    framing: Framing::Collected,
+    path: "/poll",
+    content_type: "application/json",
+    greeting: Bytes::new,
+};
+
+/// Opens an event stream, one of lines, or a poll, of which the head is not sent.
 pub(crate) fn listen<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Listening) -> Outcome {
     finish(stream(request, visitor, site, way), site)
 }
@@ -130,6 +168,7 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
         refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),
         commands: asked.into_commands(JointCursor::default()),
         form: if row.labels == Labels::Each { CursorForm::Each } else { CursorForm::Separate },
+        after: JointCursor::default(),
         address: visitor.address,
     })
 }
@@ -189,8 +228,9 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
         codec: (row.codec)(Opening::default()),
         session: site.session(Ok(identity), row),
         refusal: None,
-        commands: asked.into_commands(after),
+        commands: asked.into_commands(after.clone()),
         form: CursorForm::Joint,
+        after,
         address: visitor.address,
     })
 }
@@ -200,7 +240,7 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
 fn cursor_of(headers: &HeaderMap, of_query: Option<&str>, site: &Rc<Site>) -> JointCursor {
     let of_header =
         headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty());
-    let of_query = query(of_query).find(|(name, _)| name == "after").map(|(_, value)| value);
+    let of_query = query(of_query).find(|(name, value)| name == "after" && !value.is_empty()).map(|(_, value)| value);
     match of_header.map(str::to_owned).or(of_query) {
         Some(text) => text.parse().unwrap_or_else(|_| {
             let foreign = |source: &Arc<SourceState>| (source.info().name.to_string(), Cursor::FOREIGN);

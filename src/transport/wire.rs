@@ -25,13 +25,16 @@ pub(crate) enum Framing {
     EventStream,
     /// Lines of JSON: likewise.
     Lines,
+    /// The same, collected into one answer.
+    Collected,
     /// A WebSocket frame.
     WebSocket,
     /// A WebSocket frame, compressed where that helps.
     Deflated,
 }
 
-const FRAMINGS: [Framing; 4] = [Framing::EventStream, Framing::Lines, Framing::WebSocket, Framing::Deflated];
+const FRAMINGS: [Framing; 5] =
+    [Framing::EventStream, Framing::Lines, Framing::Collected, Framing::WebSocket, Framing::Deflated];
 
 /// A ping without a payload.
 const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
@@ -46,7 +49,7 @@ impl Framing {
     pub(crate) fn heartbeat(self) -> Bytes {
         match self {
             Self::EventStream => event_stream::HEARTBEAT,
-            Self::Lines => lines::HEARTBEAT,
+            Self::Lines | Self::Collected => lines::HEARTBEAT,
             Self::WebSocket | Self::Deflated => PING,
         }
     }
@@ -112,7 +115,7 @@ impl Wire {
             Outbound::Binary(payload) => (Opcode::Binary, payload),
         };
         match framing {
-            Framing::EventStream | Framing::Lines => payload.clone(),
+            Framing::EventStream | Framing::Lines | Framing::Collected => payload.clone(),
             Framing::WebSocket => writer::frame(opcode, Packing::Plain, payload),
             Framing::Deflated => self.deflated(opcode, payload),
         }

@@ -5,7 +5,8 @@
 //! wait for; so handshakes and timers live in tokio, while an established connection costs neither task nor waker.
 //!
 //! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
-//! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time.
+//! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time,
+//! [`polling`] sessions that are one HTTP answer each.
 
 mod agenda;
 mod apart;
@@ -15,11 +16,13 @@ mod consuming;
 mod flow;
 mod inbound;
 mod plan;
+mod polling;
 mod rota;
 mod rounds;
 
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +53,8 @@ use attending::Attendance;
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
 use plan::Form;
+use polling::Polling;
+pub(crate) use polling::{Answered, Poll as PollRequest};
 use rota::{Rota, Ticket};
 
 /// Sockets that one look at the poll reports.
@@ -91,7 +96,10 @@ pub(crate) struct Admission {
     pub(crate) commands: Vec<crate::protocol::Command>,
     pub(crate) form: CursorForm,
     pub(crate) peer: Option<std::net::IpAddr>,
-    pub(crate) seat: Seat,
+    /// That it is a poll, of which the socket is another's.
+    pub(crate) poll: Option<PollRequest>,
+    /// Shared with whoever serves the request of a poll, so that each counts once, and for as long as anything of it is left.
+    pub(crate) seat: Rc<Seat>,
 }
 
 /// What a shard is told from outside its thread.
@@ -133,6 +141,12 @@ pub(crate) struct Driver {
     farewells: Rota,
     /// When codecs want to be asked what is due.
     ticks: Agenda,
+    /// When polls are looked at.
+    polls: Agenda,
+    /// Whether a turn was taken that is not handed out yet.
+    is_mid_turn: bool,
+    /// Whether claims are kept for polls that may come.
+    has_leases: bool,
     /// Until who is unknown has to have said who they are.
     strangers: Rota,
     /// Subscriptions whose bindings do not stand yet.
@@ -197,6 +211,9 @@ impl Driver {
             farewells: Rota::new(FAREWELL),
             strangers: Rota::new(settings.limits.unauthenticated_timeout),
             ticks: Agenda::default(),
+            polls: Agenda::default(),
+            is_mid_turn: false,
+            has_leases: false,
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
@@ -334,6 +351,9 @@ impl Driver {
     fn with<R>(&mut self, subscriber: SubscriberId, work: impl FnOnce(&mut Self, &mut Connection) -> R) -> Option<R> {
         let mut connection = self.slots.get_mut(subscriber.index())?.connection.take()?;
         let result = work(self, &mut connection);
+        if connection.polling.is_some() {
+            self.settle_poll(subscriber, &mut connection);
+        }
         if let Stage::Dead(reason) = connection.stage {
             self.bury(subscriber, *connection, reason);
         } else if let Some(slot) = self.slots.get_mut(subscriber.index()) {
@@ -374,7 +394,11 @@ impl Driver {
             commands: std::mem::take(&mut admission.commands),
             leftover: std::mem::take(&mut admission.leftover),
         };
-        let connection = Connection::new(admission, reader);
+        let now = Instant::now();
+        let poll = admission.poll.take();
+        let mut connection = Connection::new(admission, reader);
+        connection.polling = poll.map(|poll| Box::new(Polling::new(poll, &self.shared.settings.poll, now)));
+        let is_poll = connection.polling.is_some();
         let stranger = connection.session.deadline().is_some();
         self.shared.metrics.connection_opened(connection.protocol, transport_of(&connection));
         self.open += 1;
@@ -382,8 +406,12 @@ impl Driver {
             slot.generation = slot.generation.wrapping_add(1);
             slot.connection = Some(Box::new(connection));
         }
-        let (now, ticket) = (Instant::now(), self.ticket(subscriber));
-        self.heartbeats.set(now, ticket);
+        let ticket = self.ticket(subscriber);
+        if is_poll {
+            self.polls.set(now, ticket);
+        } else {
+            self.heartbeats.set(now, ticket);
+        }
         if stranger {
             self.strangers.set(now, ticket);
         }
@@ -403,6 +431,7 @@ impl Driver {
         self.shard.leave(subscriber);
         self.depart_from_all(self.ticket(subscriber), &mut connection);
         self.ticks.forget(self.ticket(subscriber));
+        self.polls.forget(self.ticket(subscriber));
         let plan = Form::of(connection.protocol, connection.framing).plain();
         std::mem::replace(&mut connection.plan, plan).release(&mut self.wire);
         self.open -= 1;
@@ -437,6 +466,7 @@ fn transport_of(connection: &Connection) -> Transport {
     match connection.framing {
         Framing::EventStream => Transport::Sse,
         Framing::Lines => Transport::Stream,
+        Framing::Collected => Transport::Poll,
         Framing::WebSocket | Framing::Deflated => Transport::WebSocket,
     }
 }

@@ -115,23 +115,33 @@ impl Polling {
     }
 }
 
+impl Connection {
+    /// Moves what waits for a socket, of which a poll has none, into its answer.
+    fn collect(&mut self) {
+        if let Some(polling) = &mut self.polling {
+            self.outbox.take_all().for_each(|lines| polling.collected.push(lines));
+        }
+    }
+}
+
 impl Driver {
-    /// Collects what a poll was sent since this was last called, and answers it if that is due.
+    /// Answers a poll if that is due.
     pub(super) fn settle_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
-        let Some(polling) = &mut connection.polling else { return };
-        connection.outbox.take_all().for_each(|lines| polling.collected.push(lines));
-        if connection.is_open() && self.is_answerable(subscriber, connection) {
+        // What a turn brought is counted in where the shard stands before it is handed to everybody.
+        if !self.is_mid_turn && connection.is_open() && self.is_answerable(subscriber, connection) {
             self.answer_poll(subscriber, connection);
         }
     }
 
     fn is_answerable(&self, subscriber: SubscriberId, connection: &mut Connection) -> bool {
+        connection.collect();
         let Some(polling) = &mut connection.polling else { return false };
         polling.stands = polling.stands || !self.shard.cursors(subscriber).0.is_empty();
         polling.is_complete(!self.shard.has_replay(subscriber))
     }
 
     fn answer_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        connection.collect();
         let Some(polling) = connection.polling.take() else { return };
         let Polling { asked: Poll { answer, after, .. }, collected, .. } = *polling;
         let cursors = self.shard.cursors(subscriber);
@@ -160,6 +170,7 @@ impl Driver {
     /// The next poll of the same client finds the bindings as this one leaves them.
     fn end_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection, reason: CloseReason) {
         self.shard.lease_claims(subscriber, Instant::now() + self.shared.settings.poll.lease);
+        self.has_leases = true;
         connection.die(reason);
     }
 

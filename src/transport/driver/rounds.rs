@@ -37,9 +37,13 @@ impl Driver {
             self.gauge();
             self.gauge_at = now + GAUGE_PERIOD;
             self.forget_passages(now);
+            self.has_leases = self.shard.end_leases(now);
         }
         while let Some(ticket) = self.heartbeats.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.heartbeat(ticket, connection, now));
+        }
+        while let Some(ticket) = self.polls.due(now) {
+            self.with_ticket(ticket, |driver, connection| driver.look_at_poll(ticket, connection, now));
         }
         while let Some(ticket) = self.ticks.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.tick(ticket, connection, now));
@@ -72,11 +76,12 @@ impl Driver {
     /// When something will be due.
     pub(super) fn next_round(&self) -> Option<Instant> {
         // An empty shard whose gauges say so has nothing to gauge and sleeps for good.
-        let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none();
+        let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none() && !self.has_leases;
         let idle = self.open == 0 && is_calm;
         let gauge = (!idle).then_some(self.gauge_at);
-        let rounds = [self.heartbeats.next(), self.farewells.next(), self.strangers.next(), self.ticks.next(), gauge];
-        rounds.into_iter().flatten().min()
+        let rounds = [self.heartbeats.next(), self.farewells.next(), self.strangers.next()];
+        let rounds = rounds.into_iter().chain([self.ticks.next(), self.polls.next(), gauge]);
+        rounds.flatten().min()
     }
 
     /// Asks a codec what is due.

@@ -14,6 +14,7 @@ mod last;
 mod lag;
 mod nodes;
 mod outages;
+mod polls;
 mod presence;
 mod relays;
 mod slow;
