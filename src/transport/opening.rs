@@ -166,7 +166,11 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
         }),
         session: site.session(identity, row),
         refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),
-        commands: asked.into_commands(JointCursor::default()),
+        // Where subscriptions have names a URL gives them none.
+        commands: match row.labels {
+            Labels::Absent => asked.into_commands(JointCursor::default()),
+            Labels::Each | Labels::Together => Vec::new(),
+        },
         form: if row.labels == Labels::Each { CursorForm::Each } else { CursorForm::Separate },
         after: JointCursor::default(),
         address: visitor.address,

@@ -1,6 +1,7 @@
 //! The program as a user runs it: the built binary on free ports, its log read, its end seen.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -93,6 +94,16 @@ impl Program {
         let text = self.get("/metrics").await;
         let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    /// The number by which the system knows one of its threads.
+    pub(crate) fn thread(&self, name: &str) -> u32 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        let mut threads = threads.map(|thread| thread.expect("a thread").path());
+        let is_named =
+            |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+        let thread = threads.find(is_named).unwrap_or_else(|| panic!("no thread {name}"));
+        thread.file_name().and_then(|number| number.to_str()?.parse().ok()).expect("a number")
     }
 
     /// Asks it to stop.

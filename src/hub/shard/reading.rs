@@ -336,14 +336,9 @@ pub(super) fn read_together(
     if !each {
         found.dedup_by_key(|replayed| replayed.publication.offset);
     }
-    if let Some((_, excerpt)) = &mut excerpt_found
-        && let Some(last) = excerpt.cut(logs.bounds.messages_max)
-    {
-        horizon = horizon.min(last);
-    }
-    if let Some(last) = cut(&mut found, logs.bounds.messages_max) {
-        horizon = horizon.min(last);
-    }
+    let excerpt_last = excerpt_found.as_mut().and_then(|(_, excerpt)| excerpt.cut(logs.bounds.messages_max));
+    let found_last = cut(&mut found, logs.bounds.messages_max);
+    horizon = excerpt_last.into_iter().chain(found_last).fold(horizon, u64::min);
     for (reader, dropped) in readers.iter().zip(&dropped) {
         tell(reader, reader.pass_over(&log, until, horizon, dropped));
     }

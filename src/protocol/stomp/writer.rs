@@ -1,7 +1,7 @@
 //! Frames of the server.
 //!
 //! Whatever a header's name or value holds, it stays one header: it is escaped as far as the version goes, and the rest is
-//! replaced (see [`escape`](super::escape)). A body always has its length, so that it may hold NULs.
+//! replaced (`escape.rs` says by what). A body always has its length, so that it may hold NULs.
 
 use bytes::Bytes;
 

@@ -470,3 +470,6 @@ fn transport_of(connection: &Connection) -> Transport {
         Framing::WebSocket | Framing::Deflated => Transport::WebSocket,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,12 +196,17 @@ impl Truth {
         }
     }
 
+    /// What a message is called where it is told of one.
+    pub(crate) fn named(&self, number: Number) -> String {
+        let Published { source, topic, at, .. } = &self.messages[number];
+        format!("#{number} of {} at {} {topic}", self.sources[*source].name, at.from)
+    }
+
     fn message_line(&self, received: &Received) -> String {
         let Received { number, replay, redelivered, early } = *received;
-        let Published { source, topic, at, .. } = &self.messages[number];
         let flags = [(replay, " replay"), (redelivered, " redelivered"), (early, " early")];
         let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
-        format!("  #{number} of {} at {} {topic}{flags}", self.sources[*source].name, at.from)
+        format!("  {}{flags}", self.named(number))
     }
 }
 

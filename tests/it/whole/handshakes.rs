@@ -56,6 +56,7 @@ async fn what_was_negotiated_is_what_the_socket_speaks() {
             Some("passerelle.v1.json") if handshake.brings_a_token() => speaks_json_to_strangers(&mut client).await,
             Some("passerelle.v1.json") => speaks_json(&mut client, &topic).await,
             Some("passerelle.v1.raw") | None => speaks_raw(&mut client).await,
+            Some("stomp") => speaks_stomp(&mut client).await,
             Some(other) => panic!("{}: this test does not know {other}", handshake.name),
         }
     }
@@ -99,6 +100,13 @@ async fn speaks_json_to_strangers(client: &mut Client) {
     let error = client.object().await;
     assert_eq!((&error["op"], &error["code"]), (&json!("error"), &json!("unauthenticated")), "{error}");
     assert_eq!(client.ask(json!({ "op": "ping" })).await["op"], "pong");
+}
+
+/// The URL's pattern is no subscription there: it would have no id.
+async fn speaks_stomp(client: &mut Client) {
+    client.send(Message::text("CONNECT\naccept-version:1.2\n\n\0")).await;
+    let connected = client.text().await;
+    assert!(connected.starts_with("CONNECTED\nversion:1.2\n"), "{connected}");
 }
 
 /// What is sent to the topic comes back as it was, so no protocol is wrapped around it. Raw frames do not tell when the

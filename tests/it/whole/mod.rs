@@ -18,6 +18,7 @@ mod polls;
 mod presence;
 mod relays;
 mod slow;
+mod stalled;
 mod stops;
 mod streams;
 mod upward;

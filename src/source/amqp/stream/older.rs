@@ -41,6 +41,10 @@ const PASSED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between a fetch that failed and the next try.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often the time for a first message is doubled, after the broker was found to be late. A consumer that is given up
+/// and asked for again begins from the start, so a broker with too much to do would never be waited for long enough.
+const DOUBLINGS_MAX: u32 = 5;
+
 /// See the module.
 pub(super) struct Older<'a> {
     context: &'a Arc<Context>,
@@ -57,6 +61,8 @@ struct Worker<'a> {
     work: Work,
     /// What it still has open, and the position up to which it has read.
     open: Option<(Attached, u64)>,
+    /// How often in a row the broker was late with a first message.
+    late: u32,
 }
 
 /// Which places a worker looks at. Cursors from the future take their time, which must not be the time of those who read.
@@ -83,6 +89,7 @@ impl<'a> Older<'a> {
             mapper: Mapper::new(&self.source),
             work,
             open: None,
+            late: 0,
         };
         join_all(works.map(worker).map(|mut worker| async move { worker.work(self.context).await })).await;
         std::future::pending().await
@@ -102,6 +109,7 @@ impl Worker<'_> {
             };
             match self.fetch(&fetch).await {
                 Ok(fetched) => {
+                    self.late = 0;
                     context.metrics.stream_fetch(self.feed.info().id);
                     fetch.answer(fetched);
                     self.feed.answered();
@@ -134,6 +142,7 @@ impl Worker<'_> {
         let begin = named.unwrap_or_else(|| stream::following(after));
         // What the log has passed is there; of what it has not nobody knows.
         let patience = if after <= self.feed.standing().end { PASSED_TIMEOUT } else { FIRST_TIMEOUT };
+        let patience = patience * 2_u32.pow(self.late.min(DOUBLINGS_MAX));
         let opened = Attached::open(self.live, self.stream, Begin::At(begin), Terms::older(PREFETCH, patience)).await;
         let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
         let Some(mut first) = attached.take_first() else {
@@ -157,7 +166,8 @@ impl Worker<'_> {
     }
 
     /// What it means that nothing came from where somebody wants to read.
-    async fn nothing(&self, after: u64, begin: u64) -> Result<Fetched, Trouble> {
+    async fn nothing(&mut self, after: u64, begin: u64) -> Result<Fetched, Trouble> {
+        self.late += 1;
         let end = self.feed.standing().end;
         if after == 0 && end == 0 {
             return Ok(Fetched::Genuine(Stretch::default()));

@@ -1,7 +1,10 @@
 //! What a run against a real broker leaves behind: the record that every run leaves, and what else is known of one whose
 //! broker and nodes nobody sees into. Moments are microseconds on the test's clock.
 
+use std::collections::BTreeSet;
+
 use passerelle::model::flow::Flow;
+use passerelle::model::topic::{Pattern, Topic};
 
 use crate::history::real::schedule::Source;
 use crate::history::record::{History, Moment, Number, Record};
@@ -43,6 +46,8 @@ pub(crate) struct Journey {
     pub(crate) publisher: Option<usize>,
     /// It is told messages and nothing else.
     pub(crate) is_raw: bool,
+    /// What else it asked for on the same lines: a message that matches that too may have come for it alone.
+    pub(crate) beside: Vec<Pattern>,
     /// From when on it was at which life; in order.
     pub(crate) visits: Vec<(Moment, Life)>,
     /// Whether it came to the end of everything.
@@ -54,6 +59,12 @@ impl Journey {
     pub(crate) fn life_at(&self, moment: Moment) -> Option<Life> {
         let before = self.visits.partition_point(|(from, _)| *from <= moment);
         before.checked_sub(1).map(|place| self.visits[place].1)
+    }
+
+    /// For which of what else it asked for a message on a topic may come, by their places.
+    pub(crate) fn beside(&self, topic: &Topic) -> BTreeSet<usize> {
+        let beside = self.beside.iter().enumerate();
+        beside.filter(|(_, pattern)| pattern.matches(topic)).map(|(place, _)| place).collect()
     }
 }
 

@@ -61,11 +61,6 @@ impl Book {
         self.messages.lock().expect("the lock")[number].0.at.from
     }
 
-    /// Of which source it is.
-    pub(crate) fn source_of(&self, number: Number) -> usize {
-        self.messages.lock().expect("the lock")[number].0.source
-    }
-
     /// A message of which only the payload came.
     pub(crate) fn raw_message(&self, number: Number) -> Message {
         let messages = self.messages.lock().expect("the lock");

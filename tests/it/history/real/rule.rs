@@ -182,18 +182,31 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// From when on a chain is owed everything: a raw client knows when the first message has come, every other is told.
-    fn owed_since(&self, source: usize, chain: &Chain<'_>) -> Option<Moment> {
-        if self.journey.is_raw {
-            let mut received = self.received(chain.places()).map(|(_, received)| self.message(received.number));
-            return received.find(|message| message.source == source).map(|message| message.at.to);
+    /// What shows that messages of a source are owed to a chain, and since when. All but raw clients are told.
+    ///
+    /// A raw client knows by what comes: one of all that it asked for and that this matches stands, nobody says which, for each
+    /// stands when its own bindings do. So whatever matches all of those is owed after it.
+    fn shown(&self, source: usize, chain: &Chain<'_>) -> BTreeMap<BTreeSet<usize>, Moment> {
+        if !self.journey.is_raw {
+            let answer = chain.visits.iter().find_map(|visit| visit.answer.as_ref());
+            return answer.map(|answer| (BTreeSet::new(), answer.at)).into_iter().collect();
         }
-        chain.visits.iter().find_map(|visit| visit.answer.as_ref()).map(|answer| answer.at)
+        let mut shown = BTreeMap::new();
+        let came = self.received(chain.places()).map(|(_, received)| self.message(received.number));
+        for message in came.filter(|message| message.source == source) {
+            let since = shown.entry(self.journey.beside(&message.topic)).or_insert(Moment::MAX);
+            *since = message.at.to.min(*since);
+        }
+        shown
     }
 
     /// What was confirmed, is owed and did not come.
     fn missing(&self, source: usize, chain: &Chain<'_>) -> Vec<Number> {
-        let Some(since) = self.owed_since(source, chain) else { return Vec::new() };
+        let shown = self.shown(source, chain);
+        let is_shown = |message: &Published| {
+            let beside = self.journey.beside(&message.topic);
+            shown.iter().any(|(matched, since)| message.at.from > *since && matched.is_subset(&beside))
+        };
         let came: BTreeSet<Number> =
             self.received(0..chain.places().end).map(|(_, received)| received.number).collect();
         let mut newest: BTreeMap<usize, Number> = BTreeMap::new();
@@ -206,11 +219,11 @@ impl<'a> Judge<'a> {
             chain.is_last || newest.get(&self.account.publishers[number]).is_some_and(|newest| number < *newest)
         };
         let matching = self.ground.matching(source, &self.history.pattern);
-        let owed = matching.iter().copied().filter(|number| {
+        let owed = matching.iter().copied().filter(|number| !came.contains(number)).filter(|number| {
             let message = self.message(*number);
-            message.fate == Fate::Logged && message.at.from > since && self.account.wants(self.number, *number)
+            message.fate == Fate::Logged && is_shown(message) && self.account.wants(self.number, *number)
         });
-        owed.filter(|number| !came.contains(number) && is_due(*number)).collect()
+        owed.filter(|number| is_due(*number)).collect()
     }
 
     /// Before and after which places a missing message ought to have come.
@@ -227,7 +240,7 @@ impl<'a> Judge<'a> {
 
     /// A missing message is covered by a gap told in time, unless a newer one on its topic is enough.
     fn is_covered(&mut self, source: usize, number: Number, chain: &Chain<'_>) {
-        let (message, neighbours) = (self.message(number), self.neighbours(number, chain));
+        let neighbours = self.neighbours(number, chain);
         if self.journey.flow == Flow::Latest && self.ground.is_superseded(number, Moment::MAX) {
             return;
         }
@@ -240,7 +253,8 @@ impl<'a> Judge<'a> {
         if !self.gaps_told(source, chain.places()).any(covers) {
             let until = self.history.told.get(neighbours.end).map(|told| told.at);
             let when = until.map_or("by the end".to_owned(), |at| format!("before {at}"));
-            self.wrong.push(format!("#{number} of {} was missed without a gap {when}", message.at.from));
+            let missed = self.account.record.truth.named(number);
+            self.wrong.push(format!("{missed} was missed without a gap {when}"));
         }
     }
 

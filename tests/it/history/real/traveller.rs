@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use passerelle::model::cursor::{Cursor, JointCursor};
-use passerelle::model::topic::Pattern;
+use passerelle::model::topic::{Pattern, Topic};
 use passerelle::protocol::Command;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -14,7 +14,7 @@ use crate::history::client::{Note, Notes, Page, Saved, Stream, Subscription, Wis
 use crate::history::node::Frame;
 use crate::history::real::account::Journey;
 use crate::history::real::line::{Heard, Line};
-use crate::history::real::schedule::{Client, Transport};
+use crate::history::real::schedule::{Client, TOPICS, Transport};
 use crate::history::real::world::World;
 use crate::history::record::{Cursors, History, Number, Received, Span, Told, What};
 use crate::program::PATIENCE;
@@ -43,8 +43,8 @@ pub(crate) struct Traveller {
     /// Which messages each history has, and whether a replay is under way there.
     came: Vec<BTreeSet<Number>>,
     replays: Vec<bool>,
-    /// Of which sources, by each history, it has heard on this line.
-    heard: Vec<BTreeSet<usize>>,
+    /// What is certain to come to each history on this line: of which source, on which of all topics.
+    certain: Vec<BTreeSet<(usize, usize)>>,
     is_last: bool,
     is_settled: bool,
 }
@@ -67,14 +67,17 @@ impl Traveller {
             History { name, pattern: wish.pattern.clone(), sources: sources.clone(), told: Vec::new() }
         };
         let histories: Vec<History> = wishes.iter().map(of_wish).collect();
-        let journey = Journey {
+        let count = histories.len();
+        let beside = |place: usize| wishes.iter().enumerate().filter(move |(other, _)| *other != place);
+        let journey = |place: usize| Journey {
             flow: plan.flow,
             publisher: plan.publisher,
             is_raw: plan.transport == Transport::Raw,
+            beside: beside(place).map(|(_, wish)| wish.pattern.clone()).collect(),
             visits: Vec::new(),
             finished: false,
         };
-        let count = histories.len();
+        let journeys = (0..count).map(journey).collect();
         let wishes = wishes.into_iter().enumerate();
         let logic = match plan.transport {
             Transport::Json => {
@@ -89,11 +92,11 @@ impl Traveller {
             logic,
             accounted: vec![0; world.book.names.len()],
             histories,
-            journeys: vec![journey; count],
+            journeys,
             cursors: HashMap::new(),
             came: vec![BTreeSet::new(); count],
             replays: vec![false; count],
-            heard: vec![BTreeSet::new(); count],
+            certain: vec![BTreeSet::new(); count],
             is_last: false,
             is_settled: false,
             plan,
@@ -153,7 +156,7 @@ impl Traveller {
         let now = self.world.book.now();
         self.journeys.iter_mut().for_each(|journey| journey.visits.push((now, life)));
         self.note(notes);
-        self.heard.iter_mut().for_each(BTreeSet::clear);
+        self.certain.iter_mut().for_each(BTreeSet::clear);
         let (mut end, mut calm) = (self.world.end.subscribe(), self.world.calm.subscribe());
         let mut commands = commands;
         while line.say(std::mem::take(&mut commands), self.plan.publisher).await {
@@ -210,6 +213,7 @@ impl Traveller {
 
     fn read(&mut self, frame: Frame) -> Vec<Command> {
         self.learn(&frame);
+        self.conclude(&frame);
         let mut notes = Notes::new();
         let commands = match &mut self.logic {
             Logic::Page(page) => page.read(frame, &self.world.book.names, &mut notes),
@@ -253,10 +257,25 @@ impl Traveller {
         }
     }
 
-    /// Tells once that it listens where it will hear the end: what is told nothing knows when all sources were heard of.
+    /// What a message shows to a raw client, which is told nothing else: of all that it asked for and that the message
+    /// matches one stands, nobody says which. So what matches all of those is certain to come.
+    fn conclude(&mut self, frame: &Frame) {
+        let (Logic::Raw, Frame::Message(message)) = (&self.logic, frame) else { return };
+        let matched = |one: &&History| one.pattern.matches(&message.topic);
+        let patterns = self.histories.iter().filter(matched).map(|one| topics(&one.pattern));
+        let Some(shown) = patterns.reduce(|one, other| &one & &other) else { return };
+        for (certain, _) in self.certain.iter_mut().zip(&self.histories).filter(|(_, one)| matched(one)) {
+            certain.extend(shown.iter().map(|topic| (message.source, *topic)));
+        }
+    }
+
+    /// Tells once that it listens where it will hear the end, which is a message on every topic of every source.
     fn settle(&mut self) {
-        let listens = self.heard.iter().zip(&self.histories).all(|(heard, one)| heard.len() == one.sources.len());
-        if self.is_last && !self.is_settled && listens && *self.world.calm.borrow() {
+        if self.is_settled || !self.is_last || !*self.world.calm.borrow() {
+            return;
+        }
+        let all = |one: &History| one.sources.len() * topics(&one.pattern).len();
+        if self.certain.iter().zip(&self.histories).all(|(certain, one)| certain.len() == all(one)) {
             self.is_settled = true;
             self.world.settled.send_modify(|settled| *settled += 1);
         }
@@ -270,12 +289,13 @@ impl Traveller {
                     What::Asked { after: self.places(&after), last, flow }
                 }
                 Note::Subscribed { cursors, resumed } => {
-                    self.heard[place].extend(&self.histories[place].sources);
+                    let History { sources, pattern, .. } = &self.histories[place];
+                    let of_topic = |topic: usize| sources.iter().map(move |source| (*source, topic));
+                    self.certain[place].extend(topics(pattern).into_iter().flat_map(of_topic));
                     What::Subscribed { cursors: self.joint_places(&cursors), resumed }
                 }
                 Note::Message(received) => {
                     self.came[place].insert(received.number);
-                    self.heard[place].insert(self.world.book.source_of(received.number));
                     What::Message(received)
                 }
                 Note::Gap { source, reason, missed } => {
@@ -316,4 +336,10 @@ impl Traveller {
             !self.replays[place] && history.sources.iter().all(|source| is_last_of(*source))
         })
     }
+}
+
+/// Which of all topics a pattern matches, by their places.
+fn topics(pattern: &Pattern) -> BTreeSet<usize> {
+    let matches = |topic: &str| pattern.matches(&Topic::parse(topic).expect("a topic"));
+    (0..TOPICS.len()).filter(|place| matches(TOPICS[*place])).collect()
 }

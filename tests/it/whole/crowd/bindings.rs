@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use super::{Light, join};
+use super::{Light, NO_HEARTBEAT, join};
 use crate::program::Program;
 use crate::rabbit::Rabbit;
 use crate::whole::client::Service;
@@ -72,8 +72,9 @@ fn topic(number: usize) -> String {
 }
 
 /// A program's only source, with so many bindings at most.
-fn limited(bindings_max: &str) -> [(&str, &str); 2] {
-    [("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"), ("PASSERELLE_SOURCE__EVENTS__BINDINGS_MAX", bindings_max)]
+fn limited(bindings_max: &str) -> [(&str, &str); 3] {
+    let limit = ("PASSERELLE_SOURCE__EVENTS__BINDINGS_MAX", bindings_max);
+    [NO_HEARTBEAT, ("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"), limit]
 }
 
 /// Looks at the bindings for as long as a flag is down; answers the most that there were, and how often it looked.
@@ -135,7 +136,7 @@ async fn five_thousand_topics_are_folded_under_the_limit_of_bindings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_topics_are_under_the_default_limit() {
-    let (most, bound) = thousands_of_topics(&[]).await;
+    let (most, bound) = thousands_of_topics(&[NO_HEARTBEAT]).await;
     assert!(most <= MANY, "at most {most}");
     assert_eq!(bound, MANY, "each topic is bound by itself");
 }
@@ -169,7 +170,7 @@ async fn where_no_cover_may_be_bound_topics_are_bound_until_the_limit_and_then_r
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_carries_as_much_for_five_thousand_sessions_as_for_ten() {
     let (host, url) = own_host();
-    let program = Program::start(Some(&url), &[]);
+    let program = Program::start(Some(&url), &[NO_HEARTBEAT]);
     program.ready().await;
     let pattern = |number: usize| {
         let kind = number % FEW;

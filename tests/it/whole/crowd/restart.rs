@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Light, join};
+use super::{Light, NO_HEARTBEAT, join};
 use crate::program::Program;
 use crate::whole::client::Client;
 use crate::whole::streams::Stream;
@@ -56,7 +56,7 @@ async fn cursors(stream: &Stream) -> Vec<Value> {
 }
 
 async fn serve(stream: &Stream) -> Program {
-    stream.serve(&[("PASSERELLE_SERVER__SHARDS", &SHARDS.to_string())]).await
+    stream.serve(&[NO_HEARTBEAT, ("PASSERELLE_SERVER__SHARDS", &SHARDS.to_string())]).await
 }
 
 /// So many clients resume, each after one of these cursors, and get what each of them has missed of so many messages, and

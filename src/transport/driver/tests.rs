@@ -1,0 +1,249 @@
+//! The loop's own work over real sockets: what ninety-nine who read cost is counted, alone and beside one more who has
+//! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use allocation_counter::AllocationInfo;
+use socket2::{Domain, SockRef, Type};
+
+use super::*;
+use crate::auth::{Grants, Identity};
+use crate::config::{LogBounds, RawFrames};
+use crate::hub::feed::{Feed, SourceState};
+use crate::hub::interest::BindingMode;
+use crate::model::cursor::Epoch;
+use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
+use crate::model::topic::{Pattern, Topic};
+use crate::protocol::{Command, Opening, REGISTRY, Subscribe, json};
+use crate::session::Start;
+use crate::session::limits::Terms;
+use crate::transport::liveness::Peer;
+use crate::transport::seats::Seats;
+
+const READERS: usize = 99;
+
+/// Messages until the one who does not read is far behind: several times what its socket and its outbox take.
+const FILLING: usize = 400;
+
+/// Turns that are counted, and how many messages come together in each: a lone one goes out as it is, several are joined.
+const TURNS: usize = 60;
+const TOGETHER: [usize; 2] = [1, 5];
+
+const PAYLOAD_BYTES: usize = 1_000;
+
+/// The kernel's buffers of the one who does not read; it gives some more.
+const STALLED_BUFFER_BYTES: usize = 8 << 10;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A driver with its clients, all on the test's own thread: nothing happens but what the test does.
+struct Bench {
+    driver: Driver,
+    poll: Poll,
+    events: Events,
+    feed: Feed,
+    listener: TcpListener,
+    seats: Seats,
+    terms: Arc<Terms>,
+    readers: Vec<TcpStream>,
+}
+
+/// What it took to serve those who read.
+#[derive(Debug, PartialEq, Eq)]
+struct Work {
+    allocations: AllocationInfo,
+    /// Rounds of the loop: a turn, and a look at the sockets.
+    rounds: usize,
+    /// What the readers were sent.
+    bytes: usize,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let info = SourceInfo { id: SourceId(0), name: "a".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto };
+        let everything = BindingMode::Fixed(vec![Pattern::all()]);
+        let source = SourceState::new(Arc::new(info), LogBounds::default(), everything);
+        let feed = Feed::new(source.clone());
+        feed.link_up_bound(Instant::now());
+        let mut settings = Settings::default();
+        // A heartbeat is of each connection and comes with time: none is to come here.
+        settings.server.heartbeat = Duration::from_secs(3_600);
+        let (upstream, _) = Upstream::new(1, &settings.publish);
+        let terms = Arc::new(Terms::new(&settings));
+        let metrics = Arc::new(Metrics::new(&["a"]).unwrap());
+        let shared = Arc::new(Shared { settings, hub: Hub::new(vec![source]), upstream, metrics });
+        let poll = Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        Self {
+            driver: Driver::new(shared, registry, Arc::new(Notify::new())),
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            feed,
+            listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+            seats: Seats::new(READERS + 1),
+            terms,
+            readers: Vec::new(),
+        }
+    }
+
+    /// One more client that is subscribed to everything; answers its end of the socket.
+    fn join(&mut self, buffer_bytes: Option<usize>) -> TcpStream {
+        let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Before it connects: the window that it offers is of this size.
+        buffer_bytes.inspect(|bytes| client.set_recv_buffer_size(*bytes).unwrap());
+        client.connect(&self.listener.local_addr().unwrap().into()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (server, _) = self.listener.accept().unwrap();
+        buffer_bytes.inspect(|bytes| SockRef::from(&server).set_send_buffer_size(*bytes).unwrap());
+        server.set_nodelay(true).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let admission = self.admission(Socket::Tcp(mio::net::TcpStream::from_std(server)));
+        self.driver.admit(admission);
+        let mut client = TcpStream::from(client);
+        let subscribed = text(&mut client);
+        assert!(subscribed.contains("\"subscribed\""), "{subscribed}");
+        client
+    }
+
+    fn admission(&self, socket: Socket) -> Admission {
+        let row = &json::SUBPROTOCOL;
+        let grants = Grants { subscribe: true, publish: false, consume: false };
+        let anybody = Arc::new(Identity { user: None, expires_at: None, grants });
+        let start = Start { connection: "c".into(), protocol: row, admission: Ok(anybody), at: Instant::now() };
+        let subscribe = Subscribe::to(Pattern::all());
+        Admission {
+            socket,
+            leftover: Vec::new(),
+            head: Bytes::new(),
+            framing: Framing::WebSocket,
+            deflate: None,
+            protocol: row.index,
+            codec: (REGISTRY[usize::from(row.index.0)].codec)(Opening::default()),
+            session: Session::new(self.terms.clone(), start),
+            refusal: None,
+            commands: vec![Command::Subscribe(subscribe)],
+            form: CursorForm::Separate,
+            peer: None,
+            seat: self.seats.take().unwrap(),
+        }
+    }
+
+    fn publish(&self, count: usize) {
+        let draft = || Draft {
+            topic: Topic::parse("news").unwrap(),
+            payload: vec![b'x'; PAYLOAD_BYTES].into(),
+            attributes: Attributes::default(),
+            received_at: 0,
+        };
+        self.feed.append((0..count).map(|_| draft()).collect(), 0);
+    }
+
+    /// Everything that there is to do at present, as the loop does it; answers in how many rounds.
+    fn serve(&mut self) -> usize {
+        for round in 1.. {
+            let more = self.driver.work();
+            let seen = look(&mut self.poll, &mut self.events).unwrap();
+            self.driver.sockets(&self.events);
+            if !more && seen == Seen::All {
+                return round;
+            }
+        }
+        unreachable!("there is an end of rounds")
+    }
+
+    /// Each reader takes so many messages; answers how many bytes that was.
+    fn read(&mut self, count: usize) -> usize {
+        let messages = self.readers.iter_mut().flat_map(|reader| (0..count).map(|_| text(reader)));
+        messages
+            .map(|text| {
+                assert!(text.starts_with("{\"op\":\"message\""), "{text}");
+                text.len()
+            })
+            .sum()
+    }
+
+    /// Waits for the kernel to have settled that a client takes no more: whatever was under way to it has arrived.
+    fn wait_until_full(&mut self, client: &TcpStream) {
+        let (local, remote) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        // Where the kernel cannot be asked, there is only what was published.
+        while cfg!(target_os = "linux") && self.driver.liveness.of(local, remote) != Peer::Full {
+            assert!(Instant::now() < deadline, "the window does not close");
+            std::thread::yield_now();
+        }
+        self.serve();
+    }
+
+    /// How often anybody fell behind.
+    fn fell_behind(&self) -> u64 {
+        let text = self.driver.shared.metrics.render();
+        let value = text.lines().find_map(|line| line.strip_prefix("passerelle_fell_behind_total "));
+        value.unwrap().parse().unwrap()
+    }
+
+    /// Publishes in turn after turn, and counts what the loop does.
+    fn count(&mut self, together: usize) -> Work {
+        let mut work = Work { allocations: AllocationInfo::default(), rounds: 0, bytes: 0 };
+        for _ in 0..TURNS {
+            self.publish(together);
+            work.allocations += allocation_counter::measure(|| work.rounds += self.serve());
+            work.bytes += self.read(together);
+        }
+        work
+    }
+}
+
+/// The next text frame of a server.
+fn text(client: &mut TcpStream) -> String {
+    let mut head = [0; 2];
+    client.read_exact(&mut head).unwrap();
+    assert_eq!(head[0], 0x81, "one text, in one frame");
+    let length = match head[1] {
+        126 => {
+            let mut length = [0; 2];
+            client.read_exact(&mut length).unwrap();
+            usize::from(u16::from_be_bytes(length))
+        }
+        short => usize::from(short),
+    };
+    let mut payload = vec![0; length];
+    client.read_exact(&mut payload).unwrap();
+    String::from_utf8(payload).unwrap()
+}
+
+/// Counts with and without one more who has long stopped reading.
+fn count(has_stalled: bool) -> [Work; TOGETHER.len()] {
+    let mut bench = Bench::new();
+    for _ in 0..READERS {
+        let reader = bench.join(None);
+        bench.readers.push(reader);
+    }
+    let stalled = has_stalled.then(|| bench.join(Some(STALLED_BUFFER_BYTES)));
+    for _ in 0..FILLING {
+        bench.publish(1);
+        bench.serve();
+        bench.read(1);
+    }
+    stalled.iter().for_each(|stalled| bench.wait_until_full(stalled));
+    let fell_behind = bench.fell_behind();
+    assert_eq!(fell_behind > 0, has_stalled, "who does not read falls behind, and nobody else");
+    let work = TOGETHER.map(|together| bench.count(together));
+    assert_eq!((bench.fell_behind(), bench.driver.open), (fell_behind, READERS + usize::from(has_stalled)));
+    if has_stalled {
+        assert!(bench.driver.shard.has_replay(SubscriberId(READERS as u32)), "it is behind to the end");
+    }
+    work
+}
+
+/// Not one allocation more, neither in number nor in bytes nor in what is held, however many turns the other is behind.
+#[test]
+fn who_has_stopped_reading_costs_the_others_no_allocation() {
+    let (alone, beside) = (count(false), count(true));
+    println!("{alone:#?}");
+    assert_eq!(beside, alone);
+    for work in alone {
+        assert!(work.rounds >= TURNS && work.bytes >= TURNS * READERS * PAYLOAD_BYTES);
+        assert!(work.allocations.count_total >= TURNS as u64, "allocations are counted");
+    }
+}
