@@ -5,6 +5,7 @@
 //! settings. This module reads no environment; of files it only asks whether they are there.
 
 pub(super) mod broker;
+mod cloudevents;
 mod consume;
 pub(super) mod listen;
 mod presence;

@@ -118,6 +118,15 @@ pub static SECTIONS: &[Section] = &[
         also: &[],
     },
     Section {
+        path: "cloudevents",
+        example: "cloudevents",
+        title: "CloudEvents",
+        about: "How messages that are no CloudEvents are called where they go out as such (cloudevents.json): by templates with \
+                {source}, {topic} and {header.NAME}.",
+        keys: CLOUDEVENTS,
+        also: &[],
+    },
+    Section {
         path: "auth",
         example: "auth",
         title: "Who may come in",
@@ -521,6 +530,16 @@ const SOURCE_STREAM: &[Key] = &[
         "How far back the stream is read once at the start for the last messages of each topic, beside what is live: every \
          message of that time passes through. 0s for not at all.",
     ),
+];
+
+const CLOUDEVENTS: &[Key] = &[
+    Key::new(
+        "cloudevents.source",
+        Kind::Text,
+        "\"/{source}\"",
+        "The attribute source, a reference to a URI. What is put in for a placeholder is escaped.",
+    ),
+    Key::new("cloudevents.type", Kind::Text, "\"{topic}\"", "The attribute type; message where it comes out empty."),
 ];
 
 const POLL: &[Key] = &[

@@ -1,5 +1,5 @@
 //! Plain data that every other room shares: topics and patterns, publications and their cursors,
-//! what becomes of messages for slow readers, what subscriptions are called, values of AMQP headers and filters on them, what goes up to the broker, what clients
+//! what becomes of messages for slow readers, what subscriptions and events are called, values of AMQP headers and filters on them, what goes up to the broker, what clients
 //! consume, who listens to what, why something was missed, and the table of endings.
 //!
 //! Nothing here does I/O, reads a clock or names a protocol.
@@ -7,6 +7,7 @@
 pub mod close;
 pub mod cursor;
 pub mod delivery;
+pub mod event_names;
 pub mod filter;
 pub mod flow;
 pub mod gap;

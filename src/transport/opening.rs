@@ -20,8 +20,8 @@ use crate::model::topic::{Pattern, Topic};
 use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
-    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, lines,
-    poll, raw,
+    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, cloudevents,
+    event_stream, lines, poll, raw,
 };
 use crate::session::Session;
 use crate::transport::driver::Admission;
@@ -155,6 +155,11 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
     let deflate = upgrade.deflate.filter(|_| settings.compression.enabled);
     let identity =
         if negotiated.token.is_some() { Err(crate::transport::gate::NO_TOKENS) } else { site.gate.identify(visitor) };
+    let session = site.session(identity, row);
+    let after = match form_of(row) {
+        CursorForm::Joint => cursor_of(&request.headers, request.uri.query(), site),
+        CursorForm::Separate | CursorForm::Each => JointCursor::default(),
+    };
     Ok(Opened {
         head: handshake::response(&upgrade.accept_key, negotiated.verdict.echo(), deflate),
         framing: if deflate.is_some() { Framing::Deflated } else { Framing::WebSocket },
@@ -162,19 +167,29 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
         protocol: row.index,
         codec: (row.codec)(Opening {
             publish: asked.publish.clone(),
+            connection: session.connection().clone(),
             message_bytes_max: settings.limits.message_bytes_max,
         }),
-        session: site.session(identity, row),
+        session,
         refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),
         // Where subscriptions have names a URL gives them none.
         commands: match row.labels {
-            Labels::Absent => asked.into_commands(JointCursor::default()),
+            Labels::Absent => asked.into_commands(after.clone()),
             Labels::Each | Labels::Together => Vec::new(),
         },
-        form: if row.labels == Labels::Each { CursorForm::Each } else { CursorForm::Separate },
-        after: JointCursor::default(),
+        form: form_of(row),
+        after,
         address: visitor.address,
     })
+}
+
+/// Whether a session of a WebSocket resumes by one cursor of all that it listens to, which its URL may bring.
+fn form_of(row: &Subprotocol) -> CursorForm {
+    match row.labels {
+        Labels::Each => CursorForm::Each,
+        _ if row.index == cloudevents::SUBPROTOCOL.index => CursorForm::Joint,
+        Labels::Absent | Labels::Together => CursorForm::Separate,
+    }
 }
 
 fn refused_handshake(refusal: &handshake::Refusal) -> Refused {

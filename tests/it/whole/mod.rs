@@ -2,6 +2,7 @@
 //! one and on RabbitMQ.
 
 pub(crate) mod client;
+mod cloudevents;
 mod consume;
 mod crowd;
 mod cut;
