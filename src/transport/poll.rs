@@ -1,6 +1,7 @@
 //! `GET /poll`: a session that is one HTTP answer. The driver runs it without a socket, so that the connection goes on with HTTP:
 //! who polls again is not connected anew.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,8 +41,35 @@ pub(crate) async fn answer<B>(request: &Request<B>, visitor: &Visitor, seat: Rc<
     answer
 }
 
+/// How many polls of a shard wait for their answers, or have them and have not handed them to hyper yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Waiting(Rc<Cell<usize>>);
+
+/// One of them.
+struct Waiter(Waiting);
+
+impl Waiting {
+    /// Whether there are any.
+    pub(crate) fn any(&self) -> bool {
+        self.0.get() > 0
+    }
+
+    fn enter(&self) -> Waiter {
+        self.0.set(self.0.get() + 1);
+        Waiter(self.clone())
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let Waiting(count) = &self.0;
+        count.set(count.get() - 1);
+    }
+}
+
 /// Has the driver run a poll.
 async fn run(opened: Opened, timeout: Duration, seat: Rc<Seat>, site: &Site) -> Answered {
+    let _waiter = site.waiting.enter();
     let (answer, answered) = oneshot::channel();
     let poll = PollRequest { after: opened.after.clone(), timeout, answer };
     // The head is hyper's to write.

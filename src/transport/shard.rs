@@ -20,6 +20,7 @@ use crate::transport::gate::Gate;
 use crate::transport::http::{self, Caller, Taken};
 use crate::transport::listener::{Accepted, Handshaking};
 use crate::transport::opening::Known;
+use crate::transport::poll::Waiting;
 use crate::transport::seats::{Seat, Seats};
 use crate::transport::socket::{self, Socket};
 
@@ -39,6 +40,8 @@ pub(crate) struct Site {
     pub(crate) gate: Gate,
     /// Where sessions begin.
     pub(crate) admissions: mpsc::Sender<Admission>,
+    /// Polls that are not answered.
+    pub(crate) waiting: Waiting,
     terms: Arc<Terms>,
     number: usize,
     sessions: Cell<u64>,
@@ -69,9 +72,10 @@ pub(crate) fn start(number: usize, shared: &Arc<Shared>, seats: &Seats) -> io::R
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
         let (gate, terms) = (Gate::new(&shared.settings), Arc::new(Terms::new(&shared.settings)));
         let (admitted, admissions) = mpsc::channel(WAITING_MAX);
-        let sessions = Cell::new(0);
-        let site = Rc::new(Site { gate, terms, shared: shared.clone(), admissions: admitted, number, sessions });
-        let inbox = Inbox { admissions, controls: control, doorbell };
+        let (sessions, waiting) = (Cell::new(0), Waiting::default());
+        let inbox = Inbox { admissions, controls: control, doorbell, waiting: waiting.clone() };
+        let site =
+            Rc::new(Site { gate, terms, shared: shared.clone(), admissions: admitted, waiting, number, sessions });
         LocalSet::new().block_on(&runtime, async move {
             tokio::task::spawn_local(receive(sockets, site, seats));
             Driver::run(shared, inbox).await

@@ -43,6 +43,7 @@ use crate::protocol::{Codec, ProtocolId};
 use crate::session::{Completion, Session};
 use crate::transport::admin::view::{ConnectionRow, Listing};
 use crate::transport::liveness::Liveness;
+use crate::transport::poll::Waiting;
 use crate::transport::seats::Seat;
 use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
@@ -124,6 +125,8 @@ pub(crate) struct Inbox {
     pub(crate) admissions: mpsc::Receiver<Admission>,
     pub(crate) controls: mpsc::Receiver<Control>,
     pub(crate) doorbell: Arc<Notify>,
+    /// Polls whose answers are on their way to their sockets, which end with this thread.
+    pub(crate) waiting: Waiting,
 }
 
 /// One shard's loop.
@@ -251,10 +254,10 @@ impl Driver {
         let mut driver = Self::new(shared, registry, inbox.doorbell.clone());
         loop {
             let more = driver.work();
-            if driver.draining && driver.open == 0 {
+            if driver.draining && driver.open == 0 && !inbox.waiting.any() {
                 break;
             }
-            if more {
+            if more || driver.draining && driver.open == 0 {
                 look(poll.get_mut(), &mut events)?;
                 driver.sockets(&events);
                 driver.take_waiting(&mut inbox);

@@ -97,7 +97,7 @@ async fn a_stream_of_lines_goes_on_after_any_of_its_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_lines_tells_gaps_and_sends_heartbeats() {
-    let program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__HEARTBEAT", "100ms")]).await;
+    let program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__HEARTBEAT", "1s")]).await;
     let mut stream = LineStream::open(&program, "pattern=a&after=elsewhere").await;
     stream.expect("subscribed").await;
     let gap = stream.expect("gap").await;
@@ -116,7 +116,7 @@ async fn a_stream_of_lines_tells_gaps_and_sends_heartbeats() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_listened_to_is_refused_in_words() {
     let program = Broker::Embedded.serve(&[]).await;
-    for path in ["/stream"] {
+    for path in ["/stream", "/poll"] {
         let answers = [
             ("", "say what to listen to: "),
             ("?pattern=orders.", "'#' must be written %23 in a URL"),
