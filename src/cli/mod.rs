@@ -12,9 +12,11 @@ mod client;
 mod completions;
 mod config;
 mod event_stream;
+mod http;
 mod inputs;
 mod logging;
 mod output;
+mod poll;
 mod publish;
 mod resume;
 #[cfg(test)]

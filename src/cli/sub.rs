@@ -1,5 +1,6 @@
 //! `passerelle sub`: prints messages as they come, and goes on where it stopped after every lost connection.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use serde_json::{Map, Value};
 use super::backoff::Backoff;
 use super::client::{Ended, Frame, Socket, Target};
 use super::event_stream::EventStream;
+use super::http::Way;
 use super::output::{Form, Output};
+use super::poll::{Polled, Poller};
 use super::resume::{Cursors, Resume};
 use super::{Failure, block_on};
 use crate::model::cursor::JointCursor;
@@ -32,7 +35,8 @@ Examples:
   passerelle sub --filter region=eu 'orders.#'    messages with this header only
   passerelle sub --payload --count 1 'jobs.#'     wait for one message and print its payload
   passerelle sub --after 'events~5x.1a' '#'       from there on: source, tilde, cursor, as messages show them
-  passerelle sub --protocol sse --url https://events.example.org/sse '#'")]
+  passerelle sub --protocol sse --url https://events.example.org/sse '#'
+  passerelle sub --protocol poll '#'              where a network lets nothing pass that stays open")]
 pub(super) struct Arguments {
     /// Patterns of topics, quoted: 'orders.#'
     #[arg(value_name = "PATTERN")]
@@ -74,6 +78,10 @@ enum Protocol {
     Json,
     /// Server-Sent Events
     Sse,
+    /// One JSON object a line, over plain HTTP
+    Stream,
+    /// Long-polling
+    Poll,
     #[value(hide = true)]
     Stomp,
     #[value(hide = true)]
@@ -118,9 +126,9 @@ impl Wish {
         if given.is_empty() {
             return Err(Failure::Usage("quote it: passerelle sub '#'".into()));
         }
-        if !matches!(protocol, Protocol::Json | Protocol::Sse) {
+        if matches!(protocol, Protocol::Stomp | Protocol::Mqtt | Protocol::Wamp) {
             return Err(Failure::Usage(
-                "this protocol is not available yet: use --protocol json or --protocol sse".into(),
+                "this protocol is not available yet: use --protocol json, sse, stream or poll".into(),
             ));
         }
         let mut patterns: Vec<String> = Vec::new();
@@ -184,7 +192,9 @@ async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> R
     let mut backoff = Backoff::new();
     loop {
         let ended = match wish.protocol {
-            Protocol::Sse => over_event_stream(wish, &mut last_id, &mut backoff, output).await,
+            Protocol::Sse => over_stream(Way::EventStream, wish, &mut last_id, &mut backoff, output).await,
+            Protocol::Stream => over_stream(Way::Lines, wish, &mut last_id, &mut backoff, output).await,
+            Protocol::Poll => over_polls(wish, &mut last_id, &mut backoff, output).await,
             _ => over_websocket(wish, &mut resume, &mut backoff, output).await,
         };
         let (why, asked) = match ended {
@@ -282,13 +292,14 @@ fn stay_away(ended: Ended, away: Duration) -> Ended {
     }
 }
 
-async fn over_event_stream<M: Write, N: Write>(
+async fn over_stream<M: Write, N: Write>(
+    way: Way,
     wish: &Wish,
     last_id: &mut Option<String>,
     backoff: &mut Backoff,
     output: &mut Output<M, N>,
 ) -> Result<(), Ended> {
-    let mut stream = EventStream::connect(&wish.target, &wish.query(), last_id.as_deref()).await?;
+    let mut stream = EventStream::connect(way, &wish.target, &wish.query(), last_id.as_deref()).await?;
     backoff.reset();
     let mut away = Duration::ZERO;
     loop {
@@ -304,6 +315,38 @@ async fn over_event_stream<M: Write, N: Write>(
         }
         if block.id.is_some() {
             *last_id = block.id;
+        }
+    }
+}
+
+async fn over_polls<M: Write, N: Write>(
+    wish: &Wish,
+    cursor: &mut Option<String>,
+    backoff: &mut Backoff,
+    output: &mut Output<M, N>,
+) -> Result<(), Ended> {
+    let query = wish.query();
+    let mut poller = Poller::new(&wish.target, &query);
+    let mut away = BTreeSet::new();
+    loop {
+        let text = poller.ask(cursor.as_deref()).await?;
+        let Polled { messages, gaps, cursor: next, outage } = Polled::parse(&text)?;
+        backoff.reset();
+        let changes = [("outage", outage.difference(&away)), ("restored", away.difference(&outage))];
+        for (op, source) in changes.into_iter().flat_map(|(op, sources)| sources.map(move |source| (op, source))) {
+            output.notice(&Frame { op: op.into(), source: Some(source.clone()), ..Frame::default() });
+        }
+        for gap in gaps {
+            output.notice(&Frame::parse(gap.get())?);
+        }
+        for message in messages {
+            if output.message(message.get(), &Frame::parse(message.get())?)? {
+                return Ok(());
+            }
+        }
+        away = outage;
+        if next.is_some() {
+            *cursor = next;
         }
     }
 }

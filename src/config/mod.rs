@@ -85,6 +85,8 @@ pub struct Settings {
     pub admin: Admin,
     /// What one session may use.
     pub limits: Limits,
+    /// Polling.
+    pub poll: Poll,
     /// permessage-deflate.
     pub compression: Compression,
     /// The broker.
@@ -184,6 +186,21 @@ pub struct Limits {
     pub last_max: usize,
     /// Without identity after the handshake.
     pub unauthenticated_timeout: Duration,
+}
+
+/// `[poll]`: long-polling.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    /// How long a poll waits that does not say.
+    pub timeout: Duration,
+    /// The longest that a client may ask for.
+    pub timeout_max: Duration,
+    /// Messages of one answer.
+    pub messages_max: usize,
+    /// Bytes of them; with what was read at once it may be a little more.
+    pub bytes_max: usize,
+    /// How long after a poll its patterns stay claimed.
+    pub lease: Duration,
 }
 
 /// `[compression]`: permessage-deflate without context takeover.
@@ -398,6 +415,18 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(2 * 3600),
             last_max: 1_000,
             unauthenticated_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(25),
+            timeout_max: Duration::from_secs(120),
+            messages_max: 1_000,
+            bytes_max: 1 << 20,
+            lease: Duration::from_secs(60),
         }
     }
 }

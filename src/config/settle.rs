@@ -5,6 +5,7 @@
 //! settings. This module reads no environment; of files it only asks whether they are there.
 
 pub(super) mod broker;
+mod cloudevents;
 mod consume;
 pub(super) mod listen;
 mod presence;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use super::key::{self, nearest};
 use super::raw::{Entry, Mistake, Raw};
 use super::value::{Value, quoted};
-use super::{Admin, Auth, Call, Compression, Limits, LogFormat, Logging, Publish, Server, Settings};
+use super::{Admin, Auth, Call, Compression, Limits, LogFormat, Logging, Poll, Publish, Server, Settings};
 use crate::model::flow::Flow;
 use crate::protocol::REGISTRY;
 
@@ -44,6 +45,7 @@ pub fn settle(raw: &Raw) -> Settled {
         server: settler.server(),
         admin: settler.admin(),
         limits: settler.limits(),
+        poll: settler.poll(),
         compression: settler.compression(),
         amqp: settler.amqp(embedded.as_ref()),
         sources: settler.sources(),
@@ -178,6 +180,20 @@ impl<'a> Settler<'a> {
             stall_timeout: self.time("limits.stall_timeout"),
             last_max: self.number("limits.last_max"),
             unauthenticated_timeout: self.time("limits.unauthenticated_timeout"),
+        }
+    }
+
+    fn poll(&mut self) -> Poll {
+        let (timeout, timeout_max) = (self.time("poll.timeout"), self.time("poll.timeout_max"));
+        if timeout > timeout_max {
+            self.mistake("poll.timeout", "is longer than poll.timeout_max: lower it, or raise that");
+        }
+        Poll {
+            timeout,
+            timeout_max,
+            messages_max: self.number("poll.messages_max"),
+            bytes_max: self.number("poll.bytes_max"),
+            lease: self.time("poll.lease"),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::event_names::EventNames;
 use crate::model::publication::RawFrames;
 use crate::model::topic::Pattern;
 
@@ -16,6 +17,8 @@ pub struct Source {
     pub topic: Option<TopicTemplate>,
     /// How payloads become frames on `passerelle.v1.raw`.
     pub frames: RawFrames,
+    /// How its messages are called where they go out as CloudEvents and are none: `[cloudevents]`.
+    pub events: EventNames,
     /// What happens to a delivery that cannot be mapped to a message.
     pub rejected: Rejected,
     /// The log.
@@ -184,6 +187,7 @@ impl Source {
             input: Input::Exchange(ExchangeInput::new("amq.topic")),
             topic: None,
             frames: RawFrames::Auto,
+            events: EventNames::default(),
             rejected: Rejected::Acknowledge,
             log: LogBounds::default(),
         }

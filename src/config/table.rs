@@ -118,6 +118,15 @@ pub static SECTIONS: &[Section] = &[
         also: &[],
     },
     Section {
+        path: "cloudevents",
+        example: "cloudevents",
+        title: "CloudEvents",
+        about: "How messages that are no CloudEvents are called where they go out as such (cloudevents.json): by templates with \
+                {source}, {topic} and {header.NAME}.",
+        keys: CLOUDEVENTS,
+        also: &[],
+    },
+    Section {
         path: "auth",
         example: "auth",
         title: "Who may come in",
@@ -131,6 +140,14 @@ pub static SECTIONS: &[Section] = &[
         title: "Limits of one session",
         about: "What one client may use. Whoever goes beyond is refused or closed in words; nobody else notices.",
         keys: LIMITS,
+        also: &[],
+    },
+    Section {
+        path: "poll",
+        example: "poll",
+        title: "Polling",
+        about: "What /poll answers, for clients that can have nothing that stays open.",
+        keys: POLL,
         also: &[],
     },
     Section {
@@ -512,6 +529,40 @@ const SOURCE_STREAM: &[Key] = &[
         "\"1h\"",
         "How far back the stream is read once at the start for the last messages of each topic, beside what is live: every \
          message of that time passes through. 0s for not at all.",
+    ),
+];
+
+const CLOUDEVENTS: &[Key] = &[
+    Key::new(
+        "cloudevents.source",
+        Kind::Text,
+        "\"/{source}\"",
+        "The attribute source, a reference to a URI. What is put in for a placeholder is escaped.",
+    ),
+    Key::new("cloudevents.type", Kind::Text, "\"{topic}\"", "The attribute type; message where it comes out empty."),
+];
+
+const POLL: &[Key] = &[
+    Key::new(
+        "poll.timeout",
+        Kind::Time { least_ms: 0 },
+        "\"25s\"",
+        "How long a poll waits for the first message where it does not say (timeout=).",
+    ),
+    Key::new("poll.timeout_max", Kind::Time { least_ms: 0 }, "\"2m\"", "The longest a client may ask for."),
+    Key::new("poll.messages_max", SOME, "1000", "Messages of one answer; the next poll brings the others."),
+    Key::new(
+        "poll.bytes_max",
+        BYTES,
+        "\"1 MiB\"",
+        "Bytes of them, likewise; one message more may come with it, or as much as is read from a log at a time, 256 KiB.",
+    ),
+    Key::new(
+        "poll.lease",
+        Kind::Time { least_ms: 0 },
+        "\"1m\"",
+        "How long after a poll its patterns count as wanted: so the next one misses nothing though bindings linger for \
+         less, and they are made again when the broker comes back in between.",
     ),
 ];
 

@@ -299,7 +299,8 @@ fn mistakes_of_everything_else() {
         (
             "[alias]\n\"events.example.org\" = \"passerelle.v1.jsn\"\n",
             "4: alias.\"events.example.org\": stands for \"passerelle.v1.jsn\", which is none of passerelle.v1.json, \
-             passerelle.v1.raw, v12.stomp, v11.stomp, v10.stomp, stomp: did you mean passerelle.v1.json?",
+             passerelle.v1.raw, v12.stomp, v11.stomp, v10.stomp, stomp, \
+             cloudevents.json: did you mean passerelle.v1.json?",
         ),
         (
             "[logging]\nfilter = \"info,x=loud\"\n",

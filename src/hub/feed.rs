@@ -380,6 +380,7 @@ mod tests {
             name: "events".into(),
             epoch: Epoch(3),
             raw_frames: RawFrames::Auto,
+            events: Default::default(),
         });
         let state = SourceState::new(info, LogBounds::default(), bindings);
         let doorbell = Arc::new(Notify::new());

@@ -58,6 +58,12 @@ impl Outbox {
         Ok(())
     }
 
+    /// Takes all that waits, in order.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Bytes> + use<> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting).into_iter()
+    }
+
     /// Fills `slices` with what comes next, for one vectored write, and says how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;

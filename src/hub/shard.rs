@@ -218,6 +218,25 @@ impl Shard {
         if ended.is_paced() { self.part(id, ended, Rest::Left) } else { Vec::new() }
     }
 
+    /// Keeps the claims of a subscriber that is about to leave until a time: who comes back until then under another name
+    /// finds everything bound as it was.
+    pub fn lease_claims(&mut self, id: SubscriberId, until: Instant) {
+        let Some(subscriber) = self.subscribers.get(id.index()) else { return };
+        for subscription in &subscriber.subscriptions {
+            for part in &subscription.parts {
+                if let Some(lane) = self.lanes.get_mut(part.source.index()) {
+                    lane.lease(&subscription.wanted.pattern, until);
+                }
+            }
+        }
+    }
+
+    /// Gives back what was to be kept until now, and says whether anything is still kept.
+    pub fn end_leases(&mut self, now: Instant) -> bool {
+        self.lanes.iter_mut().for_each(|lane| lane.end_leases(now));
+        self.lanes.iter().any(|lane| lane.leases() > 0)
+    }
+
     /// Ends all subscriptions of a subscriber that stays, because its session is over and only its farewell is not.
     pub fn silence(&mut self, id: SubscriberId) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };

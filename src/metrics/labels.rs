@@ -58,6 +58,10 @@ labels! {
         WebSocket = "websocket",
         /// A stream of Server-Sent Events.
         Sse = "sse",
+        /// Lines of JSON over HTTP.
+        Stream = "stream",
+        /// A poll that waits for its answer.
+        Poll = "poll",
     }
 
     /// One of a node's two connections to its broker.

@@ -22,8 +22,13 @@ fn shows(metrics: &Metrics, line: &str) {
 }
 
 fn publication(published_at: PublishedAt, received_at: UnixMillis) -> Publication {
-    let source =
-        Arc::new(SourceInfo { id: ORDERS, name: "orders".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto });
+    let source = Arc::new(SourceInfo {
+        id: ORDERS,
+        name: "orders".into(),
+        epoch: Epoch(1),
+        raw_frames: RawFrames::Auto,
+        events: Default::default(),
+    });
     let attributes = Attributes { published_at, ..Attributes::default() };
     let topic = Topic::parse("orders.eu").unwrap();
     Publication { source, offset: 1, draft: Draft { topic, payload: Default::default(), attributes, received_at } }

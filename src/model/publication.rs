@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::model::cursor::{Cursor, Epoch};
+use crate::model::event_names::EventNames;
 use crate::model::topic::Topic;
 use crate::model::value::Headers;
 
@@ -31,6 +32,8 @@ pub struct SourceInfo {
     pub epoch: Epoch,
     /// How its payloads become frames on `passerelle.v1.raw`.
     pub raw_frames: RawFrames,
+    /// How its messages are called where they go out as events.
+    pub events: EventNames,
 }
 
 impl SourceInfo {

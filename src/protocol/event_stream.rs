@@ -68,7 +68,7 @@ fn encode_message(message: Message<'_>) -> Option<Outbound> {
 
 /// The joint cursor after a live message: itself in its own source, of which the shard may have taken more at once, and
 /// where the shard is in all others.
-fn joint(message: Message<'_>) -> JointCursor {
+pub(super) fn joint(message: Message<'_>) -> JointCursor {
     let own = message.publication;
     let cursors = message.positions.iter().map(|(source, position)| {
         let offset = if source.id == own.source.id { own.offset } else { *position };

@@ -4,9 +4,12 @@
 //! A codec knows no socket, no clock, no session and no hub. A new subprotocol is one file and one row in
 //! [`REGISTRY`]; negotiation, metric labels, the shared conformance suite and the documentation read that table.
 
+pub mod cloudevents;
 pub mod event_stream;
 pub mod json;
+pub mod lines;
 pub mod negotiate;
+pub mod poll;
 pub mod raw;
 pub mod stomp;
 
@@ -521,13 +524,15 @@ pub struct Subprotocol {
 pub struct Opening {
     /// The topic of everything that the client sends, where the protocol itself names none: `?publish=TOPIC`.
     pub publish: Option<Topic>,
+    /// The connection's name in logs and in the API.
+    pub connection: Arc<str>,
     /// The largest message that a client may send, in the protocol's own measure too: a payload may come in several messages.
     pub message_bytes_max: usize,
 }
 
 impl Default for Opening {
     fn default() -> Self {
-        Self { publish: None, message_bytes_max: MESSAGE_BYTES_MAX }
+        Self { publish: None, connection: "".into(), message_bytes_max: MESSAGE_BYTES_MAX }
     }
 }
 
@@ -558,6 +563,9 @@ pub static REGISTRY: &[Subprotocol] = &[
     stomp::SUBPROTOCOLS[1],
     stomp::SUBPROTOCOLS[2],
     stomp::SUBPROTOCOLS[3],
+    lines::SUBPROTOCOL,
+    poll::SUBPROTOCOL,
+    cloudevents::SUBPROTOCOL,
 ];
 
 impl ErrorCode {

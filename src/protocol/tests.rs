@@ -23,7 +23,13 @@ pub(crate) fn publication_from(raw_frames: RawFrames, payload: Bytes) -> Publica
 }
 
 fn source(raw_frames: RawFrames) -> Arc<SourceInfo> {
-    Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1), raw_frames })
+    Arc::new(SourceInfo {
+        id: SourceId(0),
+        name: "events".into(),
+        epoch: Epoch(1),
+        raw_frames,
+        events: Default::default(),
+    })
 }
 
 fn codecs() -> Vec<(&'static Subprotocol, Box<dyn Codec + Send>)> {
@@ -155,9 +161,26 @@ fn assert_valid(row: &Subprotocol, outbound: &Outbound) {
     match (row.name, outbound) {
         ("passerelle.v1.json", Outbound::Text(bytes)) => drop(object(bytes)),
         ("passerelle.v1.raw", _) => {}
+        ("cloudevents.json", Outbound::Text(bytes)) => assert_event(bytes),
+        ("stream" | "poll", Outbound::Text(bytes)) => drop(object_of_line(bytes)),
         ("sse", Outbound::Text(bytes)) => drop(object(data_of_block(bytes).as_bytes())),
         (name, Outbound::Text(bytes) | Outbound::Binary(bytes)) if name.ends_with("stomp") => assert_one_frame(bytes),
         (name, other) => panic!("{name} wrote {other:?}"),
+    }
+}
+
+/// An event as the JSON format has it, with attributes of the kinds and names that there may be.
+fn assert_event(bytes: &[u8]) {
+    let event: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
+    let fields = event.as_object().expect("an object");
+    assert_eq!(event["specversion"], "1.0");
+    for name in ["id", "source", "type"] {
+        assert!(event[name].as_str().is_some_and(|text| !text.is_empty()), "{name} in {event}");
+    }
+    assert!(!(fields.contains_key("data") && fields.contains_key("data_base64")), "{event}");
+    for (name, value) in fields.iter().filter(|(name, _)| !name.starts_with("data")) {
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{name}");
+        assert!(value.is_string() || value.is_boolean() || value.is_i64(), "{name} is {value}");
     }
 }
 
@@ -173,6 +196,17 @@ fn object(bytes: &[u8]) -> serde_json::Value {
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
     assert!(value["op"].is_string(), "{value}");
     value
+}
+
+/// Reads one line of NDJSON.
+fn object_of_line(bytes: &[u8]) -> serde_json::Value {
+    let body = bytes.strip_suffix(b"\n").expect("a line ends");
+    assert!(!body.contains(&b'\n') && !body.contains(&b'\r'), "{bytes:?} is more than one line");
+    let object = object(body);
+    if let Some(after) = object["after"].as_str() {
+        assert!(after.parse::<JointCursor>().is_ok(), "{after}");
+    }
+    object
 }
 
 /// Reads one block as the HTML Standard does: lines end in LF, CR or both, an empty one ends the block.

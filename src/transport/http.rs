@@ -23,8 +23,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::transport::gate::Visitor;
 use crate::transport::opening::{self, Opened};
+use crate::transport::seats::Seat;
 use crate::transport::shard::Site;
-use crate::transport::{pages, publish};
+use crate::transport::{pages, poll, publish};
 
 /// A whole answer.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -37,6 +38,15 @@ pub(crate) enum Outcome {
     Opened(Box<Opened>),
 }
 
+/// Who is at the other end of a socket.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Its address; none on a Unix socket.
+    pub(crate) peer: Option<IpAddr>,
+    /// Its place among all connections.
+    pub(crate) seat: Rc<Seat>,
+}
+
 /// A socket that became a session, with what the client sent after its request.
 pub(crate) struct Taken<S> {
     pub(crate) stream: S,
@@ -45,7 +55,7 @@ pub(crate) struct Taken<S> {
 }
 
 /// Serves HTTP on a socket until it closes or becomes a session.
-pub(crate) async fn serve<S>(stream: S, peer: Option<IpAddr>, site: Rc<Site>) -> Option<Taken<S>>
+pub(crate) async fn serve<S>(stream: S, caller: Caller, site: Rc<Site>) -> Option<Taken<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -59,9 +69,9 @@ where
         .max_headers(server.head_fields_max);
     let into = slot.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (site, slot) = (site.clone(), into.clone());
+        let (site, slot, caller) = (site.clone(), into.clone(), caller.clone());
         Box::pin(async move {
-            match route(request, peer, &site).await {
+            match route(request, caller, &site).await {
                 Outcome::Answered(answer) => Ok::<_, Infallible>(answer),
                 Outcome::Opened(opened) => {
                     slot.replace(Some(*opened));
@@ -103,14 +113,16 @@ async fn shut_down(mut io: impl Read + Write + Unpin) {
 }
 
 /// Who answers a request: sessions, pages or nobody.
-async fn route(request: Request<Incoming>, peer: Option<IpAddr>, site: &Rc<Site>) -> Outcome {
-    let visitor = Visitor::of(&request, peer, &site.shared.settings);
+async fn route(request: Request<Incoming>, caller: Caller, site: &Rc<Site>) -> Outcome {
+    let visitor = Visitor::of(&request, caller.peer, &site.shared.settings);
     let path = site.local_path(request.uri().path()).to_owned();
     let upgrade = crate::transport::websocket::handshake::is_upgrade(request.headers());
     match path.as_str() {
         "/ws" => opening::websocket(request, &visitor, site),
         "/" if upgrade => opening::websocket(request, &visitor, site),
-        "/sse" => opening::event_stream(&request, &visitor, site),
+        "/sse" => opening::listen(&request, &visitor, site, &opening::EVENT_STREAM),
+        "/stream" => opening::listen(&request, &visitor, site, &opening::LINES),
+        "/poll" => Outcome::Answered(poll::answer(&request, &visitor, caller.seat, site).await),
         _ if path.starts_with("/publish/") => Outcome::Answered(publish::answer(request, &visitor, site).await),
         _ => Outcome::Answered(match *request.method() {
             Method::GET | Method::HEAD => pages::answer(&path, request.method(), site).await,
@@ -129,7 +141,12 @@ pub(crate) fn refuse(status: StatusCode, sentence: &str) -> Answer {
 
 /// An answer in JSON.
 pub(crate) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
-    let mut answer = Response::new(Full::from(format!("{body}\n")));
+    dressed(status, Full::from(format!("{body}\n")))
+}
+
+/// Likewise, where the body is written already.
+pub(crate) fn dressed(status: StatusCode, body: Full<Bytes>) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -11,6 +11,7 @@ pub(crate) mod liveness;
 pub(crate) mod listener;
 pub(crate) mod opening;
 pub(crate) mod pages;
+pub(crate) mod poll;
 pub(crate) mod publish;
 pub(crate) mod seats;
 pub(crate) mod shard;

@@ -1,4 +1,4 @@
-//! Opening: from a request to a session that is about to begin, on a WebSocket or an event stream. One decision after the
+//! Opening: from a request to a session that is about to begin, on a WebSocket or an HTTP stream. One decision after the
 //! other, each with its own refusal: path and upgrade, origin, room, subprotocol, identity, what the URL asks for.
 
 use std::rc::Rc;
@@ -21,12 +21,16 @@ use crate::model::topic::{Pattern, Topic};
 use crate::protocol::json::filter;
 use crate::protocol::negotiate::{self, Strictness, Verdict};
 use crate::protocol::{
-    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, event_stream, raw,
+    Codec, Command, Fault, Labels, Only, Opening, ProtocolId, REGISTRY, Subprotocol, Subscribe, cloudevents,
+    event_stream, lines, poll, raw,
 };
 use crate::session::Session;
+use crate::transport::driver::Admission;
 use crate::transport::gate::{Visitor, query};
 use crate::transport::http::{Answer, Outcome, json, refuse};
+use crate::transport::seats::Seat;
 use crate::transport::shard::Site;
+use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::handshake;
 use crate::transport::wire::Framing;
@@ -43,7 +47,33 @@ pub(crate) struct Opened {
     pub(crate) refusal: Option<(CloseReason, String)>,
     pub(crate) commands: Vec<Command>,
     pub(crate) form: CursorForm,
+    /// Where it goes on.
+    pub(crate) after: JointCursor,
     pub(crate) address: Option<std::net::IpAddr>,
+}
+
+impl Opened {
+    /// As the driver takes it in.
+    pub(crate) fn into_admission(self, socket: Socket, leftover: Vec<u8>, seat: Rc<Seat>) -> Admission {
+        let Self { head, framing, deflate, protocol, codec, session, refusal, commands, form, after: _, address } =
+            self;
+        Admission {
+            socket,
+            leftover,
+            head,
+            framing,
+            deflate,
+            protocol,
+            codec,
+            session,
+            refusal,
+            commands,
+            form,
+            peer: address,
+            poll: None,
+            seat,
+        }
+    }
 }
 
 /// How long a browser waits before it opens an event stream again.
@@ -56,9 +86,46 @@ pub(crate) fn websocket<B>(request: Request<B>, visitor: &Visitor, site: &Rc<Sit
     finish(outcome, site)
 }
 
-/// Opens an event stream.
-pub(crate) fn event_stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Outcome {
-    finish(stream(request, visitor, site), site)
+/// A way to listen that is opened with a plain GET, and is an answer without an end.
+pub(crate) struct Listening {
+    row: &'static Subprotocol,
+    framing: Framing,
+    path: &'static str,
+    content_type: &'static str,
+    /// What comes before anything else.
+    greeting: fn() -> Bytes,
+}
+
+/// Server-Sent Events.
+pub(crate) const EVENT_STREAM: Listening = Listening {
+    row: &event_stream::SUBPROTOCOL,
+    framing: Framing::EventStream,
+    path: "/sse",
+    content_type: "text/event-stream",
+    greeting: || event_stream::retry(RETRY),
+};
+
+/// One JSON object a line.
+pub(crate) const LINES: Listening = Listening {
+    row: &lines::SUBPROTOCOL,
+    framing: Framing::Lines,
+    path: "/stream",
+    content_type: "application/x-ndjson",
+    greeting: Bytes::new,
+};
+
+/// One answer.
+pub(crate) const POLL: Listening = Listening {
+    row: &poll::SUBPROTOCOL,
+    framing: Framing::Collected,
+    path: "/poll",
+    content_type: "application/json",
+    greeting: Bytes::new,
+};
+
+/// Opens an event stream, one of lines, or a poll, of which the head is not sent.
+pub(crate) fn listen<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Listening) -> Outcome {
+    finish(stream(request, visitor, site, way), site)
 }
 
 /// Why nothing is opened, for the metric and for the client.
@@ -89,6 +156,11 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
     let deflate = upgrade.deflate.filter(|_| settings.compression.enabled);
     let identity =
         if negotiated.token.is_some() { Err(crate::transport::gate::NO_TOKENS) } else { site.gate.identify(visitor) };
+    let session = site.session(identity, row);
+    let after = match form_of(row) {
+        CursorForm::Joint => cursor_of(&request.headers, request.uri.query(), site),
+        CursorForm::Separate | CursorForm::Each => JointCursor::default(),
+    };
     Ok(Opened {
         head: handshake::response(&upgrade.accept_key, negotiated.verdict.echo(), deflate),
         framing: if deflate.is_some() { Framing::Deflated } else { Framing::WebSocket },
@@ -96,18 +168,29 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
         protocol: row.index,
         codec: (row.codec)(Opening {
             publish: asked.publish.clone(),
+            connection: session.connection().clone(),
             message_bytes_max: settings.limits.message_bytes_max,
         }),
-        session: site.session(identity, row),
+        session,
         refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),
         // Where subscriptions have names a URL gives them none.
         commands: match row.labels {
-            Labels::Absent => asked.into_commands(JointCursor::default()),
+            Labels::Absent => asked.into_commands(after.clone()),
             Labels::Each | Labels::Together => Vec::new(),
         },
-        form: if row.labels == Labels::Each { CursorForm::Each } else { CursorForm::Separate },
+        form: form_of(row),
+        after,
         address: visitor.address,
     })
+}
+
+/// Whether a session of a WebSocket resumes by one cursor of all that it listens to, which its URL may bring.
+fn form_of(row: &Subprotocol) -> CursorForm {
+    match row.labels {
+        Labels::Each => CursorForm::Each,
+        _ if row.index == cloudevents::SUBPROTOCOL.index => CursorForm::Joint,
+        Labels::Absent | Labels::Together => CursorForm::Separate,
+    }
 }
 
 fn refused_handshake(refusal: &handshake::Refusal) -> Refused {
@@ -141,32 +224,33 @@ fn row_of(verdict: &Verdict<'_>) -> Result<&'static Subprotocol, Refused> {
     })
 }
 
-fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Result<Opened, Refused> {
+fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Listening) -> Result<Opened, Refused> {
     let bad = |status, sentence: &str| Refused(Handshake::BadRequest, Box::new(refuse(status, sentence)));
+    let Listening { row, path, .. } = way;
     if request.method() != Method::GET {
-        return Err(bad(StatusCode::METHOD_NOT_ALLOWED, "an event stream is opened with GET"));
+        return Err(bad(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} is asked with GET")));
     }
     site.gate.admit_origin(visitor).map_err(|answer| Refused(Handshake::RefusedOrigin, answer))?;
-    let row = &event_stream::SUBPROTOCOL;
     let asked = Asked::of(request.uri().query(), row);
     if let Some(sentence) = asked.fault.clone() {
         return Err(bad(StatusCode::BAD_REQUEST, &sentence));
     }
     if asked.patterns.is_empty() {
-        return Err(bad(StatusCode::BAD_REQUEST, "say what to listen to: /sse?pattern=orders.%23"));
+        return Err(bad(StatusCode::BAD_REQUEST, &format!("say what to listen to: {path}?pattern=orders.%23")));
     }
     let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
     let after = cursor_of(request.headers(), request.uri().query(), site);
     Ok(Opened {
-        head: stream_head(visitor),
-        framing: Framing::EventStream,
+        head: stream_head(visitor, way),
+        framing: way.framing,
         deflate: None,
         protocol: row.index,
         codec: (row.codec)(Opening::default()),
         session: site.session(Ok(identity), row),
         refusal: None,
-        commands: asked.into_commands(after),
+        commands: asked.into_commands(after.clone()),
         form: CursorForm::Joint,
+        after,
         address: visitor.address,
     })
 }
@@ -176,7 +260,7 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>) -> Result
 fn cursor_of(headers: &HeaderMap, of_query: Option<&str>, site: &Rc<Site>) -> JointCursor {
     let of_header =
         headers.get("last-event-id").and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty());
-    let of_query = query(of_query).find(|(name, _)| name == "after").map(|(_, value)| value);
+    let of_query = query(of_query).find(|(name, value)| name == "after" && !value.is_empty()).map(|(_, value)| value);
     match of_header.map(str::to_owned).or(of_query) {
         Some(text) => text.parse().unwrap_or_else(|_| {
             let foreign = |source: &Arc<SourceState>| (source.info().name.to_string(), Cursor::FOREIGN);
@@ -187,16 +271,17 @@ fn cursor_of(headers: &HeaderMap, of_query: Option<&str>, site: &Rc<Site>) -> Jo
 }
 
 /// The head of the answer, without length or chunks: it ends when the connection does (RFC 9112, section 6.3).
-fn stream_head(visitor: &Visitor) -> Bytes {
+fn stream_head(visitor: &Visitor, way: &Listening) -> Bytes {
     let origin = match &visitor.origin {
         Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
         None => String::new(),
     };
+    let content_type = way.content_type;
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
          X-Content-Type-Options: nosniff\r\nConnection: close\r\n{origin}\r\n"
     );
-    [head.as_bytes(), &event_stream::retry(RETRY)].concat().into()
+    [head.as_bytes(), &(way.greeting)()].concat().into()
 }
 
 /// What a URL asks for.

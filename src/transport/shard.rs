@@ -17,9 +17,10 @@ use crate::session::limits::Terms;
 use crate::session::{Session, Start};
 use crate::transport::driver::{Admission, Control, Driver, Inbox, Shared};
 use crate::transport::gate::Gate;
-use crate::transport::http::{self, Taken};
+use crate::transport::http::{self, Caller, Taken};
 use crate::transport::listener::{Accepted, Handshaking};
-use crate::transport::opening::{Known, Opened};
+use crate::transport::opening::Known;
+use crate::transport::poll::Waiting;
 use crate::transport::seats::{Seat, Seats};
 use crate::transport::socket::{self, Socket};
 
@@ -37,6 +38,10 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 pub(crate) struct Site {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gate: Gate,
+    /// Where sessions begin.
+    pub(crate) admissions: mpsc::Sender<Admission>,
+    /// Polls that are not answered.
+    pub(crate) waiting: Waiting,
     terms: Arc<Terms>,
     number: usize,
     sessions: Cell<u64>,
@@ -66,11 +71,13 @@ pub(crate) fn start(number: usize, shared: &Arc<Shared>, seats: &Seats) -> io::R
     let (shared, seats) = (shared.clone(), seats.clone());
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
         let (gate, terms) = (Gate::new(&shared.settings), Arc::new(Terms::new(&shared.settings)));
-        let site = Rc::new(Site { gate, terms, shared: shared.clone(), number, sessions: Cell::new(0) });
         let (admitted, admissions) = mpsc::channel(WAITING_MAX);
-        let inbox = Inbox { admissions, controls: control, doorbell };
+        let (sessions, waiting) = (Cell::new(0), Waiting::default());
+        let inbox = Inbox { admissions, controls: control, doorbell, waiting: waiting.clone() };
+        let site =
+            Rc::new(Site { gate, terms, shared: shared.clone(), admissions: admitted, waiting, number, sessions });
         LocalSet::new().block_on(&runtime, async move {
-            tokio::task::spawn_local(receive(sockets, site, seats, admitted));
+            tokio::task::spawn_local(receive(sockets, site, seats));
             Driver::run(shared, inbox).await
         })
     })?;
@@ -78,20 +85,15 @@ pub(crate) fn start(number: usize, shared: &Arc<Shared>, seats: &Seats) -> io::R
 }
 
 /// Takes sockets in and gives each handshake a task of its own, so that what lives on stays small.
-async fn receive(
-    mut sockets: mpsc::Receiver<Accepted>,
-    site: Rc<Site>,
-    seats: Seats,
-    admitted: mpsc::Sender<Admission>,
-) {
+async fn receive(mut sockets: mpsc::Receiver<Accepted>, site: Rc<Site>, seats: Seats) {
     while let Some(accepted) = sockets.recv().await {
         match seats.take() {
             Some(seat) => {
-                let (site, admitted) = (site.clone(), admitted.clone());
+                let site = site.clone();
                 tokio::task::spawn_local(async move {
-                    if let Some(admission) = shake_hands(accepted, seat, site).await {
+                    if let Some(admission) = shake_hands(accepted, Rc::new(seat), site.clone()).await {
                         // The loop is gone only when the server stops.
-                        let _ = admitted.send(admission).await;
+                        let _ = site.admissions.send(admission).await;
                     }
                 });
             }
@@ -101,36 +103,24 @@ async fn receive(
 }
 
 /// Serves HTTP until the socket becomes a session.
-async fn shake_hands(accepted: Accepted, seat: Seat, site: Rc<Site>) -> Option<Admission> {
+async fn shake_hands(accepted: Accepted, seat: Rc<Seat>, site: Rc<Site>) -> Option<Admission> {
     match accepted.adopt().ok()? {
         Handshaking::Tcp(stream, peer) => {
             socket::prepare(&stream, socket::unacknowledged_max(site.shared.settings.server.heartbeat));
-            let taken = http::serve(stream, Some(peer.ip()), site).await?;
+            let taken = http::serve(stream, Caller { peer: Some(peer.ip()), seat: seat.clone() }, site).await?;
             admission(taken, seat, Socket::from_tcp)
         }
-        Handshaking::Unix(stream) => admission(http::serve(stream, None, site).await?, seat, Socket::from_unix),
+        Handshaking::Unix(stream) => {
+            let taken = http::serve(stream, Caller { peer: None, seat: seat.clone() }, site).await?;
+            admission(taken, seat, Socket::from_unix)
+        }
     }
 }
 
-fn admission<S>(taken: Taken<S>, seat: Seat, socket: impl FnOnce(S) -> io::Result<Socket>) -> Option<Admission> {
+fn admission<S>(taken: Taken<S>, seat: Rc<Seat>, socket: impl FnOnce(S) -> io::Result<Socket>) -> Option<Admission> {
     let Taken { stream, leftover, opened } = taken;
-    let Opened { head, framing, deflate, protocol, codec, session, refusal, commands, form, address } = opened;
     let socket = socket(stream).map_err(|error| tracing::warn!(%error, "cannot take a socket over")).ok()?;
-    Some(Admission {
-        socket,
-        leftover,
-        head,
-        framing,
-        deflate,
-        protocol,
-        codec,
-        session,
-        refusal,
-        commands,
-        form,
-        peer: address,
-        seat,
-    })
+    Some(opened.into_admission(socket, leftover, seat))
 }
 
 /// Says that there is no room, as far as the socket takes it without waiting.

@@ -16,6 +16,8 @@ pub(crate) enum Socket {
     Tcp(mio::net::TcpStream),
     /// A Unix socket.
     Unix(mio::net::UnixStream),
+    /// None: what is sent is collected for an HTTP answer. It takes nothing and brings nothing.
+    Absent,
 }
 
 /// How one attempt to write ended.
@@ -46,6 +48,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.register(registry, token, interest),
             Self::Unix(stream) => stream.register(registry, token, interest),
+            Self::Absent => Ok(()),
         }
     }
 
@@ -53,6 +56,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.deregister(registry),
             Self::Unix(stream) => stream.deregister(registry),
+            Self::Absent => Ok(()),
         }
     }
 
@@ -60,6 +64,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Absent => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -68,6 +73,7 @@ impl Socket {
         outcome(|| match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Absent => Err(io::ErrorKind::WouldBlock.into()),
         })
     }
 
@@ -76,6 +82,7 @@ impl Socket {
         outcome(|| match self {
             Self::Tcp(stream) => stream.write_vectored(slices),
             Self::Unix(stream) => stream.write_vectored(slices),
+            Self::Absent => Err(io::ErrorKind::WouldBlock.into()),
         })
     }
 
@@ -90,7 +97,7 @@ impl Socket {
     pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().zip(stream.peer_addr().ok()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Absent => None,
         }
     }
 
@@ -100,6 +107,7 @@ impl Socket {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Self::Absent => Ok(()),
         };
     }
 }

@@ -1,4 +1,4 @@
-//! From what a codec says to the bytes of a frame: WebSocket framing, compression, or the plain text of an event stream.
+//! From what a codec says to the bytes of a frame: WebSocket framing, compression, or the plain text of an HTTP answer.
 //!
 //! This is where the hub's opaque [`Encoding`] gets its meaning, so that a live message is encoded, framed and compressed
 //! once for everybody who shares protocol, framing and what their subscriptions are called.
@@ -13,7 +13,7 @@ use crate::config::Compression;
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::label::Label;
 use crate::model::publication::{Publication, SourceInfo};
-use crate::protocol::{Message, Outbound, ProtocolId, REGISTRY, Stage};
+use crate::protocol::{Message, Outbound, ProtocolId, REGISTRY, Stage, event_stream, lines};
 use crate::transport::websocket::Opcode;
 use crate::transport::websocket::deflate::Deflater;
 use crate::transport::websocket::writer::{self, Packing};
@@ -23,13 +23,37 @@ use crate::transport::websocket::writer::{self, Packing};
 pub(crate) enum Framing {
     /// Server-Sent Events: as they are.
     EventStream,
+    /// Lines of JSON: likewise.
+    Lines,
+    /// The same, collected into one answer.
+    Collected,
     /// A WebSocket frame.
     WebSocket,
     /// A WebSocket frame, compressed where that helps.
     Deflated,
 }
 
-const FRAMINGS: [Framing; 3] = [Framing::EventStream, Framing::WebSocket, Framing::Deflated];
+const FRAMINGS: [Framing; 5] =
+    [Framing::EventStream, Framing::Lines, Framing::Collected, Framing::WebSocket, Framing::Deflated];
+
+/// A ping without a payload.
+const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
+
+impl Framing {
+    /// Whether both sides speak, in frames, and say goodbye to each other. Else it is an HTTP answer.
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::Deflated)
+    }
+
+    /// What keeps a quiet connection alive.
+    pub(crate) fn heartbeat(self) -> Bytes {
+        match self {
+            Self::EventStream => event_stream::HEARTBEAT,
+            Self::Lines | Self::Collected => lines::HEARTBEAT,
+            Self::WebSocket | Self::Deflated => PING,
+        }
+    }
+}
 
 /// The first encoding that has labels; those before are a protocol and a framing. Protocols are numbered by a byte.
 const LABELLED_FROM: u64 = 256 * FRAMINGS.len() as u64;
@@ -91,7 +115,7 @@ impl Wire {
             Outbound::Binary(payload) => (Opcode::Binary, payload),
         };
         match framing {
-            Framing::EventStream => payload.clone(),
+            Framing::EventStream | Framing::Lines | Framing::Collected => payload.clone(),
             Framing::WebSocket => writer::frame(opcode, Packing::Plain, payload),
             Framing::Deflated => self.deflated(opcode, payload),
         }

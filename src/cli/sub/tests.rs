@@ -160,6 +160,55 @@ async fn over_event_streams_it_resumes_by_the_last_id() {
     assert!(heads[2].contains("last-event-id: e~1.6\r\n"), "{}", heads[2]);
 }
 
+#[tokio::test]
+async fn over_lines_it_resumes_by_the_last_position() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n";
+    let first =
+        format!("{head}{{\"op\":\"subscribed\"}}\n\n{{\"op\":\"message\",\"data\":1,\"after\":\"e~1.5\"}}\n{{\"op\"");
+    let second = format!("{head}{{\"op\":\"message\",\"data\":2,\"after\":\"e~1.6\"}}\n");
+    let (address, server) = http(vec![first, second]).await;
+    let url = format!("ws://{address}/ws");
+    let line = ["--url", &url, "--protocol", "stream", "--payload", "--count", "2", "a.#"];
+    let (messages, _, outcome) = run_line(&line).await;
+    let heads = server.await.unwrap();
+    assert_eq!((messages.as_str(), outcome), ("1\n2\n", Ok(())));
+    assert!(heads[0].starts_with("GET /stream?pattern=a%2E%23 HTTP/1.1\r\n"), "{}", heads[0]);
+    assert!(heads[1].contains("last-event-id: e~1.5\r\n"), "{}", heads[1]);
+}
+
+#[tokio::test]
+async fn over_polls_it_goes_on_with_the_cursor_of_the_last_answer() {
+    let answer = |body: &str| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let answers = vec![
+        answer(r#"{"messages":[],"cursor":"e~1.4"}"#),
+        answer(r#"{"messages":[],"cursor":"e~1.4","outage":["e"]}"#),
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".into(),
+        answer(
+            r#"{"messages":[{"op":"message","data":1},{"op":"message","data":2}],"cursor":"e~1.9","gaps":[{"op":"gap","pattern":"a","source":"e","reason":"outage","missed":null}]}"#,
+        ),
+        answer(r#"{"messages":[{"op":"message","data":3}],"cursor":"e~1.10"}"#),
+    ];
+    let (address, server) = http(answers).await;
+    let url = format!("ws://{address}/ws");
+    let line = ["--url", &url, "--protocol", "poll", "--payload", "--count", "3", "a"];
+    let (messages, notices, outcome) = run_line(&line).await;
+    let heads = server.await.unwrap();
+    assert_eq!((messages.as_str(), outcome), ("1\n2\n3\n", Ok(())));
+    let noted: Vec<&str> = notices.lines().collect();
+    assert_eq!(noted[0], "outage: e has lost its broker");
+    assert!(noted[1].contains("503"), "{}", noted[1]);
+    assert_eq!(noted.last(), Some(&"gap: messages may have been missed on 'a' from e (outage)"));
+    assert!(heads[0].starts_with("GET /poll?pattern=a&timeout=25 HTTP/1.1\r\n"), "{}", heads[0]);
+    for (head, after) in heads[1..].iter().zip(["1%2E4", "1%2E4", "1%2E4", "1%2E9"]) {
+        assert!(head.starts_with(&format!("GET /poll?pattern=a&timeout=25&after=e%7E{after} ")), "{head}");
+    }
+}
+
 #[test]
 fn what_was_not_typed_right_is_said() {
     let refused = |line: &[&str]| match Wish::new(arguments(line)) {

@@ -7,6 +7,7 @@ use crate::config::{
     Bindings, ExchangeInput, ExchangeKind, Input, LastBounds, LogBounds, QueueInput, RawFrames, Rejected, Source,
     StreamInput, Supply, TemplatePart, TopicTemplate,
 };
+use crate::model::event_names::EventNames;
 use crate::model::topic::Pattern;
 
 use Reads::{Exchange, Queue, QueueThroughStream, Stream};
@@ -61,6 +62,8 @@ impl Settler<'_> {
         for name in self.raw.names("source") {
             sources.extend(self.source(&name));
         }
+        let events = self.event_names();
+        sources.iter_mut().for_each(|source: &mut Source| source.events.clone_from(&events));
         for (position, first) in sources.iter().enumerate() {
             for second in sources.iter().skip(position + 1) {
                 self.same_messages(first, second);
@@ -104,7 +107,8 @@ impl Settler<'_> {
         {
             self.mistake(&format!("{base}.topic"), "has {queue}, and the source reads an exchange: use {exchange}");
         }
-        Some(Source { name: name.to_owned(), input, topic, frames, rejected, log })
+        let events = EventNames::default();
+        Some(Source { name: name.to_owned(), input, topic, frames, events, rejected, log })
     }
 
     fn topic(&mut self, base: &str) -> Option<TopicTemplate> {

@@ -16,7 +16,13 @@ fn at(offset: u64) -> u64 {
 }
 
 fn publication(offset: u64) -> Arc<Publication> {
-    let info = SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto };
+    let info = SourceInfo {
+        id: SourceId(0),
+        name: "events".into(),
+        epoch: Epoch(1),
+        raw_frames: RawFrames::Auto,
+        events: Default::default(),
+    };
     let payload = Bytes::from(vec![b'x'; 100]);
     let draft = Draft { topic: Topic::parse("a").unwrap(), payload, attributes: Attributes::default(), received_at: 0 };
     Arc::new(Publication { source: Arc::new(info), offset: at(offset), draft })

@@ -123,7 +123,13 @@ mod tests {
     }
 
     fn publication(offset: u64, topic: usize) -> Arc<Publication> {
-        let info = SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto };
+        let info = SourceInfo {
+            id: SourceId(0),
+            name: "events".into(),
+            epoch: Epoch(1),
+            raw_frames: RawFrames::Auto,
+            events: Default::default(),
+        };
         let topic = Topic::parse(TOPICS[topic]).unwrap();
         let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
         Arc::new(Publication { source: Arc::new(info), offset, draft })

@@ -132,7 +132,13 @@ mod tests {
     }
 
     fn log() -> Log {
-        let info = SourceInfo { id: SourceId(0), name: "events".into(), epoch: EPOCH, raw_frames: RawFrames::Auto };
+        let info = SourceInfo {
+            id: SourceId(0),
+            name: "events".into(),
+            epoch: EPOCH,
+            raw_frames: RawFrames::Auto,
+            events: Default::default(),
+        };
         let bounds = LogBounds { messages_max: 1, bytes_max: 1, ..LogBounds::default() };
         Log::of_stream(Arc::new(info), bounds)
     }

@@ -111,7 +111,13 @@ struct World {
 }
 
 fn info() -> Arc<SourceInfo> {
-    Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(7), raw_frames: RawFrames::Auto })
+    Arc::new(SourceInfo {
+        id: SourceId(0),
+        name: "events".into(),
+        epoch: Epoch(7),
+        raw_frames: RawFrames::Auto,
+        events: Default::default(),
+    })
 }
 
 fn bounds(remembered_max: usize) -> Bounds {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::hub::archive::{Check, Verdict};
 use crate::hub::feed::{Link, SourceState};
@@ -19,6 +20,9 @@ use crate::model::topic::Pattern;
 
 /// Topics whose matches a lane remembers.
 const CACHED_TOPICS_MAX: usize = 16_384;
+
+/// Claims that a lane keeps for who may come back. Whoever finds no place stands by the lingering of bindings alone.
+const LEASES_MAX: usize = 4_096;
 
 /// One claim for all of a shard's subscriptions on a pattern.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Lane {
     /// Whose subscriptions are paced, and read what they want from the log in their own time.
     pub(super) paced: Audience<Member>,
     claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
+    /// Claims that are kept though nobody may be left who wants them, each until a time.
+    leases: HashMap<Pattern, Instant>,
 }
 
 /// A subscription among all of its shard.
@@ -95,7 +101,8 @@ impl Lane {
         let position = state.log().end();
         let (link_changes, remade) = (state.link().changes, state.remade());
         let (live, paced) = (Audience::new(CACHED_TOPICS_MAX), Audience::new(CACHED_TOPICS_MAX));
-        Self { state, position, link_changes, remade, live, paced, claims: HashMap::new() }
+        let (claims, leases) = (HashMap::new(), HashMap::new());
+        Self { state, position, link_changes, remade, live, paced, claims, leases }
     }
 
     pub(super) fn info(&self) -> &Arc<SourceInfo> {
@@ -159,6 +166,28 @@ impl Lane {
         let claim = Arc::new(SharedClaim(self.state.interest().claim(pattern)));
         self.claims.insert(pattern.clone(), (claim.clone(), 1));
         (pattern.clone(), claim)
+    }
+
+    /// Keeps a claim that stands or is wanted until a time, whoever gives it back before.
+    pub(super) fn lease(&mut self, pattern: &Pattern, until: Instant) {
+        if let Some(known) = self.leases.get_mut(pattern) {
+            *known = until.max(*known);
+        } else if self.leases.len() < LEASES_MAX {
+            let (pattern, _) = self.claim(pattern);
+            self.leases.insert(pattern, until);
+        }
+    }
+
+    /// Gives the claims back that were to be kept until now.
+    pub(super) fn end_leases(&mut self, now: Instant) {
+        let ended: Vec<Pattern> =
+            self.leases.extract_if(|_, until| *until <= now).map(|(pattern, _)| pattern).collect();
+        ended.iter().for_each(|pattern| self.release(pattern));
+    }
+
+    /// How many claims are kept.
+    pub(super) fn leases(&self) -> usize {
+        self.leases.len()
     }
 
     /// Gives one claim back.

@@ -62,7 +62,13 @@ fn hub() -> Hub {
 }
 
 fn test_info() -> SourceInfo {
-    SourceInfo { id: SourceId(0), name: "a".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto }
+    SourceInfo {
+        id: SourceId(0),
+        name: "a".into(),
+        epoch: Epoch(1),
+        raw_frames: RawFrames::Auto,
+        events: Default::default(),
+    }
 }
 
 fn append(hub: &Hub, source: usize, topic: &str) {

@@ -22,8 +22,13 @@ impl Encode for Counting {
 }
 
 fn publication(offset: u64) -> Arc<Publication> {
-    let source =
-        Arc::new(SourceInfo { id: SourceId(0), name: "events".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto });
+    let source = Arc::new(SourceInfo {
+        id: SourceId(0),
+        name: "events".into(),
+        epoch: Epoch(1),
+        raw_frames: RawFrames::Auto,
+        events: Default::default(),
+    });
     let topic = Topic::parse("a").unwrap();
     let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
     Arc::new(Publication { source, offset, draft })

@@ -64,7 +64,7 @@ impl Player {
         let name = setting("protocol").unwrap_or("passerelle.v1.json");
         let row = REGISTRY.iter().find(|row| row.name == name).unwrap();
         let publish = setting("publish").map(|text| Topic::parse(text).unwrap());
-        let opening = Opening { publish, ..Opening::default() };
+        let opening = Opening { publish, connection: "5f2c".into(), ..Opening::default() };
         let grants = |publish| Identity {
             grants: Grants { subscribe: true, publish, consume: publish },
             ..(*anybody()).clone()
@@ -80,7 +80,8 @@ impl Player {
         let settings = Settings { consume, presences, ..Settings::default() };
         let mut session = Session::new(Arc::new(Terms::new(&settings)), start);
         let (id, raw_frames) = (SourceId(0), RawFrames::Auto);
-        let source = Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames });
+        let source =
+            Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames, events: Default::default() });
         let codec = (row.codec)(opening);
         let begun = after(&mut session, Session::begin);
         let (subscriptions, listening, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

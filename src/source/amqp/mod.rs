@@ -199,14 +199,14 @@ fn subjects(source: &config::Source) -> impl Iterator<Item = Subject> {
 /// What the hub keeps of a source. `epoch` names positions that are good on this node and until its end only; a stream's
 /// are good everywhere.
 pub fn state(source: &config::Source, id: SourceId, epoch: Epoch) -> Arc<SourceState> {
-    let (name, raw_frames) = (source.name.as_str().into(), source.frames);
+    let (name, raw_frames, events) = (source.name.as_str().into(), source.frames, source.events.clone());
     match &source.input {
         Input::Stream(input) => {
             let epoch = stream::epoch(&input.stream);
-            SourceState::of_stream(Arc::new(SourceInfo { id, name, epoch, raw_frames }), source.log)
+            SourceState::of_stream(Arc::new(SourceInfo { id, name, epoch, raw_frames, events }), source.log)
         }
         Input::Exchange(_) | Input::Queue(_) => {
-            let info = SourceInfo { id, name, epoch, raw_frames };
+            let info = SourceInfo { id, name, epoch, raw_frames, events };
             SourceState::new(Arc::new(info), source.log, exchange::binding_mode(source))
         }
     }

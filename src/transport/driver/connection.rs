@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
 use crate::session::{ConsumeKey, Session};
 use crate::transport::driver::Admission;
 use crate::transport::driver::plan::{Form, Plan};
+use crate::transport::driver::polling::Polling;
 use crate::transport::seats::Seat;
 use crate::transport::socket::{Socket, Written};
 use crate::transport::websocket::Opcode;
@@ -85,8 +87,10 @@ pub(super) struct Connection {
     pub(super) handed_out_bytes: usize,
     /// Cancels its calls when it goes; made with the first of them.
     pub(super) gone: Option<CancellationToken>,
+    /// What it collects, and when that is answered, if it is a poll.
+    pub(super) polling: Option<Box<Polling>>,
     /// Its place among all connections, given back when it goes.
-    pub(super) _seat: Seat,
+    pub(super) _seat: Rc<Seat>,
 }
 
 /// How far a connection is from its end.
@@ -141,6 +145,7 @@ impl Connection {
             owed: BTreeSet::new(),
             handed_out_bytes: 0,
             gone: None,
+            polling: None,
             _seat: admission.seat,
         }
     }
@@ -262,7 +267,7 @@ impl Connection {
         if keep == Keep::Nothing {
             self.outbox.drop_unstarted(self.started);
         }
-        if self.framing != Framing::EventStream {
+        if self.framing.is_websocket() {
             if let Some(farewell) = self.codec.farewell(reason, detail) {
                 self.outbox.push(plain_frame(&farewell));
             }

@@ -38,10 +38,17 @@ impl Driver {
     /// Takes one turn from the logs and flushes it. True when there may be more to take.
     pub(super) fn turn(&mut self) -> bool {
         let taken = self.shard.take(TURN);
+        let mut polls = Vec::new();
+        self.is_mid_turn = true;
         for (subscriber, notice) in taken.notices {
-            self.with(subscriber, |driver, connection| driver.notify(subscriber, connection, notice));
+            self.with(subscriber, |driver, connection| {
+                polls.extend(connection.polling.is_some().then_some(subscriber));
+                driver.notify(subscriber, connection, notice);
+            });
         }
+        self.is_mid_turn = false;
         self.deliver();
+        polls.into_iter().for_each(|subscriber| _ = self.with(subscriber, |_, _| ()));
         let fallen = taken.fallen.iter().map(|subscriber| self.ticket(*subscriber)).collect::<Vec<_>>();
         self.replay_soon(fallen);
         taken.more
@@ -94,6 +101,9 @@ impl Driver {
 
     /// Sends a connection what the turn brought it, in the way that it takes messages.
     fn deliver_turn(&mut self, subscriber: SubscriberId, connection: &mut Connection) -> Result<Sent, Overflow> {
+        if connection.polling.is_some() {
+            return Ok(self.collect_turn(subscriber, connection));
+        }
         let encoding = match (&connection.plan, connection.codec.receiving()) {
             (_, Receiving::Own(_)) => return Ok(self.deliver_own(subscriber, connection)),
             (Plan::Several(_), Receiving::Shared) => return self.deliver_apart(subscriber, connection),
@@ -140,6 +150,9 @@ impl Driver {
 
     /// Ends a session from our side. Its subscriptions go at once; the socket follows when the peer answered.
     pub(super) fn end(&mut self, subscriber: SubscriberId, connection: &mut Connection, ending: Ending<'_>) {
+        if connection.polling.is_some() {
+            return self.refuse_poll(subscriber, connection, ending);
+        }
         if connection.is_open() {
             connection.close(ending);
             self.silence(subscriber, connection);
@@ -357,6 +370,7 @@ impl Driver {
             return Step::Drains;
         }
         let bounds = ReadBounds { messages_max: REPLAY_STEP.messages_max.min(room), ..REPLAY_STEP };
+        let bounds = connection.polling.as_ref().map_or(bounds, |polling| polling.bounds(bounds));
         let mut replay = self.shard.replay(subscriber, bounds, Instant::now());
         self.shared.metrics.looked_at(replay.looked_at);
         let sent = replay.progressed || !replay.caught_up.is_empty();

@@ -245,6 +245,8 @@ impl Driver {
             Action::Unsubscribe { subscription } => {
                 self.unsubscribe(subscriber, connection, SubscriptionId(subscription.0))
             }
+            // Between two polls a client would be gone and come again.
+            Action::Attend { .. } if connection.polling.is_some() => {}
             Action::Attend { pattern, member } => self.attend(subscriber, connection, (pattern, member)),
             Action::Depart { pattern } => self.depart(self.ticket(subscriber), connection, &pattern),
             Action::Roster { id, pattern } => {
@@ -273,6 +275,9 @@ impl Driver {
 
     /// Queues an event for a client, to be written with the next flush.
     pub(super) fn send(&mut self, subscriber: SubscriberId, connection: &mut Connection, event: &Event) {
+        if let Some(polling) = &mut connection.polling {
+            return polling.note(event);
+        }
         let Some(outbound) = connection.codec.encode(event) else { return };
         self.send_outbound(subscriber, connection, &outbound);
     }

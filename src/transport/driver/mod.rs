@@ -5,7 +5,8 @@
 //! wait for; so handshakes and timers live in tokio, while an established connection costs neither task nor waker.
 //!
 //! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
-//! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time.
+//! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time,
+//! [`polling`] sessions that are one HTTP answer each.
 
 mod agenda;
 mod apart;
@@ -15,11 +16,13 @@ mod consuming;
 mod flow;
 mod inbound;
 mod plan;
+mod polling;
 mod rota;
 mod rounds;
 
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +43,7 @@ use crate::protocol::{Codec, ProtocolId};
 use crate::session::{Completion, Session};
 use crate::transport::admin::view::{ConnectionRow, Listing};
 use crate::transport::liveness::Liveness;
+use crate::transport::poll::Waiting;
 use crate::transport::seats::Seat;
 use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
@@ -50,6 +54,8 @@ use attending::Attendance;
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
 use plan::Form;
+use polling::Polling;
+pub(crate) use polling::{Answered, Poll as PollRequest};
 use rota::{Rota, Ticket};
 
 /// Sockets that one look at the poll reports.
@@ -91,7 +97,10 @@ pub(crate) struct Admission {
     pub(crate) commands: Vec<crate::protocol::Command>,
     pub(crate) form: CursorForm,
     pub(crate) peer: Option<std::net::IpAddr>,
-    pub(crate) seat: Seat,
+    /// That it is a poll, of which the socket is another's.
+    pub(crate) poll: Option<PollRequest>,
+    /// Shared with whoever serves the request of a poll, so that each counts once, and for as long as anything of it is left.
+    pub(crate) seat: Rc<Seat>,
 }
 
 /// What a shard is told from outside its thread.
@@ -116,6 +125,8 @@ pub(crate) struct Inbox {
     pub(crate) admissions: mpsc::Receiver<Admission>,
     pub(crate) controls: mpsc::Receiver<Control>,
     pub(crate) doorbell: Arc<Notify>,
+    /// Polls whose answers are on their way to their sockets, which end with this thread.
+    pub(crate) waiting: Waiting,
 }
 
 /// One shard's loop.
@@ -133,6 +144,12 @@ pub(crate) struct Driver {
     farewells: Rota,
     /// When codecs want to be asked what is due.
     ticks: Agenda,
+    /// When polls are looked at.
+    polls: Agenda,
+    /// Whether a turn was taken that is not handed out yet.
+    is_mid_turn: bool,
+    /// Whether claims are kept for polls that may come.
+    has_leases: bool,
     /// Until who is unknown has to have said who they are.
     strangers: Rota,
     /// Subscriptions whose bindings do not stand yet.
@@ -199,6 +216,9 @@ impl Driver {
             farewells: Rota::new(FAREWELL),
             strangers: Rota::new(settings.limits.unauthenticated_timeout),
             ticks: Agenda::default(),
+            polls: Agenda::default(),
+            is_mid_turn: false,
+            has_leases: false,
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
@@ -237,10 +257,10 @@ impl Driver {
         let mut driver = Self::new(shared, registry, inbox.doorbell.clone());
         loop {
             let more = driver.work();
-            if driver.draining && driver.open == 0 {
+            if driver.draining && driver.open == 0 && !inbox.waiting.any() {
                 break;
             }
-            if more {
+            if more || driver.draining && driver.open == 0 {
                 look(poll.get_mut(), &mut events)?;
                 driver.sockets(&events);
                 driver.take_waiting(&mut inbox);
@@ -338,6 +358,9 @@ impl Driver {
     fn with<R>(&mut self, subscriber: SubscriberId, work: impl FnOnce(&mut Self, &mut Connection) -> R) -> Option<R> {
         let mut connection = self.slots.get_mut(subscriber.index())?.connection.take()?;
         let result = work(self, &mut connection);
+        if connection.polling.is_some() {
+            self.settle_poll(subscriber, &mut connection);
+        }
         if let Stage::Dead(reason) = connection.stage {
             self.bury(subscriber, *connection, reason);
         } else if let Some(slot) = self.slots.get_mut(subscriber.index()) {
@@ -372,13 +395,17 @@ impl Driver {
             message_bytes_max: self.shared.settings.limits.message_bytes_max,
             fragments_max: FRAGMENTS_MAX,
         };
-        let reader = (admission.framing != Framing::EventStream).then(|| Reader::new(limits, admission.deflate));
+        let reader = admission.framing.is_websocket().then(|| Reader::new(limits, admission.deflate));
         let words = inbound::FirstWords {
             refusal: admission.refusal.take(),
             commands: std::mem::take(&mut admission.commands),
             leftover: std::mem::take(&mut admission.leftover),
         };
-        let connection = Connection::new(admission, reader);
+        let now = Instant::now();
+        let poll = admission.poll.take();
+        let mut connection = Connection::new(admission, reader);
+        connection.polling = poll.map(|poll| Box::new(Polling::new(poll, &self.shared.settings.poll, now)));
+        let is_poll = connection.polling.is_some();
         let stranger = connection.session.deadline().is_some();
         self.shared.metrics.connection_opened(connection.protocol, transport_of(&connection));
         self.open += 1;
@@ -386,8 +413,12 @@ impl Driver {
             slot.generation = slot.generation.wrapping_add(1);
             slot.connection = Some(Box::new(connection));
         }
-        let (now, ticket) = (Instant::now(), self.ticket(subscriber));
-        self.heartbeats.set(now, ticket);
+        let ticket = self.ticket(subscriber);
+        if is_poll {
+            self.polls.set(now, ticket);
+        } else {
+            self.heartbeats.set(now, ticket);
+        }
         if stranger {
             self.strangers.set(now, ticket);
         }
@@ -408,6 +439,7 @@ impl Driver {
         let ticket = self.ticket(subscriber);
         self.paced.forget(ticket);
         self.ticks.forget(ticket);
+        self.polls.forget(ticket);
         self.depart_from_all(ticket, &mut connection);
         let plan = Form::of(connection.protocol, connection.framing).plain();
         std::mem::replace(&mut connection.plan, plan).release(&mut self.wire);
@@ -442,6 +474,8 @@ fn look(poll: &mut Poll, events: &mut Events) -> io::Result<Seen> {
 fn transport_of(connection: &Connection) -> Transport {
     match connection.framing {
         Framing::EventStream => Transport::Sse,
+        Framing::Lines => Transport::Stream,
+        Framing::Collected => Transport::Poll,
         Framing::WebSocket | Framing::Deflated => Transport::WebSocket,
     }
 }

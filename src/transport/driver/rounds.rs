@@ -3,18 +3,15 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use bytes::Bytes;
-
 use crate::hub::index::SubscriberId;
 use crate::model::close::CloseReason;
-use crate::protocol::{Gap, Tick, event_stream};
+use crate::protocol::{Gap, Tick};
 use crate::transport::admin::view::{ConnectionRow, GapRow, Listing};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Control, Driver, transport_of};
 use crate::transport::liveness::Peer;
 use crate::transport::socket::unacknowledged_max;
-use crate::transport::wire::Framing;
 
 /// Heartbeats in a row without a sign of life that end a connection.
 const SILENT_MAX: u8 = 2;
@@ -24,9 +21,6 @@ const GAUGE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long what was read from logs for one client is kept for the next.
 const PASSAGES_LINGER: Duration = Duration::from_secs(10);
-
-/// A ping without a payload.
-const PING: Bytes = Bytes::from_static(&[0x89, 0x00]);
 
 /// What the gauges were last told.
 #[derive(Debug, Default, Clone, Copy)]
@@ -43,9 +37,13 @@ impl Driver {
             self.gauge();
             self.gauge_at = now + GAUGE_PERIOD;
             self.forget_passages(now);
+            self.has_leases = self.shard.end_leases(now);
         }
         while let Some(ticket) = self.heartbeats.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.heartbeat(ticket, connection, now));
+        }
+        while let Some(ticket) = self.polls.due(now) {
+            self.with_ticket(ticket, |driver, connection| driver.look_at_poll(ticket, connection, now));
         }
         while let Some(ticket) = self.ticks.due(now) {
             self.with_ticket(ticket, |driver, connection| driver.tick(ticket, connection, now));
@@ -87,11 +85,11 @@ impl Driver {
     /// When something will be due.
     pub(super) fn next_round(&self) -> Option<Instant> {
         // An empty shard whose gauges say so has nothing to gauge and sleeps for good.
-        let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none();
+        let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none() && !self.has_leases;
         let idle = self.open == 0 && is_calm;
         let gauge = (!idle).then_some(self.gauge_at);
         let rotas = [self.heartbeats.next(), self.farewells.next(), self.strangers.next()];
-        rotas.into_iter().chain([self.paced.next(), self.ticks.next(), gauge]).flatten().min()
+        rotas.into_iter().chain([self.paced.next(), self.ticks.next(), self.polls.next(), gauge]).flatten().min()
     }
 
     /// Asks a codec what is due.
@@ -125,7 +123,7 @@ impl Driver {
             connection.socket.limit_unacknowledged(unacknowledged_max(self.shared.settings.server.heartbeat));
         }
         connection.silent = if std::mem::take(&mut connection.heard) { 0 } else { connection.silent + 1 };
-        // An event stream's client never speaks; there the kernel tells when nothing is acknowledged any more.
+        // Who listens by HTTP never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {
             return self.end_silent(subscriber, connection);
         }
@@ -137,7 +135,7 @@ impl Driver {
             }
             connection.sent = false;
         }
-        let sign = if connection.framing == Framing::EventStream { event_stream::HEARTBEAT } else { PING };
+        let sign = connection.framing.heartbeat();
         if connection.is_open() && connection.push(sign, self.outbox_bounds).is_err() {
             self.end_slow(subscriber, connection);
         }

@@ -61,7 +61,13 @@ struct Work {
 
 impl Bench {
     fn new() -> Self {
-        let info = SourceInfo { id: SourceId(0), name: "a".into(), epoch: Epoch(1), raw_frames: RawFrames::Auto };
+        let info = SourceInfo {
+            id: SourceId(0),
+            name: "a".into(),
+            epoch: Epoch(1),
+            raw_frames: RawFrames::Auto,
+            events: Default::default(),
+        };
         let everything = BindingMode::Fixed(vec![Pattern::all()]);
         let source = SourceState::new(Arc::new(info), LogBounds::default(), everything);
         let feed = Feed::new(source.clone());
@@ -125,7 +131,8 @@ impl Bench {
             commands: vec![Command::Subscribe(subscribe)],
             form: CursorForm::Separate,
             peer: None,
-            seat: self.seats.take().unwrap(),
+            poll: None,
+            seat: std::rc::Rc::new(self.seats.take().unwrap()),
         }
     }
 

@@ -60,21 +60,32 @@ async fn everybody_gets_what_pika_and_amqplib_publish_in_order() {
     }
 }
 
-fn receivers(program: &Program, word: &str) -> [Receiver; 4] {
+fn receivers(program: &Program, word: &str) -> [Receiver; 7] {
     let public = &program.public;
     let query = format!("pattern={word}.%23");
     let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
     sub.env_clear().args(["sub", "--url", &format!("ws://{public}/ws"), &format!("{word}.#")]);
+    let [lines_sub, poll_sub] = ["stream", "poll"].map(|protocol| {
+        let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
+        let url = format!("ws://{public}/ws");
+        sub.env_clear().args(["sub", "--protocol", protocol, "--url", &url, &format!("{word}.#")]);
+        sub
+    });
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--no-buffer", &format!("http://{public}/sse?{query}")]);
+    let mut lines = Command::new("curl");
+    lines.args(["--silent", "--show-error", "--no-buffer", &format!("http://{public}/stream?{query}")]);
     let mut socket = node("socket.js");
     socket.arg(format!("ws://{public}/ws?{query}"));
     let mut events = node("events.js");
     events.arg(format!("http://{public}/sse?{query}"));
     [
         receiver("passerelle sub", sub, data),
+        receiver("passerelle sub of lines", lines_sub, data),
+        receiver("passerelle sub of polls", poll_sub, data),
         receiver("a bare WebSocket", socket, |line| serde_json::from_str(line).ok()),
         receiver("curl", curl, |line| data(line.strip_prefix("data: ")?)),
+        receiver("curl of lines", lines, data),
         receiver("an EventSource", events, |line| data(line.strip_prefix("message ")?)),
     ]
 }

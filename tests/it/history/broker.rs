@@ -308,7 +308,13 @@ impl Source {
 
 fn fresh(place: usize, kind: Kind, bounds: LogBounds, epoch: Epoch) -> Arc<SourceState> {
     let name = ["events", "orders", "stock"][place];
-    let info = SourceInfo { id: SourceId(place as u16), name: name.into(), epoch, raw_frames: RawFrames::Auto };
+    let info = SourceInfo {
+        id: SourceId(place as u16),
+        name: name.into(),
+        epoch,
+        raw_frames: RawFrames::Auto,
+        events: Default::default(),
+    };
     let mode = match kind {
         Kind::OnDemand => {
             BindingMode::OnDemand { kind: BindingKind::Topic, linger: Duration::from_secs(2), bindings_max: 100 }

@@ -2,6 +2,7 @@
 //! one and on RabbitMQ.
 
 pub(crate) mod client;
+mod cloudevents;
 mod consume;
 mod crowd;
 mod cut;
@@ -9,10 +10,12 @@ mod endings;
 mod filters;
 mod flow;
 mod handshakes;
+mod http;
 mod last;
 mod lag;
 mod nodes;
 mod outages;
+mod polls;
 mod presence;
 mod rates;
 mod relays;

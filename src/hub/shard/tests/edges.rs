@@ -128,6 +128,27 @@ fn no_position_is_told_to_an_event_stream_that_waits_for_its_bindings() {
     assert_eq!(bench.shard.cursors(subscriber).0.len(), 2);
 }
 
+#[test]
+fn claims_that_are_leased_outlive_their_subscriber_until_the_last_lease_ends() {
+    let mut bench = Bench::new();
+    let begun = std::time::Instant::now();
+    let second = std::time::Duration::from_secs(1);
+    let claims = |bench: &Bench| -> usize {
+        bench.hub.sources().iter().flat_map(|source| source.interest().patterns(9)).map(|wanted| wanted.claims).sum()
+    };
+    for seconds in [3, 2] {
+        let subscriber = bench.shard.join(CursorForm::Joint);
+        bench.subscribe(subscriber, "x", &[]);
+        bench.shard.lease_claims(subscriber, begun + second * seconds);
+        bench.shard.leave(subscriber);
+        assert_eq!(claims(&bench), 2, "one a source, of both subscribers");
+    }
+    assert!(bench.shard.end_leases(begun + second * 2));
+    assert_eq!(claims(&bench), 2);
+    assert!(!bench.shard.end_leases(begun + second * 3));
+    assert_eq!(claims(&bench), 0);
+}
+
 /// The client would take a position for that of each of its subscriptions.
 #[test]
 fn no_position_is_told_that_is_not_that_of_every_subscription() {

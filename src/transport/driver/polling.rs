@@ -1,0 +1,210 @@
+//! Polls: sessions without a socket. What they are sent is collected, and makes one HTTP answer as soon as there is anything, when
+//! the poll's time is up, or when there is as much as one answer may hold. Nothing outlives the answer but, for a while, claims.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::config;
+use crate::hub::index::SubscriberId;
+use crate::hub::log::ReadBounds;
+use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
+use crate::protocol::poll::Collected;
+use crate::protocol::{Event, Stage};
+use crate::transport::driver::Driver;
+use crate::transport::driver::apart::Sent;
+use crate::transport::driver::connection::{Connection, Ending};
+use crate::transport::driver::rota::Ticket;
+use crate::transport::wire::encoding;
+
+/// How long bindings may take to stand, and logs to be read, whatever the client's patience.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// Between two looks whether the client still waits: for so long a poll may outlive it.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// A poll as it was asked for.
+pub(crate) struct Poll {
+    /// Where it goes on; nowhere for who asks where to begin, which is answered at once.
+    pub(crate) after: JointCursor,
+    /// How long it waits for something.
+    pub(crate) timeout: Duration,
+    /// Where its answer goes.
+    pub(crate) answer: oneshot::Sender<Answered>,
+}
+
+/// What a poll came to.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    /// What there is.
+    Body(Bytes),
+    /// The session could not be, and why.
+    Refused(CloseReason, String),
+    /// The server stops: to be asked again after this time, or another one.
+    Later(Duration),
+}
+
+/// A poll under way.
+pub(super) struct Polling {
+    asked: Poll,
+    collected: Collected,
+    messages_max: usize,
+    bytes_max: usize,
+    /// Whether all its bindings stand.
+    stands: bool,
+    /// Whether a source lost its broker since then.
+    is_cut: bool,
+    /// When the client would have an answer, and when it is given one in any case.
+    deadlines: (Instant, Instant),
+    /// Which of them are past.
+    is_late: (bool, bool),
+    reconnect_in: Duration,
+}
+
+impl Polling {
+    pub(super) fn new(asked: Poll, settings: &config::Poll, now: Instant) -> Self {
+        let deadlines = (now + asked.timeout, now + asked.timeout.max(OPENING));
+        Self {
+            asked,
+            collected: Collected::default(),
+            messages_max: settings.messages_max,
+            bytes_max: settings.bytes_max,
+            stands: false,
+            is_cut: false,
+            deadlines,
+            is_late: (false, false),
+            reconnect_in: Duration::ZERO,
+        }
+    }
+
+    /// Takes in what the client is to be told beside messages.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Goodbye { reconnect_in, .. } => self.reconnect_in = *reconnect_in,
+            Event::Outage { .. } => self.is_cut |= self.stands,
+            _ => {}
+        }
+        self.collected.note(event);
+    }
+
+    /// How much more of a log it takes in one step.
+    pub(super) fn bounds(&self, step: ReadBounds) -> ReadBounds {
+        let messages_max = step.messages_max.min(self.messages_max.saturating_sub(self.collected.messages()));
+        let bytes_max = step.bytes_max.min(self.bytes_max.saturating_sub(self.collected.bytes()));
+        ReadBounds { messages_max, bytes_max }
+    }
+
+    fn is_full(&self) -> bool {
+        self.collected.messages() >= self.messages_max || self.collected.bytes() >= self.bytes_max
+    }
+
+    /// Whether the answer is due; `caught_up` says that nothing more is to be read from logs.
+    fn is_complete(&self, caught_up: bool) -> bool {
+        let (is_late, is_overdue) = self.is_late;
+        if is_overdue || self.is_full() {
+            return true;
+        }
+        if !self.stands {
+            // While the broker is away bindings do not come to stand soon.
+            return self.asked.timeout.is_zero() && self.collected.tells_outage();
+        }
+        let at_once = self.asked.after.0.is_empty() || self.asked.timeout.is_zero();
+        caught_up && (is_late || at_once || self.is_cut || !self.collected.is_empty())
+    }
+}
+
+impl Connection {
+    /// Moves what waits for a socket, of which a poll has none, into its answer.
+    fn collect(&mut self) {
+        if let Some(polling) = &mut self.polling {
+            self.outbox.take_all().for_each(|lines| polling.collected.push(lines));
+        }
+    }
+}
+
+impl Driver {
+    /// Answers a poll if that is due.
+    pub(super) fn settle_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        // What a turn brought is counted in where the shard stands before it is handed to everybody.
+        if !self.is_mid_turn && connection.is_open() && self.is_answerable(subscriber, connection) {
+            self.answer_poll(subscriber, connection);
+        }
+    }
+
+    fn is_answerable(&self, subscriber: SubscriberId, connection: &mut Connection) -> bool {
+        connection.collect();
+        let Some(polling) = &mut connection.polling else { return false };
+        polling.stands = polling.stands || !self.shard.cursors(subscriber).0.is_empty();
+        polling.is_complete(!self.shard.has_replay(subscriber))
+    }
+
+    fn answer_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        connection.collect();
+        let Some(polling) = connection.polling.take() else { return };
+        let Polling { asked: Poll { answer, after, .. }, collected, .. } = *polling;
+        let cursors = self.shard.cursors(subscriber);
+        let cursor = if cursors.0.is_empty() { &after } else { &cursors };
+        // The client may be gone.
+        let _ = answer.send(Answered::Body(collected.into_body(cursor)));
+        self.end_poll(subscriber, connection, CloseReason::Normal);
+    }
+
+    /// Ends a poll whose session has ended: with what there is if only the server stops.
+    pub(super) fn refuse_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection, ending: Ending<'_>) {
+        if ending.reason == CloseReason::GoingAway && connection.polling.as_ref().is_some_and(|polling| polling.stands)
+        {
+            return self.answer_poll(subscriber, connection);
+        }
+        let Some(polling) = connection.polling.take() else { return };
+        let answered = match ending.reason {
+            CloseReason::GoingAway => Answered::Later(polling.reconnect_in),
+            reason => Answered::Refused(reason, ending.detail.to_owned()),
+        };
+        // As above.
+        let _ = polling.asked.answer.send(answered);
+        self.end_poll(subscriber, connection, ending.reason);
+    }
+
+    /// The next poll of the same client finds the bindings as this one leaves them.
+    fn end_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection, reason: CloseReason) {
+        self.shard.lease_claims(subscriber, Instant::now() + self.shared.settings.poll.lease);
+        self.has_leases = true;
+        connection.die(reason);
+    }
+
+    /// Looks whether a poll's time is up, and whether its client still waits.
+    pub(super) fn look_at_poll(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        let Some(polling) = &mut connection.polling else { return };
+        let (late, overdue) = polling.deadlines;
+        polling.is_late = (late <= now, overdue <= now);
+        if polling.asked.answer.is_closed() {
+            connection.polling = None;
+            return self.end_poll(ticket.subscriber, connection, CloseReason::Lost);
+        }
+        let next = if late > now { late } else { overdue };
+        self.polls.set(next.min(now + LOOK_PERIOD), ticket);
+    }
+
+    /// Collects what a turn brought, as far as it fits into the answer; from there on the next poll reads the log.
+    pub(super) fn collect_turn(&mut self, subscriber: SubscriberId, connection: &mut Connection) -> Sent {
+        let mut sent = Sent::default();
+        let encoding = encoding(connection.protocol, connection.framing);
+        let (Some(polling), turn) = (&mut connection.polling, self.shard.turn().0) else { return sent };
+        let Some((source, mut read)) = turn.origin() else { return sent };
+        for envelope in turn.sequence(subscriber) {
+            if polling.is_full() {
+                self.shard.fall_behind(subscriber, source, read);
+                break;
+            }
+            let (turn, positions) = self.shard.turn();
+            let lines = turn.frame(envelope, encoding, &mut self.wire.at(positions, Stage::Live));
+            read = turn.publication(envelope).offset;
+            sent.messages += 1;
+            sent.bytes += lines.len() as u64;
+            polling.collected.push(lines);
+        }
+        sent
+    }
+}
