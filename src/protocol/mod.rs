@@ -8,6 +8,7 @@ pub mod event_stream;
 pub mod json;
 pub mod negotiate;
 pub mod raw;
+pub mod wamp;
 
 use std::sync::Arc;
 use std::time::Duration;
