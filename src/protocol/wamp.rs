@@ -6,8 +6,10 @@
 //! [`router_message`] is the way back. Section names in comments are those of the WAMP specification.
 
 mod cbor;
+pub mod challenge;
 pub mod client_message;
 mod fields;
+pub mod history;
 pub mod id;
 mod json;
 pub mod kind;
@@ -19,6 +21,7 @@ pub mod reasons;
 pub mod refusal;
 pub mod router_message;
 pub mod serializer;
+mod time;
 pub mod uri;
 pub mod value;
 
