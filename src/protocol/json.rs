@@ -5,11 +5,11 @@
 
 mod decode;
 pub(crate) mod encode;
-mod fields;
+pub(crate) mod fields;
 pub(crate) mod filter;
 pub(crate) mod headers;
 pub(crate) mod payload;
-mod write;
+pub(crate) mod write;
 
 pub use decode::{HEADERS_JSON_BYTES_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX};
 pub use payload::PAYLOAD_DEPTH_MAX;

@@ -9,6 +9,7 @@ pub mod json;
 pub mod negotiate;
 pub mod raw;
 pub mod stomp;
+pub mod wamp;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
