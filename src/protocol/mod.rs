@@ -91,6 +91,11 @@ pub enum Command {
         /// How long the client would wait.
         timeout: Option<Duration>,
     },
+    /// Wait no more for the answer to a call: that is done at once, and nobody who got the request is told.
+    Abandon {
+        /// The id of the call, which is answered with [`Event::Done`]. One that is under way no more was answered.
+        id: CommandId,
+    },
     /// Bring a queue's messages, each to be settled.
     Consume {
         /// Its id.
@@ -181,7 +186,8 @@ pub struct Subscribe {
     pub only: Option<Only>,
     /// What becomes of its messages when the client is too slow; the server's default when it does not say.
     pub flow: Option<Flow>,
-    /// What its codec writes with each of its messages.
+    /// What its codec writes with each of its messages. With [`Labels::Each`] a label that the session holds already changes
+    /// nothing: it is done when that subscription stands.
     pub label: Option<Label>,
 }
 
@@ -537,6 +543,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub enum Failures {
     /// The client is told, and the session goes on.
     Told,
+    /// Likewise, but a client that fails to say who it is is told so, and that is the end.
+    ToldToKnown,
     /// The client is told, and that is the end, as its protocol has it.
     Last,
     /// The protocol has no word for an error: the session ends, and the closing frame says why.

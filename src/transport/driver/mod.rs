@@ -397,9 +397,7 @@ impl Driver {
     fn bury(&mut self, subscriber: SubscriberId, mut connection: Connection, reason: CloseReason) {
         // The socket is closed right after, which takes it out of the poll in any case.
         let _ = connection.socket.deregister(&self.registry);
-        if let Some(gone) = &connection.gone {
-            gone.cancel();
-        }
+        connection.abandon_calls();
         self.shard.leave(subscriber);
         self.depart_from_all(self.ticket(subscriber), &mut connection);
         self.ticks.forget(self.ticket(subscriber));
