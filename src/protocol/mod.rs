@@ -564,6 +564,9 @@ pub static REGISTRY: &[Subprotocol] = &[
     stomp::SUBPROTOCOLS[1],
     stomp::SUBPROTOCOLS[2],
     stomp::SUBPROTOCOLS[3],
+    wamp::SUBPROTOCOLS[0],
+    wamp::SUBPROTOCOLS[1],
+    wamp::SUBPROTOCOLS[2],
 ];
 
 impl ErrorCode {

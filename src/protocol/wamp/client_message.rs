@@ -183,6 +183,25 @@ impl Hello {
 }
 
 impl ClientMessage {
+    /// Its type.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Hello(_) => Kind::Hello,
+            Self::Authenticate { .. } => Kind::Authenticate,
+            Self::Abort(_) => Kind::Abort,
+            Self::Goodbye(_) => Kind::Goodbye,
+            Self::Subscribe(_) => Kind::Subscribe,
+            Self::Unsubscribe { .. } => Kind::Unsubscribe,
+            Self::Publish(_) => Kind::Publish,
+            Self::Call(_) => Kind::Call,
+            Self::Cancel { .. } => Kind::Cancel,
+            Self::Register(_) => Kind::Register,
+            Self::Unregister { .. } => Kind::Unregister,
+            Self::Yield(_) => Kind::Yield,
+            Self::Error(_) => Kind::Error,
+        }
+    }
+
     /// Types one message.
     ///
     /// # Errors

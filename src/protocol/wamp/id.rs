@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use crate::protocol::wamp::value::Value;
 
 /// The largest id.
@@ -23,6 +25,19 @@ impl Id {
     /// An id of the global scope, as evenly distributed as the random bits that it is made of.
     pub const fn drawn(random: u64) -> Self {
         Self((random >> 11) + 1)
+    }
+
+    /// An id of the global scope that is made of texts: the same whenever it is made of the same ones, and as good as drawn,
+    /// whoever chose them.
+    pub fn of(texts: &[&str]) -> Self {
+        let mut bytes = Vec::new();
+        for text in texts {
+            // With their lengths, so that no two lists are written alike.
+            bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        let hashed = digest(&SHA256, &bytes);
+        Self::drawn(hashed.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     /// The one after it: ids within a session begin again at 1.
@@ -63,5 +78,14 @@ mod tests {
         assert_eq!(Id::drawn(u64::MAX).number(), ID_MAX);
         assert_eq!(Id::FIRST.next().number(), 2);
         assert_eq!(Id(ID_MAX).next(), Id::FIRST);
+    }
+
+    #[test]
+    fn ids_of_texts_depend_on_each_of_them() {
+        assert_eq!(Id::of(&["a", "b"]), Id::of(&["a", "b"]));
+        let all = [Id::of(&[]), Id::of(&[""]), Id::of(&["ab"]), Id::of(&["a", "b"]), Id::of(&["b", "a"])];
+        for (position, id) in all.iter().enumerate() {
+            assert!(!all[..position].contains(id));
+        }
     }
 }

@@ -68,6 +68,15 @@ impl Policy {
             _ => None,
         }
     }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Prefix => "prefix",
+            Self::Wildcard => "wildcard",
+        }
+    }
 }
 
 /// Whether a text is a URI without empty components.

@@ -153,6 +153,12 @@ impl Dict {
         self.value(key).and_then(Value::as_text)
     }
 
+    /// Takes the value of a key out.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        let position = self.0.iter().position(|(name, _)| name == key)?;
+        Some(self.0.remove(position).1)
+    }
+
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
