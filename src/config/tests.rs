@@ -297,12 +297,6 @@ fn mistakes_of_everything_else() {
              or this to false",
         ),
         (
-            "[alias]\n\"events.example.org\" = \"passerelle.v1.jsn\"\n",
-            "4: alias.\"events.example.org\": stands for \"passerelle.v1.jsn\", which is none of passerelle.v1.json, \
-             passerelle.v1.raw, v12.stomp, v11.stomp, v10.stomp, stomp, \
-             cloudevents.json: did you mean passerelle.v1.json?",
-        ),
-        (
             "[logging]\nfilter = \"info,x=loud\"\n",
             "4: logging.filter is \"info,x=loud\", which is no filter: write a level such as info, or \
              info,passerelle::source=debug",
@@ -311,6 +305,14 @@ fn mistakes_of_everything_else() {
     ] {
         assert_eq!(mistakes(text), [format!("passerelle.toml:{expected}")]);
     }
+    let spoken = crate::protocol::negotiate::spoken_here().join(", ");
+    assert_eq!(
+        mistakes("[alias]\n\"events.example.org\" = \"passerelle.v1.jsn\"\n"),
+        [format!(
+            "passerelle.toml:4: alias.\"events.example.org\": stands for \"passerelle.v1.jsn\", which is none of {spoken}: \
+             did you mean passerelle.v1.json?"
+        )]
+    );
     assert_eq!(
         Case::default().flag("--listen", "nowhere").flag("--amqp", "amqp://h").mistakes(),
         ["--listen: server.listen is \"nowhere\": write address and port, such as \"nowhere:8080\""]

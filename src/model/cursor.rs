@@ -89,6 +89,17 @@ impl fmt::Display for JointCursor {
     }
 }
 
+impl JointCursor {
+    /// What a client hands back. What this server cannot have given is a position in no log, of the source whose name the
+    /// text begins with, so that the client is told of a gap and goes on.
+    pub fn of_client(text: &str) -> Self {
+        text.parse().unwrap_or_else(|_| {
+            let name = text.split('~').next().filter(|name| !name.is_empty());
+            Self(name.map(|name| (name.to_owned(), Cursor::FOREIGN)).into_iter().collect())
+        })
+    }
+}
+
 impl FromStr for JointCursor {
     type Err = CursorError;
 
@@ -127,6 +138,16 @@ mod tests {
         let joint = JointCursor(vec![("events".into(), cursor), ("or-ders_2".into(), cursor)]);
         assert_eq!(joint.to_string(), "events~5.14~or-ders_2~5.14");
         assert_eq!(joint.to_string().parse(), Ok(joint));
+    }
+
+    #[test]
+    fn what_a_client_makes_up_is_a_position_in_no_log() {
+        let known = JointCursor(vec![("a".into(), Cursor { epoch: Epoch(1), offset: 1 })]);
+        assert_eq!(JointCursor::of_client("a~1.1"), known);
+        for text in ["a~x", "a", "a~1.1~a~1.1"] {
+            assert_eq!(JointCursor::of_client(text), JointCursor(vec![("a".into(), Cursor::FOREIGN)]), "{text}");
+        }
+        assert_eq!(JointCursor::of_client(""), JointCursor::default());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod decode;
 pub(crate) mod encode;
-mod fields;
+pub(crate) mod fields;
 pub(crate) mod filter;
 pub(crate) mod headers;
 pub(crate) mod payload;

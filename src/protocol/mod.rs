@@ -12,6 +12,7 @@ pub mod negotiate;
 pub mod poll;
 pub mod raw;
 pub mod stomp;
+pub mod wamp;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,6 +94,11 @@ pub enum Command {
         message: Outgoing,
         /// How long the client would wait.
         timeout: Option<Duration>,
+    },
+    /// Wait no more for the answer to a call: that is done at once, and nobody who got the request is told.
+    Abandon {
+        /// The id of the call, which is answered with [`Event::Done`]. One that is under way no more was answered.
+        id: CommandId,
     },
     /// Bring a queue's messages, each to be settled.
     Consume {
@@ -186,7 +192,8 @@ pub struct Subscribe {
     pub flow: Option<Flow>,
     /// How many messages a second it wants at most; what comes faster is left to its flow.
     pub max_rate: Option<Rate>,
-    /// What its codec writes with each of its messages.
+    /// What its codec writes with each of its messages. With [`Labels::Each`] a label that the session holds already changes
+    /// nothing: it is done when that subscription stands.
     pub label: Option<Label>,
 }
 
@@ -544,6 +551,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub enum Failures {
     /// The client is told, and the session goes on.
     Told,
+    /// Likewise, but a client that fails to say who it is is told so, and that is the end.
+    ToldToKnown,
     /// The client is told, and that is the end, as its protocol has it.
     Last,
     /// The protocol has no word for an error: the session ends, and the closing frame says why.
@@ -566,6 +575,9 @@ pub static REGISTRY: &[Subprotocol] = &[
     lines::SUBPROTOCOL,
     poll::SUBPROTOCOL,
     cloudevents::SUBPROTOCOL,
+    wamp::SUBPROTOCOLS[0],
+    wamp::SUBPROTOCOLS[1],
+    wamp::SUBPROTOCOLS[2],
 ];
 
 impl ErrorCode {

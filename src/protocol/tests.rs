@@ -165,6 +165,7 @@ fn assert_valid(row: &Subprotocol, outbound: &Outbound) {
         ("stream" | "poll", Outbound::Text(bytes)) => drop(object_of_line(bytes)),
         ("sse", Outbound::Text(bytes)) => drop(object(data_of_block(bytes).as_bytes())),
         (name, Outbound::Text(bytes) | Outbound::Binary(bytes)) if name.ends_with("stomp") => assert_one_frame(bytes),
+        (name, _) if name.starts_with("wamp") => assert_message(name, outbound),
         (name, other) => panic!("{name} wrote {other:?}"),
     }
 }
@@ -182,6 +183,22 @@ fn assert_event(bytes: &[u8]) {
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{name}");
         assert!(value.is_string() || value.is_boolean() || value.is_i64(), "{name} is {value}");
     }
+}
+
+/// A list that begins with a known type and has as many elements as that may have.
+fn assert_message(name: &str, outbound: &Outbound) {
+    use wamp::{kind::Kind, serializer::Serializer, value};
+    let serializer = Serializer::ALL.iter().find(|serializer| serializer.name() == name).unwrap();
+    let message = match outbound {
+        Outbound::Text(bytes) => serializer.decode(Incoming::Text(std::str::from_utf8(bytes).unwrap())),
+        Outbound::Binary(bytes) => serializer.decode(Incoming::Binary(bytes)),
+    };
+    let value::Value::List(elements) = message.unwrap_or_else(|error| panic!("{error}: {outbound:?}")) else {
+        panic!("{outbound:?}");
+    };
+    let kind = elements.first().and_then(value::Value::as_integer).and_then(Kind::of_code).unwrap();
+    let (least, most) = kind.row().elements;
+    assert!((least..=most).contains(&elements.len()), "{outbound:?}");
 }
 
 fn assert_one_frame(bytes: &[u8]) {

@@ -125,6 +125,7 @@ impl Session {
                     other @ (Command::Consume { .. } | Command::Cancel { .. } | Command::Settle { .. }) => {
                         self.consuming(&identity, other, actions);
                     }
+                    Command::Abandon { id } => self.abandon(id, actions),
                     Command::Presence { id, pattern } => self.ask_presence(&identity, id, pattern, actions),
                     other => self.send_up(&identity, other, actions),
                 }
@@ -249,9 +250,12 @@ impl Session {
     pub(super) fn fail(&mut self, id: CommandId, code: ErrorCode, message: String, actions: &mut Vec<Action>) {
         match self.protocol.failures {
             Failures::Told => self.send(Event::Error { id, code, message }, actions),
+            Failures::ToldToKnown if code != ErrorCode::Unauthenticated => {
+                self.send(Event::Error { id, code, message }, actions);
+            }
             // Nobody answered a request: that ends nothing.
             Failures::Last if code == ErrorCode::Timeout => self.send(Event::Error { id, code, message }, actions),
-            Failures::Last => {
+            Failures::Last | Failures::ToldToKnown => {
                 self.send(Event::Error { id, code, message: message.clone() }, actions);
                 self.close(ending(code), message, actions);
             }
@@ -311,6 +315,12 @@ impl Session {
         if !identity.grants.subscribe {
             return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
         }
+        if let (Labels::Each, Some(label)) = (self.protocol.labels, &label)
+            && let Some(held) = self.subscriptions.labelled(label)
+        {
+            let (key, stands) = (held.key, held.stage.stands());
+            return self.join(id, (key, stands), actions);
+        }
         let (pattern, source) = match self.terms.exchanges.resolve(pattern, only) {
             Ok(resolved) => resolved,
             Err(sentence) => return self.fail(id, ErrorCode::NotFound, sentence, actions),
@@ -339,6 +349,18 @@ impl Session {
         actions.push(Action::Subscribe(SubscribeAction { subscription, wanted, after, last, source, flow, max_rate }));
     }
 
+    /// Asks again for a subscription that there is already.
+    fn join(&mut self, id: CommandId, (key, stands): (SubscriptionKey, bool), actions: &mut Vec<Action>) {
+        let max = self.terms.subscriptions_max;
+        if stands {
+            self.send(Event::Done { id, routed: None }, actions);
+        } else if let Err(id) = self.jobs.join(id, key, max) {
+            let message =
+                format!("{max} wait for subscriptions already (limits.subscriptions_max): wait for their answers");
+            self.fail(id, ErrorCode::Limit, message, actions);
+        }
+    }
+
     fn unsubscribe(&mut self, id: CommandId, which: &Which, actions: &mut Vec<Action>) {
         let (removed, name) = match which {
             Which::Pattern(pattern) => (self.subscriptions.remove_all(pattern), pattern.as_str()),
@@ -358,8 +380,10 @@ impl Session {
             actions.push(Action::Unsubscribe { subscription: key });
             if stage.stands() {
                 self.depart(pattern, actions);
-            } else if self.protocol.failures == Failures::Told {
-                self.fail(id, ErrorCode::NotFound, why.to_owned(), actions);
+            } else if matches!(self.protocol.failures, Failures::Told | Failures::ToldToKnown) {
+                for id in [id].into_iter().chain(self.jobs.joined(key)) {
+                    self.fail(id, ErrorCode::NotFound, why.to_owned(), actions);
+                }
             } else {
                 // No reason to end the session, as an error would.
                 self.send(Event::Done { id, routed: None }, actions);
@@ -391,6 +415,9 @@ impl Session {
         let subscribed =
             Event::Subscribed { id: id.clone(), pattern: pattern.clone(), cursors: cursors.clone(), resumed };
         self.send(subscribed, actions);
+        for id in self.jobs.joined(subscription) {
+            self.send(Event::Done { id, routed: None }, actions);
+        }
         gaps.into_iter().for_each(|gap| self.tell_gap(gap, actions));
         if wants_replay && !replay {
             self.send(Event::CaughtUp { id, pattern, cursors }, actions);
@@ -405,7 +432,9 @@ impl Session {
             }
             SubscribeRefusal::Refused(sentence) => (ErrorCode::Refused, sentence),
         };
-        self.fail(id, code, message, actions);
+        for id in [id].into_iter().chain(self.jobs.joined(key)) {
+            self.fail(id, code, message.clone(), actions);
+        }
     }
 
     fn caught_up(&mut self, key: SubscriptionKey, cursors: JointCursor, actions: &mut Vec<Action>) {
@@ -433,6 +462,7 @@ impl Command {
             | Self::Unsubscribe { id, .. }
             | Self::Publish { id, .. }
             | Self::Call { id, .. }
+            | Self::Abandon { id }
             | Self::Consume { id, .. }
             | Self::Cancel { id, .. }
             | Self::Settle { id, .. }

@@ -97,6 +97,11 @@ pub enum Action {
         /// For how long.
         timeout: Duration,
     },
+    /// Wait for its answer no more; nobody has to be told.
+    Abandon {
+        /// The call's job.
+        job: JobKey,
+    },
     /// Consume a queue until the session lets it go or ends; answered with [`Completion::Consumed`], again and again.
     Consume {
         /// Its name from now on.

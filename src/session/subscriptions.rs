@@ -134,13 +134,17 @@ impl Subscriptions {
 
     /// Whether the one of this label stands.
     pub(super) fn stands_labelled(&self, label: &Label) -> bool {
-        self.entries.iter().any(|entry| entry.label.as_deref() == Some(label) && entry.stage.stands())
+        self.labelled(label).is_some_and(|entry| entry.stage.stands())
+    }
+
+    /// The one of this label, standing or not.
+    pub(super) fn labelled(&self, label: &Label) -> Option<&Subscription> {
+        self.entries.iter().find(|entry| entry.label.as_deref() == Some(label))
     }
 
     /// Forgets the one of this label.
     pub(super) fn remove_labelled(&mut self, label: &Label) -> Option<Subscription> {
-        let key = self.entries.iter().find(|entry| entry.label.as_deref() == Some(label))?.key;
-        self.remove(key)
+        self.remove(self.labelled(label)?.key)
     }
 
     /// Forgets those on this pattern that were asked for before `key`.

@@ -1,5 +1,5 @@
-//! What a session sends up, publishes and calls, and its authentications: each is a job until it is answered, and there
-//! are only so many at a time.
+//! What a session sends up, publishes and calls, its authentications, and answers that wait for a subscription: each is a
+//! job until it is answered, and there are only so many at a time.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::model::close::CloseReason;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Target};
 use crate::protocol::{Command, CommandId, ErrorCode, Event};
 use crate::session::limits::{Terms, check_outgoing};
-use crate::session::{Action, JobKey, Session};
+use crate::session::{Action, JobKey, Session, SubscriptionKey};
 
 /// Jobs in flight: as many as their limits allow, so a list is enough.
 #[derive(Debug, Default)]
@@ -31,8 +31,12 @@ struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Authentication,
-    Publish { mandatory: bool },
+    Publish {
+        mandatory: bool,
+    },
     Call,
+    /// Waits for a subscription that was asked for before.
+    Join(SubscriptionKey),
 }
 
 impl Jobs {
@@ -51,6 +55,34 @@ impl Jobs {
         self.next = self.next.wrapping_add(1);
         self.open.push(Job { key, id, kind });
         key
+    }
+
+    /// Has an answer wait for a subscription, if no more than so many do.
+    ///
+    /// # Errors
+    /// The id again, when too many do.
+    pub(super) fn join(&mut self, id: CommandId, subscription: SubscriptionKey, max: usize) -> Result<(), CommandId> {
+        if self.open.iter().filter(|job| matches!(job.kind, Kind::Join(_))).count() >= max {
+            return Err(id);
+        }
+        self.start(id, Kind::Join(subscription));
+        Ok(())
+    }
+
+    /// Those that waited for it, in the order in which they came.
+    pub(super) fn joined(&mut self, subscription: SubscriptionKey) -> Vec<CommandId> {
+        let keys = self.open.iter().filter(|job| job.kind == Kind::Join(subscription)).map(|job| job.key);
+        let mut keys: Vec<JobKey> = keys.collect();
+        keys.sort();
+        keys.into_iter().filter_map(|key| self.finish(key)).map(|job| job.id).collect()
+    }
+
+    /// The call that was asked for under this id.
+    fn call(&self, id: &CommandId) -> Option<JobKey> {
+        let wanted = id.as_ref()?.get();
+        let is_wanted =
+            |job: &&Job| job.kind == Kind::Call && job.id.as_ref().is_some_and(|known| known.get() == wanted);
+        self.open.iter().find(is_wanted).map(|job| job.key)
     }
 
     fn finish(&mut self, key: JobKey) -> Option<Job> {
@@ -96,7 +128,8 @@ impl Session {
 
     /// Ends it if it is to end and nothing is under way any more.
     pub(super) fn leave_when_done(&mut self, actions: &mut Vec<Action>) {
-        if self.jobs.open.is_empty()
+        // A subscription that may never stand keeps nobody here.
+        if self.jobs.open.iter().all(|job| matches!(job.kind, Kind::Join(_)))
             && let Some(id) = self.jobs.leaving.take()
         {
             self.send(Event::Done { id: *id, routed: None }, actions);
@@ -176,6 +209,14 @@ impl Session {
             PublishOutcome::Refused(sentence) => self.fail(id, ErrorCode::Refused, sentence, actions),
             PublishOutcome::Unavailable(sentence) => self.fail(id, ErrorCode::Unavailable, sentence, actions),
         }
+    }
+
+    /// Lets go of a call.
+    pub(super) fn abandon(&mut self, id: CommandId, actions: &mut Vec<Action>) {
+        let Some(key) = self.jobs.call(&id) else { return };
+        self.jobs.finish(key);
+        actions.push(Action::Abandon { job: key });
+        self.send(Event::Done { id, routed: None }, actions);
     }
 
     /// The answer to a call.

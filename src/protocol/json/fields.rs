@@ -122,7 +122,7 @@ pub(super) fn nearest_op(name: &str) -> String {
 const QUOTED_BYTES_MAX: usize = 120;
 
 /// At most [`QUOTED_BYTES_MAX`] bytes of a text.
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(QUOTED_BYTES_MAX);
     match text.get(..end) {
         Some(start) if start.len() < text.len() => format!("{start}…"),

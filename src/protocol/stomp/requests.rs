@@ -13,7 +13,7 @@ use super::heart_beat::HeartBeat;
 use super::label::Name;
 use super::receipts::Answers;
 use super::version::Version;
-use crate::model::cursor::{Cursor, JointCursor};
+use crate::model::cursor::JointCursor;
 use crate::model::delivery::{DeliveryTag, Settlement};
 use crate::model::flow::Flow;
 use crate::model::outgoing::{Outgoing, Target};
@@ -232,7 +232,7 @@ impl Stomp {
         let label = name.label();
         let subscribe = Subscribe {
             id: receipt,
-            after: after(frame),
+            after: frame.header("after").map(JointCursor::of_client).unwrap_or_default(),
             last: number(frame, "last")?.map_or(0, usize::from),
             filter: filter_of(frame)?,
             flow: flow(frame)?,
@@ -341,16 +341,6 @@ fn filter_of(frame: &Frame) -> Result<Option<Arc<crate::model::filter::Filter>>,
     let Some(text) = frame.header("filter") else { return Ok(None) };
     let filter = filter::read(text).map_err(|error| bad_frame(format!("filter {error}")))?;
     Ok(filter.map(Arc::new))
-}
-
-/// Where a subscription goes on. What is no cursor of this server is one in no log: the client is told of a gap.
-fn after(frame: &Frame) -> JointCursor {
-    let Some(text) = frame.header("after") else { return JointCursor::default() };
-    text.parse().unwrap_or_else(|_| {
-        // The names before the cursors may still be right.
-        let names = text.split('~').step_by(2).filter(|name| !name.is_empty());
-        JointCursor(names.take(1).map(|name| (name.to_owned(), Cursor::FOREIGN)).collect())
-    })
 }
 
 /// The message's own headers; of one that is repeated the first.

@@ -391,6 +391,10 @@ impl Player {
                 self.jobs.push(job);
                 format!("call within {} ms {}", timeout.as_millis(), described(&message))
             }
+            Action::Abandon { job } => {
+                self.jobs.retain(|key| *key != job);
+                "abandon".to_owned()
+            }
             Action::Attend { pattern, member } => format!("attend {pattern} as {}", called(&member)),
             Action::Depart { pattern } => format!("depart {pattern}"),
             Action::Roster { id, pattern } => {

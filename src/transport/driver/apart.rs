@@ -47,6 +47,8 @@ impl Driver {
         for envelope in sequence {
             self.frames_of(envelope, connection, &mut frames);
         }
+        // A subscription may not want what its pattern matches.
+        frames.retain(|frame| !frame.is_empty());
         let messages = frames.len() as u64;
         let bytes = connection.deliver(Delivery::Frames(&frames), self.behind_bytes, &mut self.copy_buffer)?;
         Ok(Sent { messages, bytes: bytes as u64 })
@@ -60,8 +62,14 @@ impl Driver {
             }
             Plan::Several(several) => {
                 for labels in several.copies(turn.publication(envelope)) {
-                    let Some(encoding) = several.encoding(&labels, &mut self.wire) else { continue };
-                    frames.push(turn.frame(envelope, encoding, &mut self.wire.at(positions, Stage::Live)));
+                    if let Some(encoding) = several.encoding(&labels, &mut self.wire) {
+                        frames.push(turn.frame(envelope, encoding, &mut self.wire.at(positions, Stage::Live)));
+                        continue;
+                    }
+                    let encoding = self.wire.acquire(connection.protocol, connection.framing, &labels);
+                    let publication = turn.publication(envelope);
+                    frames.push(self.wire.at(positions, Stage::Live).encode(encoding, publication));
+                    self.wire.release(encoding);
                 }
             }
         }
@@ -154,6 +162,9 @@ impl Driver {
         let encoding = self.wire.acquire(connection.protocol, connection.framing, &labels);
         let frame = self.wire.at(self.shard.positions(), stage).encode(encoding, &one.publication);
         self.wire.release(encoding);
+        if frame.is_empty() {
+            return;
+        }
         sent.messages += 1;
         sent.bytes += frame.len() as u64;
         connection.outbox.push(frame);

@@ -18,7 +18,7 @@ use crate::model::close::CloseReason;
 use crate::model::delivery::ConsumeOrder;
 use crate::model::topic::Pattern;
 use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
-use crate::session::{ConsumeKey, Session};
+use crate::session::{ConsumeKey, JobKey, Session};
 use crate::transport::driver::Admission;
 use crate::transport::driver::plan::{Form, Plan};
 use crate::transport::driver::polling::Polling;
@@ -85,8 +85,8 @@ pub(super) struct Connection {
     /// Bytes of deliveries that came into the outbox since it was empty. They are bounded by how many the client may hold,
     /// and leave the room for answers as it is.
     pub(super) handed_out_bytes: usize,
-    /// Cancels its calls when it goes; made with the first of them.
-    pub(super) gone: Option<CancellationToken>,
+    /// What cancels each of its calls: its client, or its end.
+    calls: Vec<(JobKey, CancellationToken)>,
     /// What it collects, and when that is answered, if it is a poll.
     pub(super) polling: Option<Box<Polling>>,
     /// Its place among all connections, given back when it goes.
@@ -144,7 +144,7 @@ impl Connection {
             attending: BTreeSet::new(),
             owed: BTreeSet::new(),
             handed_out_bytes: 0,
-            gone: None,
+            calls: Vec::new(),
             polling: None,
             _seat: admission.seat,
         }
@@ -156,6 +156,27 @@ impl Connection {
             Receiving::Shared => usize::MAX,
             Receiving::Own(room) => room,
         }
+    }
+
+    /// A call begins; what is returned cancels it.
+    pub(super) fn call_begins(&mut self, call: JobKey) -> CancellationToken {
+        let token = CancellationToken::new();
+        self.calls.push((call, token.clone()));
+        token
+    }
+
+    /// A call has ended, or ends because nobody waits for it.
+    pub(super) fn call_ends(&mut self, call: JobKey) {
+        self.calls.extract_if(.., |(known, _)| *known == call).for_each(|(_, token)| token.cancel());
+        if self.calls.is_empty() {
+            // An idle connection holds no memory for calls.
+            self.calls = Vec::new();
+        }
+    }
+
+    /// Nobody is left to be answered.
+    pub(super) fn abandon_calls(&mut self) {
+        std::mem::take(&mut self.calls).into_iter().for_each(|(_, token)| token.cancel());
     }
 
     pub(super) fn is_open(&self) -> bool {

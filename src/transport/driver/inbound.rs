@@ -201,6 +201,9 @@ impl Driver {
 
     /// Tells a session what became of an action, and does what follows from it.
     pub(super) fn complete(&mut self, subscriber: SubscriberId, connection: &mut Connection, completion: Completion) {
+        if let Completion::Called { job, .. } = &completion {
+            connection.call_ends(*job);
+        }
         let mut actions = Vec::new();
         connection.session.complete(completion, &mut actions);
         self.perform(subscriber, connection, actions);
@@ -265,6 +268,7 @@ impl Driver {
             Action::Call { job, message, timeout } => {
                 self.call(subscriber, connection, job, Request { message, timeout })
             }
+            Action::Abandon { job } => connection.call_ends(job),
             Action::Consume { consumption, request } => self.consume(subscriber, connection, (consumption, request)),
             Action::Order { consumption, order } => self.order(subscriber, connection, (consumption, order)),
             Action::Close { reason, detail } => {
@@ -322,10 +326,10 @@ impl Driver {
         }
     }
 
-    /// A call ends with its connection: nobody is left to be answered.
+    /// A call ends with its connection, or when its client lets go of it: nobody is left to be answered.
     fn call(&mut self, subscriber: SubscriberId, connection: &mut Connection, job: JobKey, request: Request) {
         let upstream = self.shared.upstream.clone();
-        let gone = connection.gone.get_or_insert_default().clone();
+        let gone = connection.call_begins(job);
         self.spawn(subscriber, async move {
             let outcome = tokio::select! {
                 outcome = upstream.call(request) => outcome,

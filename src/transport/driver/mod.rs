@@ -432,9 +432,7 @@ impl Driver {
     fn bury(&mut self, subscriber: SubscriberId, mut connection: Connection, reason: CloseReason) {
         // The socket is closed right after, which takes it out of the poll in any case.
         let _ = connection.socket.deregister(&self.registry);
-        if let Some(gone) = &connection.gone {
-            gone.cancel();
-        }
+        connection.abandon_calls();
         self.shard.leave(subscriber);
         let ticket = self.ticket(subscriber);
         self.paced.forget(ticket);

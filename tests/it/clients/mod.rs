@@ -9,3 +9,4 @@ pub(crate) mod script;
 mod stomp;
 mod tutorials;
 mod upward;
+mod wamp;

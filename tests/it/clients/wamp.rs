@@ -1,0 +1,303 @@
+//! WAMP through libraries that know nothing of passerelle: Autobahn|JS and Autobahn|Python, in every serialization, on the
+//! embedded broker and on RabbitMQ.
+
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::{Value, json};
+
+use super::script::{Script, node, python};
+use crate::program::{Program, until};
+use crate::whole::client::Service;
+use crate::whole::{Broker, word};
+
+/// A library, and so a language, with a serialization.
+#[derive(Debug, Clone, Copy)]
+struct Library {
+    script: &'static str,
+    serializer: &'static str,
+}
+
+const JS: &str = "wamp.js";
+const PYTHON: &str = "wamp_py.py";
+
+impl Library {
+    /// Every pair of them.
+    fn all() -> impl Iterator<Item = Self> {
+        let scripts = [JS, PYTHON].into_iter();
+        scripts.flat_map(|script| ["json", "msgpack", "cbor"].map(|serializer| Self { script, serializer }))
+    }
+
+    fn run(self, program: &Program, further: &[&str]) -> Script {
+        let mut command = if self.script == JS { node(self.script) } else { python(self.script) };
+        Script::start(command.args([&format!("ws://{}/ws", program.public), self.serializer]).args(further))
+    }
+
+    /// Connects, and waits until it is welcome.
+    async fn join(self, program: &Program) -> Conversation {
+        let mut script = self.run(program, &[]);
+        let joined = script.json().await;
+        assert_eq!(joined["details"]["authrole"], "anonymous", "{self:?}: {joined}");
+        Conversation { script }
+    }
+}
+
+/// One client.
+struct Conversation {
+    script: Script,
+}
+
+impl Conversation {
+    fn order(&mut self, order: &Value) {
+        self.script.tell(&order.to_string());
+    }
+
+    async fn next(&mut self) -> Value {
+        self.script.json().await
+    }
+
+    /// Subscribes, and waits until it stands; the id that the router gave.
+    async fn subscribe(&mut self, id: &str, topic: &str, options: Value) -> Value {
+        self.order(&json!({ "order": "subscribe", "id": id, "topic": topic, "options": options }));
+        let subscribed = self.next().await;
+        assert_eq!(subscribed["subscribed"], json!(id), "{subscribed}");
+        subscribed["subscription"].clone()
+    }
+
+    /// The next event, which is one.
+    async fn event(&mut self) -> Value {
+        let next = self.next().await;
+        assert!(next["event"].is_string(), "no event: {next}");
+        next
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_services_publish_comes_once_for_each_subscription() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::all() {
+            let word = word();
+            let mut client = library.join(&program).await;
+            let exact = client.subscribe("exact", &format!("{word}.aa.x"), json!({})).await;
+            client.subscribe("prefix", &format!("{word}.a"), json!({ "match": "prefix" })).await;
+            client.subscribe("wildcard", &format!("{word}..x"), json!({ "match": "wildcard" })).await;
+            // Who asks for the same gets the same.
+            assert_eq!(client.subscribe("again", &format!("{word}.aa.x"), json!({})).await, exact);
+            let mut other = library.join(&program).await;
+            assert_eq!(other.subscribe("exact", &format!("{word}.aa.x"), json!({})).await, exact, "{library:?}");
+            for (number, topic) in ["aa.x", "ab", "b.x", "b", "aa.x"].iter().enumerate() {
+                service.publish(&format!("{word}.{topic}"), &format!("{{\"number\":{number}}}")).await;
+            }
+            // Two handlers of one subscription are the library's affair.
+            let mut seen = Vec::new();
+            while seen.len() < 10 {
+                let event = client.event().await;
+                let number = event["args"][0]["number"].as_f64().unwrap();
+                seen.push(format!("{number} {}", event["event"].as_str().unwrap()));
+            }
+            let numbers: Vec<&str> = seen.iter().map(|one| &one[..1]).collect();
+            assert!(numbers.is_sorted(), "{library:?}, {broker:?}: {seen:?}");
+            seen.sort();
+            let expected =
+                ["0 again", "0 exact", "0 prefix", "0 wildcard", "1 prefix", "2 wildcard", "4 again", "4 exact"];
+            let rest = ["4 prefix", "4 wildcard"];
+            assert_eq!(seen, expected.into_iter().chain(rest).collect::<Vec<_>>(), "{library:?}, {broker:?}");
+            let events = [other.event().await, other.event().await];
+            assert_eq!(events[0]["topic"], json!(format!("{word}.aa.x")));
+            assert_ne!(events[0]["publication"], events[1]["publication"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_publish_is_confirmed_and_comes_to_others_as_it_was() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::all() {
+            let topic = word();
+            let mut services = service.listen(&format!("{topic}.queue"), Some(&topic)).await;
+            let mut client = library.join(&program).await;
+            client.subscribe("own", &topic, json!({})).await;
+            let mut others = Vec::new();
+            for other in Library::all() {
+                let mut other = other.join(&program).await;
+                other.subscribe("s", &topic, json!({})).await;
+                others.push(other);
+            }
+            let args = json!([{ "price": 9.5 }, "é", null, [true]]);
+            let order = json!({ "order": "publish", "id": "p", "topic": topic, "args": args,
+                "kwargs": { "colour": "red" }, "options": { "acknowledge": true } });
+            client.order(&order);
+            let published = client.next().await;
+            assert_eq!(published["published"], "p", "{library:?}: {published}");
+            for other in &mut others {
+                let event = other.event().await;
+                assert_eq!((&event["args"], &event["kwargs"]), (&args, &json!({ "colour": "red" })), "{library:?}");
+                assert_eq!(event["publication"], published["publication"], "{library:?}");
+            }
+            let delivery = Service::next(&mut services).await;
+            let body: Value = serde_json::from_slice(&delivery.data).unwrap();
+            assert_eq!(body, json!({ "args": args, "kwargs": { "colour": "red" } }));
+            // One argument is just that to everybody else; who publishes gets it only if they say so.
+            let order = json!({ "order": "publish", "id": "q", "topic": topic, "args": [{ "order": "x" }],
+                "options": { "exclude_me": false } });
+            client.order(&order);
+            let delivery = Service::next(&mut services).await;
+            assert_eq!(&delivery.data[..], b"{\"order\":\"x\"}", "{library:?}");
+            assert_eq!(delivery.properties.content_type().as_ref().unwrap().as_str(), "application/json");
+            let event = client.event().await;
+            assert_eq!(event["args"], json!([{ "order": "x" }]), "{library:?}: the first did not come back");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_answered_by_a_service() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::all() {
+            let procedure = word();
+            let mut requests = service.listen(&procedure, None).await;
+            let mut client = library.join(&program).await;
+            for number in 0..10 {
+                let order =
+                    json!({ "order": "call", "id": number, "procedure": procedure, "args": [format!("{number}")] });
+                client.order(&order);
+            }
+            // Answered from the last to the first: none waits for another.
+            let mut waiting = Vec::new();
+            for _ in 0..10 {
+                waiting.push(Service::next(&mut requests).await);
+            }
+            for request in waiting.iter().rev() {
+                let number = serde_json::from_slice::<Value>(&request.data).unwrap();
+                let failing = number == json!("0");
+                let mut properties = BasicProperties::default()
+                    .with_correlation_id(request.properties.correlation_id().clone().expect("an id"))
+                    .with_content_type("application/json".into());
+                if failing {
+                    let mut headers = FieldTable::default();
+                    headers.insert("wamp_error".into(), AMQPValue::LongString("prices.error.none".into()));
+                    properties = properties.with_headers(headers);
+                }
+                let to = request.properties.reply_to().clone().expect("a queue");
+                let body = format!("[{number},\"yes\"]");
+                let options = BasicPublishOptions::default();
+                let reply = service.channel.basic_publish("".into(), to, options, body.as_bytes(), properties);
+                reply.await.expect("a publish");
+            }
+            for number in (1..10).rev() {
+                let result = client.next().await;
+                assert_eq!(result["result"], json!(number), "{library:?}: {result}");
+                assert_eq!(result["args"], json!([format!("{number}"), "yes"]));
+            }
+            let failed = client.next().await;
+            assert_eq!((&failed["failed"], &failed["error"]), (&json!(0), &json!("prices.error.none")), "{failed}");
+            assert_eq!(failed["args"], json!(["0", "yes"]));
+            let order = json!({ "order": "call", "id": "none", "procedure": format!("{procedure}.none") });
+            client.order(&order);
+            assert_eq!(client.next().await["error"], "wamp.error.no_such_procedure", "{library:?}, {broker:?}");
+            let order = json!({ "order": "call", "id": "late", "procedure": procedure, "options": { "timeout": 200 } });
+            client.order(&order);
+            assert_eq!(client.next().await["error"], "wamp.error.timeout", "{library:?}, {broker:?}");
+            if library.script == JS {
+                client.order(&json!({ "order": "call", "id": "back", "procedure": procedure }));
+                client.order(&json!({ "order": "cancel", "id": "back" }));
+                assert_eq!(client.next().await["error"], "wamp.error.canceled", "{library:?}, {broker:?}");
+            }
+        }
+    }
+}
+
+/// A client goes away and comes back with the newest cursor that it saw, which Autobahn|Python hides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_away_goes_on_where_it_was() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::all() {
+            let word = word();
+            let (topic, prefix) = (format!("{word}.a"), json!({ "match": "prefix" }));
+            let mut client = library.join(&program).await;
+            client.subscribe("s", &word, prefix).await;
+            service.publish(&topic, "0").await;
+            let cursor = client.event().await["details"]["cursor"].clone();
+            client.order(&json!({ "order": "leave" }));
+            let closed = client.next().await;
+            assert_eq!(closed["reason"], "wamp.close.goodbye_and_out", "{library:?}: {closed}");
+            until("it has left", async || program.metric("passerelle_subscriptions").await == Some(0.0)).await;
+            for number in 1..=20 {
+                service.publish(&topic, &format!("\"{number}\"")).await;
+            }
+            let mut client = library.join(&program).await;
+            if library.script == JS {
+                let options = json!({ "match": "prefix", "after": cursor });
+                client.order(&json!({ "order": "subscribe", "id": "s", "topic": word, "options": options }));
+                let mut events = Vec::new();
+                // The library tells of the subscription when it has handed on what came with it.
+                for _ in 0..=20 {
+                    events.push(client.next().await);
+                }
+                events.retain(|one| one["subscribed"].is_null());
+                for (number, event) in (1..=20).zip(&events) {
+                    let details = &event["details"];
+                    assert_eq!(event["args"], json!([number.to_string()]), "{library:?}, {broker:?}");
+                    assert_eq!((&details["retained"], &details["gap"]), (&json!(true), &Value::Null), "{event}");
+                }
+                // A cursor from nowhere is told as a gap, with the first event.
+                client.subscribe("n", &topic, json!({ "after": "events~1.1" })).await;
+                service.publish(&topic, "\"new\"").await;
+                let mut gaps = [client.event().await, client.event().await]
+                    .map(|event| (event["event"].to_string(), event["details"]["gap"][0]["reason"].clone()));
+                gaps.sort_by(|one, other| one.0.cmp(&other.0));
+                assert_eq!(gaps, [("\"n\"".into(), json!("unknown_cursor")), ("\"s\"".into(), Value::Null)]);
+            } else {
+                let options = json!({ "get_retained": true });
+                client.order(&json!({ "order": "subscribe", "id": "s", "topic": topic, "options": options }));
+                let both = [client.next().await, client.next().await];
+                let event = both.iter().find(|one| one["event"] == "s").expect("an event");
+                assert_eq!((&event["args"], &event["details"]["retained"]), (&json!(["20"]), &json!(true)), "{event}");
+            }
+        }
+    }
+}
+
+/// More subscriptions than a connection keeps encodings of.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_one_of_many_subscriptions_gets_its_events() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let service = Service::connect(&program.amqp).await;
+    let word = word();
+    let library = Library { script: JS, serializer: "json" };
+    let mut client = library.join(&program).await;
+    for number in 0..90 {
+        client.subscribe(&number.to_string(), &format!("{word}.{number}"), json!({})).await;
+    }
+    client.subscribe("all", &format!("{word}."), json!({ "match": "prefix" })).await;
+    for number in 0..90 {
+        service.publish(&format!("{word}.{number}"), &number.to_string()).await;
+    }
+    let mut seen = Vec::new();
+    for _ in 0..180 {
+        let event = client.event().await;
+        seen.push((event["args"][0].as_u64().unwrap(), event["event"].as_str().unwrap().to_owned()));
+    }
+    seen.sort();
+    let mut expected: Vec<(u64, String)> =
+        (0..90).flat_map(|number| [(number, number.to_string()), (number, "all".to_owned())]).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_can_check_is_not_taken_for_a_good_one() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let library = Library { script: JS, serializer: "cbor" };
+    let closed = library.run(&program, &["t.o.k"]).json().await;
+    assert_eq!(closed["reason"], "wamp.error.authentication_denied", "{closed}");
+    assert!(closed["message"].as_str().unwrap().contains("checks no tokens yet"), "{closed}");
+}
