@@ -6,6 +6,7 @@
 
 pub mod event_stream;
 pub mod json;
+pub mod mqtt;
 pub mod negotiate;
 pub mod raw;
 pub mod stomp;
