@@ -25,7 +25,7 @@ use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shorte
 use crate::protocol::json::payload::{BASE64, PAYLOAD_DEPTH_MAX, is_too_deep, says_json};
 use crate::protocol::json::{fields, filter, headers};
 use crate::protocol::{
-    Command, CommandId, ErrorCode, Fault, Incoming, Only, Settling, Subscribe, Which, bad_field, pattern_field,
+    Command, CommandId, Echo, ErrorCode, Fault, Incoming, Only, Settling, Subscribe, Which, bad_field, pattern_field,
     topic_field,
 };
 
@@ -130,7 +130,7 @@ impl<'a> Request<'a> {
         let after = self.after()?;
         let last = usize::try_from(self.whole_number("last", self.fields.last)?.unwrap_or(0)).unwrap_or(usize::MAX);
         let only = self.text("source", self.fields.source, SHORT_TEXT_BYTES_MAX)?.map(Only::Source);
-        Ok(Command::Subscribe(Subscribe { id: self.id, pattern, filter, after, last, only, flow, label: None }))
+        Ok(Command::Subscribe(Subscribe { id: self.id, filter, after, last, only, flow, ..Subscribe::to(pattern) }))
     }
 
     fn unsubscribe(self) -> Result<Command, Fault> {
@@ -147,6 +147,7 @@ impl<'a> Request<'a> {
         let message = self.message()?;
         let mandatory = self.truth("mandatory", self.fields.mandatory)?.unwrap_or(false);
         let echo = self.truth("echo", self.fields.echo)?.unwrap_or(true);
+        let echo = if echo { Echo::All } else { Echo::Nothing };
         Ok(Command::Publish { id: self.id, message, mandatory, echo })
     }
 

@@ -2,6 +2,7 @@
 //! whatever may come.
 
 mod arbitrary;
+mod conversation;
 mod known;
 mod malformed;
 mod placed;

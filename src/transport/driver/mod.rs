@@ -375,6 +375,9 @@ impl Driver {
             leftover: std::mem::take(&mut admission.leftover),
         };
         let connection = Connection::new(admission, reader);
+        if connection.codec.retains() {
+            self.shard.keep_retained();
+        }
         let stranger = connection.session.deadline().is_some();
         self.shared.metrics.connection_opened(connection.protocol, transport_of(&connection));
         self.open += 1;
@@ -401,6 +404,7 @@ impl Driver {
             gone.cancel();
         }
         self.shard.leave(subscriber);
+        self.execute(&mut connection);
         self.depart_from_all(self.ticket(subscriber), &mut connection);
         self.ticks.forget(self.ticket(subscriber));
         let plan = Form::of(connection.protocol, connection.framing).plain();
