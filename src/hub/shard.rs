@@ -27,8 +27,10 @@ use crate::hub::interest::Standing;
 use crate::hub::log::ReadBounds;
 use crate::hub::turn::Turn;
 use crate::model::cursor::JointCursor;
+use crate::model::outgoing::RETAINED_KEY;
 use crate::model::publication::{Publication, SourceId, SourceInfo};
 use crate::model::selector::Selector;
+use crate::model::topic::Pattern;
 use lane::Lane;
 pub use lane::SharedClaim;
 use pace::{Room, any_paced};
@@ -57,6 +59,8 @@ pub struct Shard {
     /// How many messages subscriptions that drop the oldest keep.
     drop_oldest_keep: usize,
     passages: Passages,
+    /// Whether what is retained is claimed.
+    keeps_retained: bool,
     /// Who does not want back what it publishes, by the name under which it does.
     origins: HashMap<Arc<str>, SubscriberId>,
 }
@@ -89,6 +93,7 @@ impl Shard {
             subscriptions: 0,
             drop_oldest_keep,
             passages: Passages::default(),
+            keeps_retained: false,
             origins: HashMap::new(),
         }
     }
@@ -145,6 +150,14 @@ impl Shard {
         let subscription = Subscription::new(request.id, wanted, request.last, request.flow, parts);
         subscriber.subscriptions.push(subscription.checked_by(checks).paced_at(request.max_rate));
         Ok(opening)
+    }
+
+    /// From now on what is retained comes to this node's logs, whoever else wants it or does not.
+    pub fn keep_retained(&mut self) {
+        let Ok(key) = Pattern::parse(RETAINED_KEY) else { return };
+        if !std::mem::replace(&mut self.keeps_retained, true) {
+            self.lanes.iter_mut().for_each(|lane| _ = lane.claim(&key));
+        }
     }
 
     /// Whether every claim of an opening stands and every cursor is judged, or the first refusal.

@@ -8,6 +8,10 @@ use bytes::Bytes;
 use crate::model::topic::Topic;
 use crate::model::value::Headers;
 
+/// The key under which what is retained goes to every node that keeps it, beside its topic. It has so many words that hardly a
+/// binding of somebody else's is meant by it.
+pub const RETAINED_KEY: &str = "x.passerelle.retained.for.every.node";
+
 /// A message on its way to the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
@@ -21,8 +25,12 @@ pub struct Outgoing {
     pub content_type: Option<String>,
     /// The property `message_id`.
     pub message_id: Option<String>,
+    /// The property `correlation_id` of a publish; a call has one of its own.
+    pub correlation_id: Option<String>,
     /// Header fields as the client gave them; checked by the session before they come here.
     pub headers: Headers,
+    /// Whether it is to be retained for later subscribers; without payload it only ends that for the one before it.
+    pub retained: bool,
     /// Who publishes; nobody in particular without it.
     pub user: Option<Arc<str>>,
     /// The connection that does not want to receive it itself.
@@ -51,7 +59,9 @@ impl Outgoing {
             payload,
             content_type: None,
             message_id: None,
+            correlation_id: None,
             headers: Headers::default(),
+            retained: false,
             user: None,
             origin: None,
         }

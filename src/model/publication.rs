@@ -81,12 +81,16 @@ pub struct Attributes {
     pub content_type: Option<String>,
     /// The property `message_id`.
     pub message_id: Option<String>,
+    /// The property `correlation_id`.
+    pub correlation_id: Option<String>,
     /// Header fields; the broker's own bookkeeping included.
     pub headers: Headers,
     /// When it was published.
     pub published_at: PublishedAt,
     /// Whether the broker said that it had delivered this before.
     pub redelivered: bool,
+    /// Whether its publisher had it retained: it is kept for later subscribers, in place of the one before it on its topic.
+    pub retained: bool,
     /// The connection that published it and does not want it back.
     pub origin: Option<Arc<str>>,
 }
@@ -96,9 +100,11 @@ impl Default for Attributes {
         Self {
             content_type: None,
             message_id: None,
+            correlation_id: None,
             headers: Headers::default(),
             published_at: PublishedAt::Unknown,
             redelivered: false,
+            retained: false,
             origin: None,
         }
     }

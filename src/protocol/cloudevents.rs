@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::model::close::CloseReason;
 use crate::model::topic::Topic;
 use crate::protocol::{
-    Codec, Command, Event, Failures, Fault, Incoming, Labels, Opening, Outbound, ProtocolId, Said, Subprotocol,
+    Codec, Command, Echo, Event, Failures, Fault, Incoming, Labels, Opening, Outbound, ProtocolId, Said, Subprotocol,
 };
 
 /// The row of the registry.
@@ -53,7 +53,7 @@ impl Codec for CloudEvents {
         };
         let event = event::read(text).and_then(|event| decode::outgoing(&event, self.publish.as_ref()));
         let message = event.map_err(|detail| Fault::Close { reason: CloseReason::Policy, detail })?;
-        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: true }))
+        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: Echo::All }))
     }
 
     fn encode(&mut self, event: &Event) -> Option<Outbound> {

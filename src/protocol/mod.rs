@@ -8,6 +8,8 @@ pub mod cloudevents;
 pub mod event_stream;
 pub mod json;
 pub mod lines;
+mod missing;
+pub mod mqtt;
 pub mod negotiate;
 pub mod poll;
 pub mod raw;
@@ -83,8 +85,8 @@ pub enum Command {
         message: Outgoing,
         /// Whether it is an error that no queue got it.
         mandatory: bool,
-        /// Whether this session receives it too, where it listens to the topic.
-        echo: bool,
+        /// What of it this session receives too, where it listens to the topic.
+        echo: Echo,
     },
     /// Ask, and answer with the reply.
     Call {
@@ -155,6 +157,17 @@ pub enum Only {
     Exchange(String),
 }
 
+/// What becomes of a session's own publish where it listens to the topic itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    /// It receives it as anybody does.
+    All,
+    /// It does not receive it.
+    Nothing,
+    /// It does, marked as its own: its codec leaves it out for those of its subscriptions that do not want it.
+    Marked,
+}
+
 /// Names a subscription of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
@@ -186,6 +199,8 @@ pub struct Subscribe {
     pub after: JointCursor,
     /// The newest messages of each matching topic that it wants first; 0 for none.
     pub last: usize,
+    /// Whether it wants first those that their publishers had retained, the newest of each matching topic.
+    pub retained: bool,
     /// The only source it wants.
     pub only: Option<Only>,
     /// What becomes of its messages when the client is too slow; the server's default when it does not say.
@@ -201,7 +216,8 @@ impl Subscribe {
     /// To everything that a pattern matches, from now on, of every source.
     pub fn to(pattern: Pattern) -> Self {
         let (after, only, flow) = (JointCursor::default(), None, None);
-        Self { id: None, pattern, filter: None, after, last: 0, only, flow, max_rate: None, label: None }
+        let (last, retained, max_rate) = (0, false, None);
+        Self { id: None, pattern, filter: None, after, last, retained, only, flow, max_rate, label: None }
     }
 }
 
@@ -434,6 +450,16 @@ pub trait Codec {
         Receiving::Shared
     }
 
+    /// Whether its clients count on messages being retained.
+    fn retains(&self) -> bool {
+        false
+    }
+
+    /// What is to be published now that the connection has ended, where the client left word: asked once.
+    fn testament(&mut self) -> Option<Outgoing> {
+        None
+    }
+
     /// Writes a message for this session alone; asked for only while [`Self::receiving`] says so.
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let _ = message;
@@ -547,7 +573,7 @@ impl Default for Opening {
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// What becomes of a session when something that its client asked for fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Failures {
     /// The client is told, and the session goes on.
     Told,
@@ -555,6 +581,8 @@ pub enum Failures {
     ToldToKnown,
     /// The client is told, and that is the end, as its protocol has it.
     Last,
+    /// The client is told; whether that is the end, the codec reads from the command's id.
+    Judged(fn(&CommandId, ErrorCode) -> bool),
     /// The protocol has no word for an error: the session ends, and the closing frame says why.
     End,
 }
@@ -578,6 +606,8 @@ pub static REGISTRY: &[Subprotocol] = &[
     wamp::SUBPROTOCOLS[0],
     wamp::SUBPROTOCOLS[1],
     wamp::SUBPROTOCOLS[2],
+    mqtt::SUBPROTOCOLS[0],
+    mqtt::SUBPROTOCOLS[1],
 ];
 
 impl ErrorCode {

@@ -9,7 +9,7 @@ use crate::model::publication::{Publication, RawFrames};
 use crate::model::topic::Topic;
 use crate::protocol::json::payload::is_json;
 use crate::protocol::{
-    Codec, Command, Event, Failures, Fault, Incoming, Labels, Opening, Outbound, ProtocolId, Said, Subprotocol,
+    Codec, Command, Echo, Event, Failures, Fault, Incoming, Labels, Opening, Outbound, ProtocolId, Said, Subprotocol,
 };
 
 /// The row of the registry.
@@ -60,7 +60,7 @@ impl Codec for Raw {
             Incoming::Binary(bytes) => (Bytes::copy_from_slice(bytes), "application/octet-stream"),
         };
         let message = Outgoing { content_type: Some(content_type.into()), ..Outgoing::new(topic.clone(), payload) };
-        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: true }))
+        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: Echo::All }))
     }
 
     fn encode(&mut self, _: &Event) -> Option<Outbound> {
@@ -94,7 +94,7 @@ mod tests {
     fn published(text: &str) -> (Bytes, String) {
         let mut codec = Raw::new(Some(Topic::parse("chat").unwrap()));
         match codec.decode(Incoming::Text(text)) {
-            Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: true })) => {
+            Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: Echo::All })) => {
                 (message.payload, message.content_type.unwrap())
             }
             other => panic!("{other:?}"),

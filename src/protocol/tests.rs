@@ -86,7 +86,8 @@ fn any_publication() -> impl Strategy<Value = Arc<Publication>> {
     (frames, "[^\0]{0,20}", any_payload(), properties, any::<u64>()).prop_map(
         |(frames, topic, payload, (content_type, message_id, headers, redelivered, time), offset)| {
             let published_at = PublishedAt::Millis(time);
-            let attributes = Attributes { content_type, message_id, headers, published_at, redelivered, origin: None };
+            let attributes =
+                Attributes { content_type, message_id, headers, published_at, redelivered, ..Attributes::default() };
             let draft = Draft { topic: Topic::parse(&topic).unwrap(), payload, attributes, received_at: 7 };
             Arc::new(Publication { source: source(frames), offset, draft })
         },
@@ -166,6 +167,7 @@ fn assert_valid(row: &Subprotocol, outbound: &Outbound) {
         ("sse", Outbound::Text(bytes)) => drop(object(data_of_block(bytes).as_bytes())),
         (name, Outbound::Text(bytes) | Outbound::Binary(bytes)) if name.ends_with("stomp") => assert_one_frame(bytes),
         (name, _) if name.starts_with("wamp") => assert_message(name, outbound),
+        (name, Outbound::Binary(bytes)) if name.starts_with("mqtt") => assert_one_packet(bytes),
         (name, other) => panic!("{name} wrote {other:?}"),
     }
 }
@@ -207,6 +209,14 @@ fn assert_one_frame(bytes: &[u8]) {
     let first = reader.next(&mut input).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
     assert!(matches!(first, Some(stomp::reader::Received::Frame(_))), "{bytes:?}");
     assert!(input.is_empty(), "{bytes:?} is more than one frame");
+}
+
+/// A codec that nobody has greeted speaks 3.1.1.
+fn assert_one_packet(bytes: &[u8]) {
+    let limits = mqtt::Limits { packet_bytes_max: 1 << 20, connect_bytes_max: 1 << 20 };
+    let (mut reader, mut input) = (mqtt::Reader::of_server(limits, mqtt::Version::V311), bytes);
+    let first = reader.next(&mut input).unwrap_or_else(|fault| panic!("{fault:?}: {bytes:?}"));
+    assert!(first.is_some() && input.is_empty(), "{bytes:?} is not one packet");
 }
 
 fn object(bytes: &[u8]) -> serde_json::Value {

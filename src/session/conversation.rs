@@ -169,9 +169,9 @@ impl Session {
 
     /// Passes a gap on to whoever listens to its pattern.
     pub fn gap(&mut self, gap: Gap, actions: &mut Vec<Action>) {
-        let stands = match &gap.label {
-            Some(label) => self.subscriptions.stands_labelled(label),
-            None => self.subscriptions.stands(&gap.pattern),
+        let stands = match (&gap.label, self.protocol.labels) {
+            (Some(label), Labels::Each) => self.subscriptions.stands_labelled(label),
+            _ => self.subscriptions.stands(&gap.pattern),
         };
         if !self.ended && stands {
             self.tell_gap(gap, actions);
@@ -248,18 +248,19 @@ impl Session {
 
     /// Tells of a failure where the protocol can, and ends the session where it cannot.
     pub(super) fn fail(&mut self, id: CommandId, code: ErrorCode, message: String, actions: &mut Vec<Action>) {
-        match self.protocol.failures {
-            Failures::Told => self.send(Event::Error { id, code, message }, actions),
-            Failures::ToldToKnown if code != ErrorCode::Unauthenticated => {
-                self.send(Event::Error { id, code, message }, actions);
-            }
+        let is_last = match self.protocol.failures {
+            Failures::Told => false,
+            Failures::ToldToKnown => code == ErrorCode::Unauthenticated,
             // Nobody answered a request: that ends nothing.
-            Failures::Last if code == ErrorCode::Timeout => self.send(Event::Error { id, code, message }, actions),
-            Failures::Last | Failures::ToldToKnown => {
-                self.send(Event::Error { id, code, message: message.clone() }, actions);
-                self.close(ending(code), message, actions);
-            }
-            Failures::End => self.close(ending(code), message, actions),
+            Failures::Last => code != ErrorCode::Timeout,
+            Failures::Judged(is_last) => is_last(&id, code),
+            Failures::End => return self.close(ending(code), message, actions),
+        };
+        if is_last {
+            self.send(Event::Error { id, code, message: message.clone() }, actions);
+            self.close(ending(code), message, actions);
+        } else {
+            self.send(Event::Error { id, code, message }, actions);
         }
     }
 
@@ -311,7 +312,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, identity: &Identity, subscribe: Subscribe, actions: &mut Vec<Action>) {
-        let Subscribe { id, pattern, filter, after, last, only, flow, max_rate, label } = subscribe;
+        let Subscribe { id, pattern, filter, after, last, retained, only, flow, max_rate, label } = subscribe;
         if !identity.grants.subscribe {
             return self.fail(id, ErrorCode::Forbidden, "you may not subscribe here".into(), actions);
         }
@@ -340,13 +341,21 @@ impl Session {
             return self.fail(id, ErrorCode::Limit, message, actions);
         };
         self.next_subscription = next;
-        let stage = Stage::Pending { wants_replay: last > 0 || !after.0.is_empty() };
+        let stage = Stage::Pending { wants_replay: last > 0 || retained || !after.0.is_empty() };
         let label = label.map(Box::new);
         self.subscriptions.insert(Subscription { key, pattern: pattern.clone(), label, id, stage });
         let (last, flow) = (last.min(self.terms.last_max), flow.unwrap_or(self.terms.on_slow));
         let wanted = Selector { pattern, filter };
-        let subscription = key;
-        actions.push(Action::Subscribe(SubscribeAction { subscription, wanted, after, last, source, flow, max_rate }));
+        actions.push(Action::Subscribe(SubscribeAction {
+            subscription: key,
+            wanted,
+            after,
+            last,
+            retained,
+            source,
+            flow,
+            max_rate,
+        }));
     }
 
     /// Asks again for a subscription that there is already.

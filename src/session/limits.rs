@@ -102,6 +102,7 @@ impl Terms {
 pub fn check_outgoing(message: &Outgoing) -> Result<(), String> {
     check_property("content_type", message.content_type.as_deref())?;
     check_property("message_id", message.message_id.as_deref())?;
+    check_property("correlation_id", message.correlation_id.as_deref())?;
     check_headers(&message.headers)
 }
 

@@ -28,7 +28,7 @@ use crate::model::presence::{Member, Roster};
 use crate::model::rate::Rate;
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
-use crate::protocol::{CommandId, Event, Gap};
+use crate::protocol::{CommandId, Echo, Event, Gap};
 
 /// Names a subscription within its session; never reused there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +87,8 @@ pub enum Action {
         job: JobKey,
         /// The message.
         message: Outgoing,
+        /// Whether the session is to be kept from it.
+        echo: Echo,
     },
     /// Call; answered with [`Completion::Called`].
     Call {
@@ -136,6 +138,8 @@ pub struct SubscribeAction {
     pub after: JointCursor,
     /// The newest messages of each matching topic first; 0 for none.
     pub last: usize,
+    /// What was retained first.
+    pub retained: bool,
     /// The only source, by name.
     pub source: Option<String>,
     /// What becomes of its messages when the client is too slow.

@@ -2,6 +2,7 @@
 //! Conversations are [`transcripts`].
 
 mod docs;
+mod mqtt;
 mod stomp;
 mod transcripts;
 
@@ -19,7 +20,7 @@ use crate::config::Settings;
 use crate::model::gap::GapReason;
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
-use crate::protocol::{Command, ErrorCode, Fault, Subprotocol, Subscribe, Which, json, raw};
+use crate::protocol::{Command, Echo, ErrorCode, Fault, Subprotocol, Subscribe, Which, json, raw};
 
 fn anybody() -> Arc<Identity> {
     let grants = Grants { subscribe: true, publish: true, consume: true };
@@ -58,7 +59,7 @@ fn message() -> Outgoing {
 }
 
 fn publish() -> Command {
-    Command::Publish { id: None, message: message(), mandatory: false, echo: true }
+    Command::Publish { id: None, message: message(), mandatory: false, echo: Echo::All }
 }
 
 fn subscribed(key: u32) -> Completion {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::auth::Identity;
 use crate::model::close::CloseReason;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Target};
-use crate::protocol::{Command, CommandId, ErrorCode, Event};
+use crate::protocol::{Command, CommandId, Echo, ErrorCode, Event};
+use crate::session::conversation::Standing;
 use crate::session::limits::{Terms, check_outgoing};
 use crate::session::{Action, JobKey, Session, SubscriptionKey};
 
@@ -149,9 +150,9 @@ impl Session {
                 }
                 if let Some(id) = self.checked(id, identity, &message, actions) {
                     message.user.clone_from(&identity.user);
-                    message.origin = (!echo).then(|| self.connection.clone());
+                    message.origin = (echo != Echo::All).then(|| self.connection.clone());
                     let job = self.jobs.start(id, Kind::Publish { mandatory });
-                    actions.push(Action::Publish { job, message });
+                    actions.push(Action::Publish { job, message, echo });
                 }
             }
             Command::Call { id, message, timeout } => {
@@ -169,6 +170,16 @@ impl Session {
             // The others never come here; see `Session::command`.
             _ => {}
         }
+    }
+
+    /// What the client left word to publish, if it may.
+    pub fn testament(&self, mut message: Outgoing) -> Option<Outgoing> {
+        let Standing::Known(identity) = &self.standing else { return None };
+        if !identity.grants.publish || check_outgoing(&message).is_err() {
+            return None;
+        }
+        message.user.clone_from(&identity.user);
+        Some(message)
     }
 
     /// Gives the id back when the message may go up; else the client has been told why not.

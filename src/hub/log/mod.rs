@@ -11,6 +11,7 @@ mod behind;
 mod coverage;
 mod holes;
 mod last;
+mod retained;
 mod ring;
 mod streamed;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::config::LogBounds;
 use crate::hub::log::coverage::{Coverage, Stretch};
 use crate::hub::log::holes::Holes;
 pub use crate::hub::log::last::LastKept;
+use crate::hub::log::retained::{Clears, Retained};
 use crate::hub::log::ring::{Kept, Missed, Ring, RingBounds};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
@@ -52,6 +54,7 @@ pub struct Log {
     /// The last position given.
     end: u64,
     ring: Ring,
+    retained: Retained,
     coverage: Coverage,
     holes: Holes,
     /// Where it has its positions from.
@@ -181,7 +184,8 @@ impl Log {
     fn bounded(info: Arc<SourceInfo>, bounds: Bounds) -> Self {
         let coverage = Coverage::new(bounds.ended_intervals_max);
         let (ring, holes) = (Ring::new(bounds.ring), Holes::new(bounds.holes_max));
-        Self { info, end: 0, ring, coverage, holes, origin: Origin::Counted }
+        let retained = Retained::new(bounds.ring.last, Clears::Forgotten);
+        Self { info, end: 0, ring, retained, coverage, holes, origin: Origin::Counted }
     }
 
     /// Gives the drafts their positions and keeps them; the oldest go where a bound demands it. Returns the positions.
@@ -189,10 +193,16 @@ impl Log {
         let first = self.end + 1;
         for draft in drafts {
             self.end += 1;
-            self.ring.push(Arc::new(Publication { source: self.info.clone(), offset: self.end, draft }));
+            self.push(Publication { source: self.info.clone(), offset: self.end, draft });
         }
         self.ring.expire(now);
         first..self.end + 1
+    }
+
+    fn push(&mut self, publication: Publication) {
+        let publication = Arc::new(publication);
+        self.retained.note(&publication);
+        self.ring.push(publication);
     }
 
     /// Lets go of what has grown too old.
@@ -225,13 +235,19 @@ impl Log {
         self.ring.len()
     }
 
-    /// What is kept of topics whose messages have left it.
+    /// What is kept beside it: of topics whose messages have left it, and what was retained.
     pub fn last_kept(&self) -> LastKept {
-        self.ring.last_kept()
+        let (last, retained) = (self.ring.last_kept(), self.retained.kept());
+        LastKept {
+            messages: last.messages + retained.messages,
+            bytes: last.bytes + retained.bytes,
+            evicted: last.evicted + retained.evicted,
+        }
     }
 
     /// Keeps a publication that the stream behind the log has, if it is among the last of its topic.
     pub fn remember(&mut self, publication: Arc<Publication>) {
+        self.retained.note(&publication);
         if publication.offset <= self.ring.evicted().max(self.floor()) {
             self.ring.remember(publication);
         }
@@ -323,6 +339,11 @@ impl Log {
     /// The newest `each` of every matching topic that are wanted, of those the newest `total`, in order of their offsets.
     pub fn newest(&self, wanted: &Selector, each: usize, total: usize) -> Vec<Arc<Publication>> {
         self.ring.newest(wanted, each, total)
+    }
+
+    /// What was retained and is wanted, of it the newest `total`, in order of their offsets.
+    pub fn retained(&self, wanted: &Selector, total: usize) -> Vec<Arc<Publication>> {
+        self.retained.matching(wanted, total)
     }
 
     /// The first `count_max` topics that the log holds publications of, in order of their texts.

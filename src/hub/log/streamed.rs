@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::config::LogBounds;
 use crate::hub::archive::Verdict;
+use crate::hub::log::retained::{Clears, Retained};
 use crate::hub::log::ring::{Missed, Ring};
-use crate::hub::log::{Log, LogGap, Origin, Resume, gap};
+use crate::hub::log::{Bounds, Log, LogGap, Origin, Resume, gap};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, Publication, SourceInfo, UnixMillis};
@@ -16,7 +17,9 @@ use crate::model::topic::Pattern;
 impl Log {
     /// An empty log of a stream; its info's epoch is the same on every node.
     pub fn of_stream(info: Arc<SourceInfo>, bounds: LogBounds) -> Self {
-        Self { origin: Origin::Stream { begins: None }, ..Self::bounded(info, bounds.into()) }
+        let bounds = Bounds::from(bounds);
+        let retained = Retained::new(bounds.ring.last, Clears::Remembered);
+        Self { origin: Origin::Stream { begins: None }, retained, ..Self::bounded(info, bounds) }
     }
 
     pub(super) fn is_stream(&self) -> bool {
@@ -45,7 +48,7 @@ impl Log {
                 self.origin = Origin::Stream { begins: Some(begins) };
             }
             self.end = offset;
-            self.ring.push(Arc::new(Publication { source: self.info.clone(), offset, draft }));
+            self.push(Publication { source: self.info.clone(), offset, draft });
         }
         self.ring.expire(now);
     }
@@ -106,6 +109,7 @@ impl Log {
     /// The stream is another one by the same name: it begins anew.
     pub fn restart(&mut self) {
         self.end = 0;
+        self.retained = Retained::new(self.ring.bounds().last, Clears::Remembered);
         self.ring = Ring::new(self.ring.bounds());
         self.holes.clear();
         self.origin = Origin::Stream { begins: None };

@@ -6,7 +6,7 @@ use crate::model::value::{Headers, Value};
 /// Bytes of a draft, as the log and its readers count them.
 pub(super) fn weight_bytes(draft: &Draft) -> usize {
     let attributes = &draft.attributes;
-    let texts = [&attributes.content_type, &attributes.message_id];
+    let texts = [&attributes.content_type, &attributes.message_id, &attributes.correlation_id];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
     draft.topic.as_str().len() + draft.payload.len() + texts + headers_bytes(&attributes.headers)
 }

@@ -102,7 +102,8 @@ impl Part {
 
 impl Subscription {
     pub(super) fn new(id: SubscriptionId, wanted: Selector, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
-        let catching_up = (last.each > 0).then(|| Box::new(CatchingUp { last, ..CatchingUp::default() }));
+        let catching_up =
+            (last.each > 0 || last.retained).then(|| Box::new(CatchingUp { last, ..CatchingUp::default() }));
         Self { id, wanted, flow, stands: false, parts, pace: None, catching_up }
     }
 
@@ -197,6 +198,12 @@ impl Subscription {
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
             let older = replaced.and_then(|(older, _)| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
+            // What was retained comes as often as it is asked for.
+            if let Some(last) = self.catching_up.as_ref().map(|catching_up| catching_up.last)
+                && last.retained
+            {
+                list.extend(log.retained(&self.wanted, last.total_max));
+            }
             if let Some(cursor) = after {
                 let resume = lane.resume(&log, &self.wanted.pattern, (cursor, check));
                 read = resume.read_after;

@@ -516,7 +516,7 @@ fn the_newest_messages_of_each_topic_come_first_and_live_ones_after_them() {
     while bench.turn() {}
     let subscriber = bench.shard.join(CursorForm::Separate);
     let mut request = bench.request("x.#", &[]);
-    request.last = Last { each: 2, total_max: 100 };
+    request.last = Last { each: 2, total_max: 100, ..Last::default() };
     let id = request.id;
     bench.shard.subscribe(subscriber, request).unwrap();
     let activated = bench.shard.activate(subscriber, id);
@@ -525,4 +525,31 @@ fn the_newest_messages_of_each_topic_come_first_and_live_ones_after_them() {
     bench.settle(&[subscriber]);
     assert_eq!(bench.seen[&subscriber], ["a2", "a3", "a5", "a6"]);
     assert_eq!(bench.caught_up, [id]);
+}
+
+/// One subscribes again to the same and is given it again, though it has seen it live.
+#[test]
+fn what_was_retained_comes_first_as_often_as_it_is_asked_for() {
+    let mut bench = Bench::new();
+    let retain = |bench: &Bench, topic, payload: &'static [u8]| {
+        let (topic, payload) = (Topic::parse(topic).unwrap(), Bytes::from_static(payload));
+        let attributes = Attributes { retained: true, ..Attributes::default() };
+        let draft = Draft { topic, payload, attributes, received_at: 0 };
+        Feed::new(bench.hub.sources()[0].clone()).append(vec![draft], 0);
+    };
+    retain(&bench, "x", b"1");
+    retain(&bench, "x", b"2");
+    append(&bench.hub, 0, "x");
+    retain(&bench, "y", b"4");
+    while bench.turn() {}
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    for round in 1..=2 {
+        let mut request = bench.request("x", &[]);
+        request.last = Last { each: 0, retained: true, total_max: 100 };
+        let id = request.id;
+        bench.shard.subscribe(subscriber, request).unwrap();
+        assert!(bench.shard.activate(subscriber, id)[0].replay);
+        bench.settle(&[subscriber]);
+        assert_eq!(bench.seen[&subscriber], vec!["a2"; round]);
+    }
 }

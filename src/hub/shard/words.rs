@@ -54,6 +54,8 @@ pub struct SubscribeRequest {
 pub struct Last {
     /// Of each matching topic; 0 for none.
     pub each: usize,
+    /// Or, where none is wanted so, what was retained.
+    pub retained: bool,
     /// In all.
     pub total_max: usize,
 }

@@ -128,7 +128,7 @@ fn sent(publish: Option<&str>, text: &str) -> Result<crate::model::outgoing::Out
     let publish = publish.map(|topic| Topic::parse(topic).unwrap());
     let mut codec = CloudEvents::new(Opening { publish, ..Opening::default() });
     match codec.decode(Incoming::Text(text)) {
-        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: true })) => Ok(message),
+        Ok(Said::Command(Command::Publish { id: None, message, mandatory: false, echo: Echo::All })) => Ok(message),
         Err(Fault::Close { reason: CloseReason::Policy, detail }) => Err(detail),
         other => panic!("{other:?}"),
     }

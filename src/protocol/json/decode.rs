@@ -26,7 +26,7 @@ use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shorte
 use crate::protocol::json::payload::{BASE64, PAYLOAD_DEPTH_MAX, is_too_deep, says_json};
 use crate::protocol::json::{fields, filter, headers};
 use crate::protocol::{
-    Command, CommandId, ErrorCode, Fault, Incoming, Only, Settling, Subscribe, Which, bad_field, pattern_field,
+    Command, CommandId, Echo, ErrorCode, Fault, Incoming, Only, Settling, Subscribe, Which, bad_field, pattern_field,
     topic_field,
 };
 
@@ -151,6 +151,7 @@ impl<'a> Request<'a> {
         let message = self.message()?;
         let mandatory = self.truth("mandatory", self.fields.mandatory)?.unwrap_or(false);
         let echo = self.truth("echo", self.fields.echo)?.unwrap_or(true);
+        let echo = if echo { Echo::All } else { Echo::Nothing };
         Ok(Command::Publish { id: self.id, message, mandatory, echo })
     }
 

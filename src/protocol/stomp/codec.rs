@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::heart_beat::HeartBeat;
 use super::label::Name;
-use super::message::{self, Missing};
+use super::message;
 use super::reader::{Limits, Reader, Received};
 use super::receipts::Answers;
 use super::transactions::Transactions;
@@ -15,6 +15,7 @@ use super::writer::{self, ConnectedFrame, ErrorFrame, HEART_BEAT};
 use crate::model::close::CloseReason;
 use crate::model::delivery::DeliveryTag;
 use crate::model::label::Label;
+use crate::protocol::missing::Missing;
 use crate::protocol::{
     Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Tick,
 };

@@ -10,44 +10,12 @@ use super::version::Version;
 use super::writer::{self, MessageFrame};
 use crate::model::cursor::JointCursor;
 use crate::model::delivery::Delivery;
-use crate::model::gap::GapReason;
 use crate::model::outgoing::Reply;
 use crate::model::publication::{Attributes, Draft, Publication};
 use crate::model::value::Headers;
 use crate::protocol::json::headers;
-use crate::protocol::{Gap, Message, Outbound, Stage};
-
-/// What a subscription missed since its last message: told with the next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Missing {
-    reasons: Vec<(GapReason, String)>,
-    /// How many, if known of all.
-    missed: Option<u64>,
-}
-
-impl Missing {
-    pub(super) fn of(gap: &Gap) -> Self {
-        Self { reasons: vec![(gap.reason, gap.source.to_string())], missed: gap.missed }
-    }
-
-    /// One more before the next message.
-    pub(super) fn add(&mut self, gap: &Gap) {
-        let reason = (gap.reason, gap.source.to_string());
-        if !self.reasons.contains(&reason) {
-            self.reasons.push(reason);
-        }
-        self.missed = self.missed.zip(gap.missed).map(|(before, now)| before.saturating_add(now));
-    }
-
-    fn push(&self, into: &mut Vec<(String, String)>) {
-        let listed =
-            |text: fn(&(GapReason, String)) -> &str| self.reasons.iter().map(text).collect::<Vec<_>>().join(",");
-        into.push(("gap".into(), listed(|(reason, _)| reason.name())));
-        into.push(("gap-source".into(), listed(|(_, source)| source)));
-        let missed = self.missed.map_or("unknown".to_owned(), |missed| missed.to_string());
-        into.push(("gap-missed".into(), missed));
-    }
-}
+use crate::protocol::missing::Missing;
+use crate::protocol::{Message, Outbound, Stage};
 
 /// A live message, or one of a replay, for whoever calls the subscription the same.
 pub(super) fn shared(message: Message<'_>) -> Option<Outbound> {
@@ -70,7 +38,7 @@ pub(super) fn of_publication(
         extra.push(("replay".into(), "true".into()));
     }
     if let Some(missing) = missing {
-        missing.push(&mut extra);
+        extra.extend(missing.fields());
     }
     push_attributes(draft, &mut extra);
     let frame = Parts {

@@ -20,7 +20,7 @@ use crate::model::outgoing::{Outgoing, Target};
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::{Headers, Value};
 use crate::protocol::json::filter;
-use crate::protocol::{Command, ErrorCode, Fault, Only, Said, Settling, Subscribe, Which};
+use crate::protocol::{Command, Echo, ErrorCode, Fault, Only, Said, Settling, Subscribe, Which};
 
 /// What RabbitMQ's plugin takes anybody for who says nothing else; here it is as good as nothing.
 const GUEST: &str = "guest";
@@ -163,7 +163,7 @@ impl Stomp {
             ..Outgoing::new(topic, frame.body.clone())
         };
         let Some(to) = frame.header("reply-to") else {
-            let echo = frame.header("echo").is_none_or(|value| value != "false");
+            let echo = if frame.header("echo") == Some("false") { Echo::Nothing } else { Echo::All };
             return Ok(Said::Command(Command::Publish { id: answers.into_id(), message, mandatory: false, echo }));
         };
         if !matches!(Destination::parse(to), Ok(Destination::TemporaryQueue(_))) {

@@ -23,7 +23,7 @@ use crate::model::cursor::JointCursor;
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::protocol::json::filter;
-use crate::protocol::{Command, Fault, Only, Said, Subscribe, Which};
+use crate::protocol::{Command, Echo, Fault, Only, Said, Subscribe, Which};
 
 /// Cursors that `after` may list.
 const CURSORS_MAX: usize = 64;
@@ -170,7 +170,8 @@ fn published(session: Id, publish: Publish) -> Said {
         content::name(&mut message, publication);
         id = Asked::naming(Kind::Publish, request, publication).id();
     }
-    Said::Command(Command::Publish { id, message, mandatory: false, echo: !options.exclude_me })
+    let echo = if options.exclude_me { Echo::Nothing } else { Echo::All };
+    Said::Command(Command::Publish { id, message, mandatory: false, echo })
 }
 
 /// What a subscription begins with and how it goes on, in options that are ours.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `# …` | a comment |
 //! | `name: value` | before the first step: `protocol`, `identity` (`anyone`, `listener`, `user NAME`, `stranger SENTENCE`), `publish`, `consume` (queues that are open, by their names or templates), `presence` (patterns for which it is on) |
-//! | `> …` | the client sends this text; of STOMP a frame, written as in [`stomp`] |
+//! | `> …` | the client sends this text; of STOMP a frame, written as in [`stomp`], of MQTT a packet, as in [`mqtt`] |
 //! | `! …` | something happens on the server's side; see `happen` and `completion` |
 //! | `< …` | the client gets this text, a line each |
 //! | `= …` | the session asks this of its driver, or ends |
@@ -23,6 +23,7 @@ use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
 use crate::model::queue::QueueTemplate;
 use crate::model::selector::Selector;
+use crate::protocol::mqtt::Version;
 use crate::protocol::{
     Codec, CommandId, Incoming, Labels, Message, Opening, Outbound, REGISTRY, Receiving, Said, Stage,
 };
@@ -56,6 +57,8 @@ struct Player {
     /// The queue that was consumed last, how it was called, and how many deliveries came from queues.
     consumption: Option<(ConsumeKey, Arc<str>)>,
     delivered: u64,
+    /// The version of MQTT that is spoken, where that is the protocol.
+    mqtt: Option<Version>,
 }
 
 impl Player {
@@ -86,6 +89,7 @@ impl Player {
         let begun = after(&mut session, Session::begin);
         let (subscriptions, listening, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (next_offset, consumption, delivered) = (FIRST_OFFSET, None, 0);
+        let mqtt = name.starts_with("mqtt").then_some(Version::V311);
         let mut player = Self {
             row,
             codec,
@@ -98,6 +102,7 @@ impl Player {
             rosters,
             consumption,
             delivered,
+            mqtt,
         };
         let lines = player.lines(begun);
         (player, lines)
@@ -106,7 +111,10 @@ impl Player {
     fn receive(&mut self, text: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let text = if self.is_stomp() { stomp::frame(text) } else { text.to_owned() };
-        let mut said = self.codec.decode(Incoming::Text(&text));
+        let mut said = match &mut self.mqtt {
+            Some(version) => self.codec.decode(Incoming::Binary(&mqtt::bytes(&text, version))),
+            None => self.codec.decode(Incoming::Text(&text)),
+        };
         loop {
             let mut actions = Vec::new();
             match said {
@@ -128,6 +136,10 @@ impl Player {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         if word == "live" || word == "replay" {
             return self.message(word, rest);
+        }
+        if word == "gone" {
+            let will = self.codec.testament().and_then(|will| self.session.testament(will));
+            return will.iter().map(|will| format!("= will {}", described(will))).collect();
         }
         if word == "unseen" {
             self.next_offset += 1;
@@ -288,7 +300,7 @@ impl Player {
         Completion::Consumed { consumption, news }
     }
 
-    /// A message on its way down: `TOPIC [type=TYPE] [id=ID] [again] PAYLOAD`, live or in a replay.
+    /// A message on its way down: `TOPIC [type=TYPE] [id=ID] [again] … PAYLOAD`, live or in a replay.
     fn message(&mut self, word: &str, rest: &str) -> Vec<String> {
         let (topic, mut rest) = rest.split_once(' ').unwrap();
         let mut attributes =
@@ -300,7 +312,16 @@ impl Player {
                 Some(("tenant", value)) => {
                     attributes.headers.0.push(("tenant".into(), crate::model::value::Value::Text(value.into())));
                 }
+                Some(("correlation", value)) => attributes.correlation_id = Some(value.into()),
+                Some(("reply", value)) => {
+                    attributes
+                        .headers
+                        .0
+                        .push(("x-reply-to-topic".into(), crate::model::value::Value::Text(value.into())));
+                }
+                Some(("origin", value)) => attributes.origin = Some(value.into()),
                 None if option == "again" => attributes.redelivered = true,
+                None if option == "retained" => attributes.retained = true,
                 _ => break,
             }
             rest = after;
@@ -344,7 +365,11 @@ impl Player {
     }
 
     fn shown(&self, outbound: Outbound) -> Vec<String> {
-        if self.is_stomp() { vec![stomp::line(outbound)] } else { shown(outbound) }
+        match self.mqtt {
+            Some(version) => vec![mqtt::line(&outbound, version)],
+            None if self.is_stomp() => vec![stomp::line(outbound)],
+            None => shown(outbound),
+        }
     }
 
     fn lines(&mut self, actions: Vec<Action>) -> Vec<String> {
@@ -362,7 +387,7 @@ impl Player {
                 format!("authenticate {token}")
             }
             Action::Subscribe(action) => {
-                let SubscribeAction { subscription, wanted, after, last, source, flow, max_rate } = action;
+                let SubscribeAction { subscription, wanted, after, last, retained, source, flow, max_rate } = action;
                 let Selector { pattern, filter } = wanted;
                 self.subscriptions.push(subscription);
                 self.listening.push((subscription, pattern.clone()));
@@ -374,6 +399,7 @@ impl Player {
                 line += &if after.0.is_empty() { String::new() } else { format!(" after {after}") };
                 line += if filter.is_some() { " filtered" } else { "" };
                 line += &if last == 0 { String::new() } else { format!(" last {last}") };
+                line += if retained { " retained" } else { "" };
                 line += &source.map(|source| format!(" of {source}")).unwrap_or_default();
                 line += &if flow == Flow::CatchUp { String::new() } else { format!(" {}", flow.name()) };
                 line + &max_rate.map(|rate| format!(" at {} a second", rate.messages())).unwrap_or_default()
@@ -383,9 +409,10 @@ impl Player {
                 self.listening.retain(|(key, _)| *key != subscription);
                 format!("unsubscribe {}", subscription.0)
             }
-            Action::Publish { job, message } => {
+            Action::Publish { job, message, echo } => {
                 self.jobs.push(job);
-                format!("publish {}", described(&message))
+                let marked = if echo == Echo::Marked { "marked " } else { "" };
+                format!("publish {marked}{}", described(&message))
             }
             Action::Call { job, message, timeout } => {
                 self.jobs.push(job);
@@ -458,6 +485,8 @@ fn described(message: &Outgoing) -> String {
     let mut line = format!("{} {:?}", message.topic, String::from_utf8_lossy(&message.payload));
     line += &message.content_type.as_ref().map(|name| format!(" type={name}")).unwrap_or_default();
     line += &message.message_id.as_ref().map(|id| format!(" id={id}")).unwrap_or_default();
+    line += &message.correlation_id.as_ref().map(|id| format!(" correlation={id}")).unwrap_or_default();
+    line += if message.retained { " retained" } else { "" };
     line += if message.origin.is_some() { " not-back" } else { "" };
     line += &match &message.target {
         Target::Routed => String::new(),

@@ -16,6 +16,9 @@ pub(crate) const ORIGIN_HEADER: &str = "x-passerelle-origin";
 /// The header field that says of a message in a stream of ours that the queue which it comes from gave it more than once.
 pub(crate) const REDELIVERED_HEADER: &str = "x-passerelle-redelivered";
 
+/// The header field that says that a message is to be kept for later subscribers: also a service may set it.
+pub(crate) const RETAINED_HEADER: &str = "x-passerelle-retained";
+
 /// How deep tables and lists may be nested; what lies deeper is shown as bytes.
 pub(crate) const NESTING_MAX: usize = 16;
 

@@ -17,14 +17,14 @@ use crate::model::publication::{Attributes, Draft, PublishedAt, UnixMillis};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::{ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER};
+use super::inspect::{ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, RETAINED_HEADER};
 use super::stream::OFFSET;
 
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
 const TIMESTAMP_HEADER: &str = "timestamp_in_ms";
 
 /// Header fields that no client sees.
-const OURS: [&str; 4] = [ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, OFFSET];
+const OURS: [&str; 5] = [ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, RETAINED_HEADER, OFFSET];
 
 /// Makes drafts of one source's deliveries.
 #[derive(Debug)]
@@ -146,16 +146,18 @@ fn attributes(properties: &AMQPProperties, redelivered: bool) -> Attributes {
     Attributes {
         content_type: property(properties.content_type()),
         message_id: property(properties.message_id()),
+        correlation_id: property(properties.correlation_id()),
         published_at: published_at(&headers, *properties.timestamp()),
         origin: origin(properties),
-        redelivered: redelivered || was_redelivered(properties),
+        retained: is_marked(properties, RETAINED_HEADER),
+        redelivered: redelivered || is_marked(properties, REDELIVERED_HEADER),
         headers,
     }
 }
 
-/// Whether a queue had given it more than once before it came into the stream that it comes from.
-fn was_redelivered(properties: &AMQPProperties) -> bool {
-    properties.headers().as_ref().is_some_and(|headers| headers.contains_key(REDELIVERED_HEADER))
+/// Whether it has a header field of ours.
+fn is_marked(properties: &AMQPProperties, header: &str) -> bool {
+    properties.headers().as_ref().is_some_and(|headers| headers.contains_key(header))
 }
 
 /// The connection that published it and does not want it back.

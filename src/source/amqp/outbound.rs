@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::model::outgoing::{Outgoing, PublishOutcome, Target};
+use crate::model::outgoing::{Outgoing, PublishOutcome, RETAINED_KEY, Target};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::{ID_HEADER, ORIGIN_HEADER};
+use super::inspect::{ID_HEADER, ORIGIN_HEADER, RETAINED_HEADER};
 
 /// Bytes of all header fields of one publish, as they stand on the wire; they must fit one frame with the properties.
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;
@@ -133,8 +133,9 @@ pub(crate) fn checked(
         Ok(checked) => checked,
         Err(sentence) => return Err((answer, sentence)),
     };
-    let Outgoing { topic, payload, origin, .. } = message;
+    let Outgoing { topic, payload, origin, retained, .. } = message;
     let headers = with_origin(headers, origin.as_deref());
+    let headers = if retained { as_retained(headers) } else { headers };
     let Destination { exchange, key } = destination;
     Ok(Outbound { exchange: exchange.to_owned(), key, topic, payload, properties, headers, answer })
 }
@@ -158,6 +159,9 @@ fn properties(message: &Outgoing) -> Result<AMQPProperties, String> {
     }
     if let Some(message_id) = &message.message_id {
         properties = properties.with_message_id(short(message_id, "message_id")?);
+    }
+    if let Some(correlation_id) = &message.correlation_id {
+        properties = properties.with_correlation_id(short(correlation_id, "correlation_id")?);
     }
     Ok(properties)
 }
@@ -185,6 +189,19 @@ fn with_origin(mut headers: FieldTable, origin: Option<&str>) -> FieldTable {
         && let Ok(name) = ShortString::try_new(ORIGIN_HEADER)
     {
         headers.insert(name, AMQPValue::LongString(LongString::from(origin)));
+    }
+    headers
+}
+
+/// The same of a message that is to be retained: by a second key it comes to every node that keeps such, and the broker takes
+/// that out again.
+fn as_retained(mut headers: FieldTable) -> FieldTable {
+    let key = AMQPValue::LongString(LongString::from(RETAINED_KEY));
+    let keys = AMQPValue::FieldArray(FieldArray::from(vec![key]));
+    for (name, value) in [(RETAINED_HEADER, AMQPValue::Boolean(true)), ("BCC", keys)] {
+        if let Ok(name) = ShortString::try_new(name) {
+            headers.insert(name, value);
+        }
     }
     headers
 }

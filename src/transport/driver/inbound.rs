@@ -9,7 +9,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::shard::{Last, Shard, SubscribeRequest, SubscriptionId};
 use crate::model::close::CloseReason;
 use crate::model::outgoing::Request;
-use crate::protocol::{Command, Event, Fault, Incoming, Outbound, Said};
+use crate::protocol::{Command, Echo, Event, Fault, Incoming, Outbound, Said};
 use crate::session::{Action, Completion, JobKey, SubscribeAction};
 use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
 use crate::transport::driver::{Answer, Driver, READ_BYTES};
@@ -256,8 +256,8 @@ impl Driver {
                 let roster = self.roster(subscriber, connection, &pattern);
                 self.complete(subscriber, connection, Completion::Roster { id, pattern, roster });
             }
-            Action::Publish { job, message } => {
-                if let Some(origin) = &message.origin {
+            Action::Publish { job, message, echo } => {
+                if let (Some(origin), Echo::Nothing) = (&message.origin, echo) {
                     self.shard.keep_own_from(subscriber, origin);
                 }
                 let upstream = self.shared.upstream.clone();
@@ -300,7 +300,11 @@ impl Driver {
             id,
             wanted: action.wanted,
             after: action.after,
-            last: Last { each: action.last, total_max: self.shared.settings.limits.last_max },
+            last: Last {
+                each: action.last,
+                retained: action.retained,
+                total_max: self.shared.settings.limits.last_max,
+            },
             source: action.source,
             flow: action.flow,
             max_rate: action.max_rate,
@@ -336,6 +340,18 @@ impl Driver {
                 () = gone.cancelled() => crate::model::outgoing::CallOutcome::TimedOut,
             };
             Completion::Called { job, outcome }
+        });
+    }
+
+    /// Publishes what a client left word to publish when it is gone. While the server stops that is not to be: its clients
+    /// did not go by themselves.
+    pub(super) fn execute(&mut self, connection: &mut Connection) {
+        let Some(message) = connection.codec.testament().filter(|_| !self.draining) else { return };
+        let Some(message) = connection.session.testament(message) else { return };
+        let upstream = self.shared.upstream.clone();
+        tokio::task::spawn_local(async move {
+            // Nobody is left to be told.
+            let _ = upstream.publish(message).await;
         });
     }
 

@@ -406,6 +406,9 @@ impl Driver {
         let mut connection = Connection::new(admission, reader);
         connection.polling = poll.map(|poll| Box::new(Polling::new(poll, &self.shared.settings.poll, now)));
         let is_poll = connection.polling.is_some();
+        if connection.codec.retains() {
+            self.shard.keep_retained();
+        }
         let stranger = connection.session.deadline().is_some();
         self.shared.metrics.connection_opened(connection.protocol, transport_of(&connection));
         self.open += 1;
@@ -434,6 +437,7 @@ impl Driver {
         let _ = connection.socket.deregister(&self.registry);
         connection.abandon_calls();
         self.shard.leave(subscriber);
+        self.execute(&mut connection);
         let ticket = self.ticket(subscriber);
         self.paced.forget(ticket);
         self.ticks.forget(ticket);

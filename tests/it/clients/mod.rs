@@ -4,6 +4,7 @@
 mod broker_events;
 mod downward;
 mod event_source;
+mod mqtt;
 mod proxy;
 pub(crate) mod script;
 mod stomp;

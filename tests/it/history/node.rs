@@ -374,7 +374,7 @@ impl Front {
             id,
             wanted: action.wanted,
             after: action.after,
-            last: Last { each: action.last, total_max: 20 },
+            last: Last { each: action.last, retained: action.retained, total_max: 20 },
             source: action.source,
             flow: action.flow,
             max_rate: action.max_rate,

@@ -68,7 +68,7 @@ fn what_several_patterns_of_a_joint_cursor_want_first_comes_once_and_in_order() 
     ["x", "x.y", "y"].into_iter().for_each(|topic| append(&bench.hub, 0, topic));
     while bench.turn() {}
     let subscriber = bench.shard.join(CursorForm::Joint);
-    let last = Last { each: 1, total_max: 9 };
+    let last = Last { each: 1, total_max: 9, ..Last::default() };
     let requests = ["*.y", "x.#"].map(|pattern| SubscribeRequest { last, ..bench.request(pattern, &[]) });
     assert_eq!(activate(&mut bench, subscriber, requests.into()).len(), 2);
     bench.settle(&[subscriber]);

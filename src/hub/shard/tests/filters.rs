@@ -225,7 +225,7 @@ proptest! {
         while bench.turn() {}
         let subscriber = bench.shard.join(CursorForm::Separate);
         let mut request = bench.request(pattern, &[]);
-        request.last = Last { each, total_max: 100 };
+        request.last = Last { each, total_max: 100, ..Last::default() };
         request.wanted.filter = of_number(1);
         bench.open(subscriber, request);
         bench.settle(&[subscriber]);

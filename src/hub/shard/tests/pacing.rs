@@ -240,7 +240,7 @@ fn the_newest_of_each_topic_that_were_asked_for_are_paced_too() {
     (0..6).for_each(|_| append(&bench.hub, 0, "x"));
     while bench.turn() {}
     let subscriber = bench.shard.join(CursorForm::Separate);
-    let last = Last { each: 4, total_max: 10 };
+    let last = Last { each: 4, total_max: 10, retained: false };
     let request = SubscribeRequest { last, max_rate: Rate::new(1), ..bench.request("x", &[]) };
     bench.open(subscriber, request);
     bench.pass(subscriber);

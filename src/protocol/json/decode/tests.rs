@@ -53,7 +53,7 @@ fn text_goes_unquoted_and_bytes_decoded() {
 fn properties_and_headers_are_read() {
     let text = r#"{"op":"publish","id":"x","topic":"a.b","data":1,"message_id":"m","headers":{"n":1},"mandatory":true,"echo":false}"#;
     let Ok(Command::Publish { id, message, mandatory, echo }) = read(text) else { panic!() };
-    assert!(!echo);
+    assert_eq!(echo, Echo::Nothing);
     assert_eq!((id.unwrap().get(), mandatory, message.message_id.as_deref()), ("\"x\"", true, Some("m")));
     assert_eq!(message.headers.value("n"), Some(&Value::Int(1)));
 }

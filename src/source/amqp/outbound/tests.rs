@@ -136,3 +136,12 @@ fn normal_value(value: &Value) -> String {
         value => format!("{value:?}"),
     }
 }
+
+#[test]
+fn what_is_retained_goes_to_every_node_by_a_key_that_nobody_sees() {
+    let marked = as_retained(FieldTable::default());
+    let fields = marked.inner();
+    assert_eq!(fields.get(RETAINED_HEADER), Some(&AMQPValue::Boolean(true)));
+    let Some(AMQPValue::FieldArray(keys)) = fields.get("BCC") else { panic!("{fields:?}") };
+    assert_eq!(keys.as_slice(), [AMQPValue::LongString(LongString::from(RETAINED_KEY))]);
+}

@@ -1,0 +1,138 @@
+//! What a session listens to, and SUBSCRIBE and UNSUBSCRIBE packets that are not answered yet: each is answered once, when
+//! everything is known of all its filters, in their order.
+
+use std::collections::BTreeMap;
+
+use super::label::Wish;
+use super::packet::{PacketId, Qos, SubscriptionAcknowledgement};
+use super::reason::ReasonCode;
+use crate::model::topic::Pattern;
+
+/// The subscriptions of one session.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    standing: BTreeMap<Pattern, Wish>,
+    asked: BTreeMap<PacketId, Vec<Asked>>,
+    ending: BTreeMap<PacketId, Vec<Ending>>,
+}
+
+/// What becomes of one filter of a SUBSCRIBE.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// It does not stand yet.
+    Waits(Pattern, Wish),
+    /// It is answered so.
+    Answered(ReasonCode),
+}
+
+/// What becomes of one filter of an UNSUBSCRIBE.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// It has not ended yet.
+    Waits(Pattern),
+    /// It is answered so.
+    Answered(ReasonCode),
+}
+
+/// What some subscriptions need, so that the session writes each message itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// That messages are acknowledged.
+    pub(super) acknowledgements: bool,
+    /// That the session's own messages are told from those of others.
+    pub(super) publishers: bool,
+}
+
+impl Subscriptions {
+    /// Whether a packet of this id still waits for its answer.
+    pub(super) fn is_in_use(&self, packet: PacketId) -> bool {
+        self.asked.contains_key(&packet) || self.ending.contains_key(&packet)
+    }
+
+    /// Whether there is one, or one is asked for.
+    pub(super) fn holds(&self, pattern: &Pattern) -> bool {
+        let is_it = |asked: &Asked| matches!(asked, Asked::Waits(known, _) if known == pattern);
+        self.standing.contains_key(pattern) || self.asked.values().flatten().any(is_it)
+    }
+
+    /// What they need, those that are only asked for too.
+    pub(super) fn needs(&self) -> Needs {
+        let waits = |asked: &Asked| match asked {
+            Asked::Waits(_, wish) => Some(*wish),
+            Asked::Answered(_) => None,
+        };
+        let asked = self.asked.values().flatten().filter_map(waits);
+        let none = Needs { acknowledgements: false, publishers: false };
+        self.standing.values().copied().chain(asked).fold(none, |needs, wish| Needs {
+            acknowledgements: needs.acknowledgements || wish.qos > Qos::AtMostOnce,
+            publishers: needs.publishers || wish.no_local,
+        })
+    }
+
+    /// A SUBSCRIBE came. Its answer, where nothing waits.
+    pub(super) fn ask(&mut self, packet: PacketId, filters: Vec<Asked>) -> Option<SubscriptionAcknowledgement> {
+        self.asked.insert(packet, filters);
+        self.answer_asked(packet)
+    }
+
+    /// One of its filters stands.
+    pub(super) fn stands(&mut self, packet: PacketId, place: u16) -> Option<SubscriptionAcknowledgement> {
+        let asked = self.asked.get_mut(&packet)?.get_mut(usize::from(place))?;
+        let Asked::Waits(pattern, wish) = asked else { return None };
+        self.standing.insert(pattern.clone(), *wish);
+        let is_at_most_once = wish.qos == Qos::AtMostOnce;
+        *asked = Asked::Answered(if is_at_most_once { ReasonCode::Success } else { ReasonCode::GrantedQos1 });
+        self.answer_asked(packet)
+    }
+
+    /// One of its filters failed.
+    pub(super) fn failed(
+        &mut self,
+        (packet, place): (PacketId, u16),
+        reason: ReasonCode,
+    ) -> Option<SubscriptionAcknowledgement> {
+        *self.asked.get_mut(&packet)?.get_mut(usize::from(place))? = Asked::Answered(reason);
+        self.answer_asked(packet)
+    }
+
+    /// An UNSUBSCRIBE came. Its answer, where nothing waits.
+    pub(super) fn end(&mut self, packet: PacketId, filters: Vec<Ending>) -> Option<SubscriptionAcknowledgement> {
+        self.ending.insert(packet, filters);
+        self.answer_ending(packet)
+    }
+
+    /// One of its filters was dealt with.
+    pub(super) fn ended(
+        &mut self,
+        packet: PacketId,
+        place: u16,
+        reason: ReasonCode,
+    ) -> Option<SubscriptionAcknowledgement> {
+        let ending = self.ending.get_mut(&packet)?.get_mut(usize::from(place))?;
+        if let Ending::Waits(pattern) = ending {
+            self.standing.remove(pattern);
+        }
+        *ending = Ending::Answered(reason);
+        self.answer_ending(packet)
+    }
+
+    fn answer_asked(&mut self, packet_id: PacketId) -> Option<SubscriptionAcknowledgement> {
+        let reason = |asked: &Asked| match asked {
+            Asked::Answered(reason) => Some(*reason),
+            Asked::Waits(..) => None,
+        };
+        let reasons: Vec<ReasonCode> = self.asked.get(&packet_id)?.iter().map(reason).collect::<Option<_>>()?;
+        self.asked.remove(&packet_id);
+        Some(SubscriptionAcknowledgement { packet_id, reasons, properties: Default::default() })
+    }
+
+    fn answer_ending(&mut self, packet_id: PacketId) -> Option<SubscriptionAcknowledgement> {
+        let reason = |ending: &Ending| match ending {
+            Ending::Answered(reason) => Some(*reason),
+            Ending::Waits(_) => None,
+        };
+        let reasons: Vec<ReasonCode> = self.ending.get(&packet_id)?.iter().map(reason).collect::<Option<_>>()?;
+        self.ending.remove(&packet_id);
+        Some(SubscriptionAcknowledgement { packet_id, reasons, properties: Default::default() })
+    }
+}
