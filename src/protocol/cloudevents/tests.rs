@@ -49,7 +49,8 @@ fn a_plain_message_is_called_as_configured() {
 
 #[test]
 fn data_is_what_the_body_is() {
-    let cases: [(&[u8], Option<&str>, Json, Json, Json); 7] = [
+    type Case = (&'static [u8], Option<&'static str>, Json, Json, Json);
+    let cases: [Case; 7] = [
         (b"[1]", Some("application/json"), json!("application/json"), json!([1]), Json::Null),
         (b"hello", None, json!("text/plain"), json!("hello"), Json::Null),
         (b"<a/>", Some("text/xml"), json!("text/xml"), json!("<a/>"), Json::Null),

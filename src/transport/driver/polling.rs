@@ -208,3 +208,68 @@ impl Driver {
         sent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: Bytes = Bytes::from_static(b"{}\n");
+
+    /// A poll that waits so long, with a cursor or without, for two messages at most.
+    fn polling(timeout: u64, after: &str) -> Polling {
+        let (answer, _) = oneshot::channel();
+        let asked = Poll { after: after.parse().unwrap_or_default(), timeout: Duration::from_secs(timeout), answer };
+        let settings = config::Poll { messages_max: 2, ..config::Poll::default() };
+        Polling { stands: true, ..Polling::new(asked, &settings, Instant::now()) }
+    }
+
+    fn outage() -> Event {
+        Event::Outage { source: "events".into() }
+    }
+
+    #[test]
+    fn who_waits_is_answered_with_the_first_message_once_nothing_more_is_to_be_read() {
+        let mut polling = polling(25, "events~1.1");
+        assert!(!polling.is_complete(true));
+        polling.collected.push(LINE);
+        assert_eq!((polling.is_complete(false), polling.is_complete(true)), (false, true));
+        polling.collected.push(LINE);
+        assert!(polling.is_complete(false), "it is full");
+        assert_eq!(polling.bounds(ReadBounds { messages_max: 256, bytes_max: 256 }).messages_max, 0);
+    }
+
+    #[test]
+    fn who_has_no_cursor_or_no_time_is_answered_as_soon_as_the_bindings_stand() {
+        for mut polling in [polling(25, ""), polling(0, "events~1.1")] {
+            assert_eq!((polling.is_complete(false), polling.is_complete(true)), (false, true));
+            polling.stands = false;
+            assert!(!polling.is_complete(true));
+        }
+    }
+
+    #[test]
+    fn time_that_is_up_ends_the_wait_for_messages_and_only_much_later_that_for_bindings() {
+        let mut polling = polling(1, "events~1.1");
+        polling.is_late = (true, false);
+        assert_eq!((polling.is_complete(false), polling.is_complete(true)), (false, true));
+        polling.stands = false;
+        assert!(!polling.is_complete(true));
+        polling.is_late = (true, true);
+        assert!(polling.is_complete(false));
+    }
+
+    #[test]
+    fn a_broker_that_is_lost_ends_the_wait_and_one_that_is_away_does_not() {
+        let mut lost = polling(25, "events~1.1");
+        lost.note(&outage());
+        assert!(lost.is_complete(true));
+        let mut away = Polling { stands: false, ..polling(25, "events~1.1") };
+        away.note(&outage());
+        assert!(!away.is_complete(true));
+        away.stands = true;
+        assert!(!away.is_complete(true), "it is there again, and nothing has come");
+        let mut hurried = Polling { stands: false, ..polling(0, "events~1.1") };
+        hurried.note(&outage());
+        assert!(hurried.is_complete(true));
+    }
+}
