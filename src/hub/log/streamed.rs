@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::LogBounds;
 use crate::hub::archive::Verdict;
 use crate::hub::log::ring::{Missed, Ring};
-use crate::hub::log::{Log, LogGap, Origin, Resume, gap};
+use crate::hub::log::{Log, LogGap, Origin, Resume, gap, merge};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, Publication, SourceInfo, UnixMillis};
@@ -28,9 +28,15 @@ impl Log {
         self.origin != Origin::Stream { begins: None }
     }
 
-    /// The stream is empty: whatever comes follows position 0.
-    pub fn begin_empty(&mut self) {
-        self.origin = Origin::Stream { begins: Some(0) };
+    /// The stream ends with this position, 0 where it is empty: whatever comes follows it.
+    pub fn begin(&mut self, position: u64) {
+        self.end = position;
+        self.origin = Origin::Stream { begins: Some(position) };
+    }
+
+    /// What follows the log's end is gone from the stream, up to a stream's offset: before that stands who was told.
+    pub fn cut(&mut self, offset: u64) {
+        self.hole_until(stream::before(offset), GapReason::Expired, None);
     }
 
     /// Keeps drafts at the positions that the stream gave them; what is not above the log's end is known already.
@@ -78,23 +84,33 @@ impl Log {
         let is_known = self.ring.holds(position) || was_held || position == self.end;
         match (is_inside, is_known) {
             (_, true) => Some(Verdict::Genuine),
-            (true, false) => Some(Verdict::Foreign),
+            (true, false) => Some(self.verdict_between(position)),
             (false, false) => None,
         }
     }
 
+    /// Likewise where the log has passed and holds nothing: what was cut off before it came here another node may have seen.
+    fn verdict_between(&self, position: u64) -> Verdict {
+        match self.holes.known_from(position.saturating_sub(1)).next() {
+            Some(hole) if hole.until == position => Verdict::Genuine,
+            Some(hole) if hole.at < position => Verdict::Expired,
+            _ => Verdict::Foreign,
+        }
+    }
+
     /// As [`Self::resume`], with what the stream said to a cursor on which the log has no verdict; `cut` is where the stream
-    /// begins.
+    /// begins, as far as is known.
     pub fn resume_stream(&self, pattern: &Pattern, after: Cursor, verdict: Verdict, cut: u64) -> Resume {
         let judged_until = self.end;
-        let from = |read_after, gaps| Resume { read_after, gaps, judged_until };
-        match verdict {
-            Verdict::Genuine => from(after.offset, Vec::new()),
-            Verdict::Expired => {
-                from(cut.max(after.offset), self.cut_off(pattern, after.offset, cut).into_iter().collect())
-            }
-            Verdict::Foreign => from(self.end, vec![LogGap { reason: GapReason::UnknownCursor, missed: None }]),
+        if verdict == Verdict::Foreign {
+            let gaps = vec![LogGap { reason: GapReason::UnknownCursor, missed: None }];
+            return Resume { read_after: self.end, gaps, judged_until };
         }
+        // What the log still has counts, whatever the stream has cut off meanwhile.
+        let cut = if verdict == Verdict::Expired { cut.min(self.floor()).max(after.offset) } else { after.offset };
+        let holes = self.holes_outside(&[], pattern, after.offset).into_iter().map(|(_, gap)| gap);
+        let gaps = merge(self.cut_off(pattern, after.offset, cut).into_iter().chain(holes));
+        Resume { read_after: cut, gaps, judged_until }
     }
 
     /// What of a pattern the stream dropped between two positions; counted where the log still knows.
@@ -176,7 +192,7 @@ mod tests {
     #[test]
     fn a_stream_that_was_taken_for_empty_begins_with_its_first_message() {
         let mut log = log();
-        log.begin_empty();
+        log.begin(0);
         assert_eq!((log.floor(), log.verdict(cursor(0))), (0, Some(Verdict::Genuine)));
         append(&mut log, 7..9);
         assert_eq!((log.floor(), log.verdict(cursor(0))), (stream::before(7), None));

@@ -41,13 +41,13 @@ impl Shard {
         fallen.collect()
     }
 
-    /// A stream was made anew: everybody who has begun to read it begins again where it does.
+    /// A stream was made anew: everybody who had begun to read the one before begins again where it does.
     pub(super) fn begin_anew(&mut self, lane: usize) {
-        let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return };
+        let Some((source, remade)) = self.lanes.get(lane).map(|lane| (lane.info().id, lane.remade())) else { return };
         self.passages.clear();
         for subscriber in &mut self.subscribers {
             let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
-            for part in parts.filter(|part| part.source == source) {
+            for part in parts.filter(|part| part.source == source && part.has_begun_before(remade)) {
                 part.judged_until = 0;
                 part.progress = match part.progress {
                     waiting @ Progress::Waiting { .. } => waiting,

@@ -74,7 +74,10 @@ pub(super) enum Loss {
         after: u64,
     },
     /// The stream was deleted and made anew.
-    Remade,
+    Remade {
+        /// How often that had happened.
+        times: u64,
+    },
 }
 
 /// A transition of the link to the broker.
@@ -104,6 +107,12 @@ impl Lane {
 
     pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// How often its stream had turned out to be another one when the shard last looked. To be compared under the log's lock,
+    /// where it has to be known whether that is the stream of which positions here are.
+    pub(super) fn remade(&self) -> u64 {
+        self.remade
     }
 
     /// From now on a subscriber is named for what it wants. Those who want the same hold the same filter.
@@ -140,7 +149,7 @@ impl Lane {
         let gap = match loss {
             Loss::Hole(hole) => Some(hole.gap(&wanted.pattern)),
             Loss::Overrun { after } => self.state.log().overrun(&wanted.pattern, *after),
-            Loss::Remade => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
+            Loss::Remade { .. } => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
         };
         gap.map(|gap| gap.filtered(wanted))
     }
@@ -198,7 +207,7 @@ impl Lane {
         let remade = self.state.remade();
         if self.remade != remade {
             (self.remade, self.position) = (remade, 0);
-            return ReadOn { remade: true, missed: vec![Loss::Remade], something: true, ..read };
+            return ReadOn { remade: true, missed: vec![Loss::Remade { times: remade }], something: true, ..read };
         }
         let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
         if let Some(overrun) = tail.overrun {
@@ -220,7 +229,7 @@ impl Lane {
                 until = hole.at;
                 break;
             }
-            self.position = self.position.max(hole.at + 1);
+            self.position = self.position.max(hole.until);
             read.missed.push(Loss::Hole(hole.clone()));
         }
         read.publications = tail.publications;

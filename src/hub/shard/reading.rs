@@ -127,7 +127,7 @@ impl Reader<'_> {
                 return hole.at;
             }
             gaps.push(hole.gap(&self.wanted.pattern).filtered(self.wanted));
-            *self.read = hole.at + 1;
+            *self.read = hole.until;
         }
         until
     }
@@ -166,6 +166,12 @@ impl Reader<'_> {
         logs: &mut Logs<'_>,
         gaps: &mut Vec<LogGap>,
     ) -> ReadOn {
+        let floor = log.floor().min(span.end);
+        if archive.cut() >= floor {
+            // The stream holds less than the log.
+            gaps.extend(log.cut_off(&self.wanted.pattern, span.start, floor).map(|gap| gap.filtered(self.wanted)));
+            return ReadOn { found: Passed::Own(Vec::new()), next: floor };
+        }
         let Found::Page { from, page } = archive.read(span.start) else {
             return ReadOn { found: Passed::Own(Vec::new()), next: span.start };
         };
@@ -266,6 +272,10 @@ pub(super) fn read_together(
     replay: &mut Replay,
 ) -> Vec<Arc<Publication>> {
     let log = lane.state().log();
+    // Where the stream is another one, the shard has to tell of that first.
+    if lane.remade() != lane.state().remade() {
+        return Vec::new();
+    }
     let looked_at = log.looked_at();
     let mut tell = |wanted: &Selector, gaps: Vec<LogGap>| {
         replay.progressed |= !gaps.is_empty();

@@ -43,6 +43,8 @@ pub(super) struct Part {
     pub(super) source: SourceId,
     /// Losses before this offset were told, or concern nobody, when it started.
     pub(super) judged_until: u64,
+    /// How often its stream had turned out to be another one when it started.
+    pub(super) remade: u64,
     pub(super) progress: Progress,
 }
 
@@ -74,6 +76,11 @@ impl Part {
 
     pub(super) fn is_behind(&self) -> bool {
         matches!(self.progress, Progress::Behind { .. })
+    }
+
+    /// Whether it has begun to read a stream that had turned out to be another one less often.
+    pub(super) fn has_begun_before(&self, remade: u64) -> bool {
+        !matches!(self.progress, Progress::Waiting { .. }) && self.remade < remade
     }
 
     /// How far it was sent everything, if it fell behind.
@@ -130,9 +137,9 @@ impl Subscription {
     pub(super) fn hears(&self, source: SourceId, loss: &Loss) -> bool {
         let is_live = |part: &Part| matches!(part.progress, Progress::Live { .. });
         let is_told = |part: &Part| match loss {
-            Loss::Hole(hole) => is_live(part) && hole.at >= part.judged_until,
+            Loss::Hole(hole) => is_live(part) && hole.until > part.judged_until,
             Loss::Overrun { .. } => is_live(part),
-            Loss::Remade => !matches!(part.progress, Progress::Waiting { .. }),
+            Loss::Remade { times } => part.has_begun_before(*times),
         };
         self.part(source).is_some_and(is_told)
     }
@@ -175,6 +182,7 @@ impl Subscription {
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
+            part.remade = lane.state().remade();
             let older = older.and_then(|older| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
             if let Some(cursor) = after {
                 let resume = lane.resume(&log, &self.wanted.pattern, (cursor, check));

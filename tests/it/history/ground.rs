@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use passerelle::model::selector::Selector;
 use passerelle::model::topic::{Pattern, Topic};
 
-use crate::history::record::{Moment, Number, Published, Span, Truth};
+use crate::history::record::{Moment, Number, Published, Truth};
 
 /// From one moment up to another, in which no binding certainly covered a pattern.
 #[derive(Debug, Clone, Copy)]
@@ -20,13 +21,11 @@ pub(crate) struct Stretch {
     pub(crate) unbound: bool,
 }
 
-type Key = (usize, Pattern);
-
 /// The truth, with an index.
 pub(crate) struct Ground<'a> {
     pub(crate) truth: &'a Truth,
-    owed: RefCell<HashMap<Key, Rc<Vec<Number>>>>,
-    stretches: RefCell<HashMap<Key, Rc<Vec<Stretch>>>>,
+    owed: RefCell<HashMap<(usize, Selector), Rc<Vec<Number>>>>,
+    stretches: RefCell<HashMap<(usize, Pattern), Rc<Vec<Stretch>>>>,
     /// By the text of the topic, in order of their moments.
     of_topic: HashMap<(usize, Topic), Vec<Number>>,
 }
@@ -45,19 +44,21 @@ impl<'a> Ground<'a> {
         &self.truth.messages[number]
     }
 
-    /// Every message of a source that matches, in order.
-    pub(crate) fn matching(&self, source: usize, pattern: &Pattern) -> Rc<Vec<Number>> {
+    /// Every message of a source that is wanted, in order.
+    pub(crate) fn matching(&self, source: usize, wanted: &Selector) -> Rc<Vec<Number>> {
         let find = || {
-            let of_topic = self.of_topic.iter().filter(|((of, topic), _)| *of == source && pattern.matches(topic));
-            let mut numbers: Vec<Number> = of_topic.flat_map(|(_, numbers)| numbers.iter().copied()).collect();
+            let matches = |topic: &Topic| wanted.pattern.matches(topic);
+            let of_topic = self.of_topic.iter().filter(|((of, topic), _)| *of == source && matches(topic));
+            let numbers = of_topic.flat_map(|(_, numbers)| numbers.iter().copied());
+            let mut numbers: Vec<Number> = numbers.filter(|number| self.message(*number).is_let_in(wanted)).collect();
             numbers.sort_by_key(|number| self.message(*number).at.from);
             Rc::new(numbers)
         };
-        self.owed.borrow_mut().entry((source, pattern.clone())).or_insert_with(find).clone()
+        self.owed.borrow_mut().entry((source, wanted.clone())).or_insert_with(find).clone()
     }
 
-    /// Whether a later message on the same topic was there up to a moment.
-    pub(crate) fn is_superseded(&self, number: Number, until: Moment) -> bool {
+    /// Whether a later message on the same topic that is wanted was there up to a moment.
+    pub(crate) fn is_superseded(&self, number: Number, wanted: &Selector, until: Moment) -> bool {
         let message = self.message(number);
         let Some(numbers) = self.of_topic.get(&(message.source, message.topic.clone())) else { return false };
         // What a queue brought again counts as newer once more.
@@ -65,7 +66,7 @@ impl<'a> Ground<'a> {
             let again = later.again.iter().any(|at| *at > message.at.to && *at <= until);
             again || (message.at.before(later.at) && later.at.from <= until)
         };
-        numbers.iter().any(|later| newer(self.message(*later)))
+        numbers.iter().map(|later| self.message(*later)).any(|later| newer(later) && later.is_let_in(wanted))
     }
 
     /// Whether a queue brought something again after one moment and up to another.
@@ -114,9 +115,9 @@ impl<'a> Ground<'a> {
         Stretch { from, to, outage, unbound: unbound || stood < to }
     }
 
-    /// Whether a new log began after one moment and up to another.
-    pub(crate) fn restarted(&self, source: usize, after: Span, until: Moment) -> bool {
-        self.truth.sources[source].restarts.iter().any(|at| *at > after.from && *at <= until)
+    /// How many new logs began after one moment and up to another.
+    pub(crate) fn restarted(&self, source: usize, after: Moment, until: Moment) -> usize {
+        self.truth.sources[source].restarts.iter().filter(|at| **at > after && **at <= until).count()
     }
 
     /// Whether the broker may have dropped something after one moment and up to another.

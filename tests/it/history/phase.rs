@@ -104,7 +104,7 @@ impl Phase {
     /// What came in its own order, and where it caught up.
     pub(crate) fn passes(&self, history: &History, ground: &Ground<'_>) -> Vec<Pass> {
         let pass = |(place, told): (usize, &Told)| match &told.what {
-            What::Message(Received { number, replay, redelivered, early }) => {
+            What::Message(Received { number, replay, redelivered, early, .. }) => {
                 let message = ground.message(*number);
                 // What is older than its beginning and not replayed comes late, for the sake of another subscription.
                 let foreign = !replay && self.start.is_some_and(|start| message.at.to <= start.from);

@@ -15,8 +15,7 @@ fn record() -> Record {
     let binding = Binding { pattern: Pattern::all(), from: 1, to: None };
     let source = SourceTruth { name: "events".into(), bindings: vec![binding], ..SourceTruth::default() };
     let topic = Topic::parse("a").unwrap();
-    let message =
-        |at| Published { source: 0, topic: topic.clone(), at: Span::at(at), fate: Fate::Logged, again: Vec::new() };
+    let message = |at| Published::new(0, topic.clone(), Span::at(at), Fate::Logged);
     let messages = [10, 20, 30, 40].map(message).to_vec();
     Record { truth: Truth { sources: vec![source], messages, remembered: 1000 }, ..Record::default() }
 }
@@ -26,7 +25,7 @@ fn at(moment: Moment) -> Cursors {
 }
 
 fn message(number: Number, replay: bool) -> What {
-    What::Message(Received { number, replay, redelivered: false, early: false })
+    What::Message(Received { number, replay, ..Received::default() })
 }
 
 fn gap(reason: GapReason, missed: Option<u64>) -> What {
@@ -51,8 +50,8 @@ fn resumed(record: &mut Record, resumed: bool, told: Vec<What>) -> Vec<String> {
 
 fn judge(record: &mut Record, told: Vec<What>) -> Vec<String> {
     let told = told.into_iter().zip(50..).map(|(what, at)| Told { at, what }).collect();
-    let pattern = Pattern::parse("a").unwrap();
-    record.histories = vec![History { name: "one".into(), pattern, sources: vec![0], told }];
+    let wanted = Pattern::parse("a").unwrap().into();
+    record.histories = vec![History { name: "one".into(), wanted, sources: vec![0], told }];
     check(record).into_iter().map(|violation| violation.sentence).collect()
 }
 
@@ -86,7 +85,7 @@ fn at_the_boundary_nothing_is_lost_or_doubled() {
 
 #[test]
 fn a_queue_may_bring_a_message_again_when_it_says_so() {
-    let again = |redelivered| What::Message(Received { number: 1, replay: false, redelivered, early: false });
+    let again = |redelivered| What::Message(Received { number: 1, redelivered, ..Received::default() });
     let told = |redelivered| [live(&[0, 1, 2, 3]), vec![again(redelivered)]].concat();
     let mut record = record();
     assert!(!fresh(&mut record, told(true)).is_empty(), "this is no queue");
@@ -102,11 +101,18 @@ fn what_is_missing_is_covered_by_a_gap_before_the_next_message_with_its_number()
         told.insert(place, gap);
         told
     };
-    assert_eq!(fresh(&mut record(), told(gap(GapReason::Slow, Some(1)), 1)), Vec::<String>::new());
-    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, Some(1)), 2)).is_empty(), "too late");
-    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, Some(2)), 1)).is_empty(), "too wide");
-    assert!(!fresh(&mut record(), told(gap(GapReason::Outage, None), 1)).is_empty(), "the wrong reason");
-    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, None), 1)).is_empty(), "the number is known");
+    let evicted = |at| {
+        let mut record = record();
+        record.truth.messages[1].evicted = Some(at);
+        record
+    };
+    assert_eq!(fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(1)), 1)), Vec::<String>::new());
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(1)), 2)).is_empty(), "too late");
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(2)), 1)).is_empty(), "too wide");
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Outage, None), 1)).is_empty(), "the wrong reason");
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Slow, None), 1)).is_empty(), "the number is known");
+    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, Some(1)), 1)).is_empty(), "the log has it");
+    assert!(!fresh(&mut evicted(60), told(gap(GapReason::Slow, Some(1)), 1)).is_empty(), "the log had it then");
 }
 
 #[test]

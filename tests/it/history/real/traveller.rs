@@ -53,7 +53,7 @@ impl Traveller {
     pub(crate) fn new(number: usize, plan: Client, world: Arc<World>) -> Self {
         let name = |place: usize| world.book.names[place].clone();
         let wish = |pattern: &str| Wish {
-            pattern: Pattern::parse(pattern).expect("a pattern"),
+            wanted: Pattern::parse(pattern).expect("a pattern").into(),
             source: plan.source.map(name),
             last: 0,
             flow: plan.flow,
@@ -63,8 +63,8 @@ impl Traveller {
             (0..world.book.names.len()).filter(|one| plan.source.is_none_or(|of| of == *one)).collect();
         let of_wish = |wish: &Wish| {
             let about = format!("{:?}, {}, publisher {:?}", plan.transport, plan.flow.name(), plan.publisher);
-            let name = format!("client {number}: {}, {about}", wish.pattern);
-            History { name, pattern: wish.pattern.clone(), sources: sources.clone(), told: Vec::new() }
+            let name = format!("client {number}: {}, {about}", wish.wanted.pattern);
+            History { name, wanted: wish.wanted.clone(), sources: sources.clone(), told: Vec::new() }
         };
         let histories: Vec<History> = wishes.iter().map(of_wish).collect();
         let journey = Journey {
@@ -219,9 +219,9 @@ impl Traveller {
             }
             Logic::Raw => {
                 let Frame::Message(message) = frame else { return Vec::new() };
-                let heard = self.histories.iter().enumerate().filter(|(_, one)| one.pattern.matches(&message.topic));
+                let heard = self.histories.iter().enumerate().filter(|(_, one)| one.wanted.pattern.matches(&message.topic));
                 let number = message.number;
-                let received = Received { number, replay: false, redelivered: false, early: false };
+                let received = Received { number, ..Received::default() };
                 notes.extend(heard.map(|(place, _)| (place, Note::Message(received))));
                 Vec::new()
             }
@@ -309,7 +309,7 @@ impl Traveller {
             let is_last_of = |source: usize| {
                 let matching = markers.iter().rev().find(|marker| {
                     let is_of_publisher = self.plan.publisher.is_none_or(|publisher| publisher == marker.publisher);
-                    marker.source == source && is_of_publisher && history.pattern.matches(&marker.topic)
+                    marker.source == source && is_of_publisher && history.wanted.pattern.matches(&marker.topic)
                 });
                 matching.is_none_or(|marker| self.came[place].contains(&marker.number))
             };
