@@ -10,6 +10,9 @@ use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
 use crate::model::topic::Topic;
 
+/// Where a log begins that no page reaches.
+const FLOOR: u64 = u64::MAX;
+
 /// The position of what a test's stream holds at an offset.
 fn at(offset: u64) -> u64 {
     stream::position(offset, offset * 31 + 7).unwrap()
@@ -59,9 +62,9 @@ fn what_one_reader_wanted_serves_all_whose_place_is_in_it() {
 fn a_check_is_answered_by_what_was_read_anyway() {
     let archive = Archive::default();
     let other = stream::position(20, 1).unwrap();
-    let checks = [at(10), at(20), other, at(40)].map(|position| archive.check(position));
+    let checks = [at(10), at(20), other, at(40)].map(|position| archive.check(position, FLOOR));
     assert!(checks.iter().all(|check| check.verdict().is_none()));
-    assert!(Arc::ptr_eq(&checks[1], &archive.check(at(20))), "one question, however many ask it");
+    assert!(Arc::ptr_eq(&checks[1], &archive.check(at(20), FLOOR)), "one question, however many ask it");
     let before = archive.tellings();
     fetch(&archive).answer(Fetched::Genuine(stretch(11..30)));
     assert_eq!(
@@ -70,15 +73,15 @@ fn a_check_is_answered_by_what_was_read_anyway() {
     );
     assert!(archive.tellings() > before);
     fetch(&archive).answer(Fetched::Foreign);
-    assert_eq!(archive.check(at(25)).verdict(), Some(Verdict::Genuine), "known at once");
-    assert_eq!(archive.check(at(29)).verdict(), Some(Verdict::Genuine), "the last of a page too");
+    assert_eq!(archive.check(at(25), at(29)).verdict(), Some(Verdict::Genuine), "known at once");
+    assert_eq!(archive.check(at(29), at(29)).verdict(), Some(Verdict::Genuine), "the last of a page too");
     assert!(!is_wanted(&archive));
 }
 
 #[test]
 fn where_the_stream_was_cut_everybody_goes_on_behind_the_cut() {
     let archive = Archive::default();
-    let (old, older) = (archive.check(at(10)), archive.check(at(5)));
+    let (old, older) = (archive.check(at(10), FLOOR), archive.check(at(5), FLOOR));
     fetch(&archive).answer(Fetched::Cut(100, stretch(100..120)));
     assert_eq!([old.verdict(), older.verdict()], [Some(Verdict::Expired); 2]);
     assert_eq!(archive.cut(), stream::before(100));
@@ -86,13 +89,34 @@ fn where_the_stream_was_cut_everybody_goes_on_behind_the_cut() {
         let Found::Page { from, page } = archive.read(position) else { panic!("not here") };
         assert_eq!((from, page.publications[0].offset), (stream::before(100), at(100)));
     }
-    assert_eq!(archive.check(stream::before(100)).verdict(), Some(Verdict::Genuine), "who was told to go on there");
+    assert_eq!(archive.check(stream::before(100), at(110)).verdict(), Some(Verdict::Genuine), "told to go on there");
+}
+
+/// A page is kept for long. That the stream follows it is certain only to whoever asks now.
+#[test]
+fn a_page_vouches_for_a_cursor_and_not_for_what_follows_the_page() {
+    for (fetched, verdict) in [
+        (Fetched::Genuine(stretch(20..25)), Verdict::Genuine),
+        (Fetched::Cut(90, stretch(90..95)), Verdict::Expired),
+    ] {
+        let archive = Archive::default();
+        archive.read(at(9));
+        fetch(&archive).answer(Fetched::Genuine(stretch(10..20)));
+        let checks = [at(12), at(17)].map(|position| archive.check(position, FLOOR));
+        assert!(checks.iter().all(|check| check.verdict().is_none()));
+        let end = fetch(&archive);
+        assert_eq!((end.after(), is_wanted(&archive)), (at(19), false), "one question for all");
+        end.answer(fetched);
+        assert!(checks.iter().all(|check| check.verdict() == Some(verdict)));
+        let Found::Page { from, .. } = archive.read(at(12)) else { panic!("not here") };
+        assert_eq!(from, at(12), "what is kept is given all the same");
+    }
 }
 
 #[test]
 fn a_fetch_that_fails_is_wanted_again_and_one_from_before_says_nothing() {
     let archive = Archive::default();
-    let check = archive.check(at(10));
+    let check = archive.check(at(10), FLOOR);
     drop(fetch(&archive));
     let late = fetch(&archive);
     archive.forget();

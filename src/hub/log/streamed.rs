@@ -75,17 +75,18 @@ impl Log {
         if after.epoch != self.info.epoch || !stream::is_position(position) {
             return Some(Verdict::Foreign);
         }
-        if !self.has_begun() || position > self.end || position < self.ring.evicted() {
+        if !self.has_begun() || position > self.end {
             return None;
         }
         // The last message that came before the first here is not known here.
         let is_inside = stream::following(position) > stream::following(self.begins());
-        let was_held = position > 0 && position == self.ring.evicted();
-        let is_known = self.ring.holds(position) || was_held || position == self.end;
-        match (is_inside, is_known) {
-            (_, true) => Some(Verdict::Genuine),
-            (true, false) => Some(self.verdict_between(position)),
-            (false, false) => None,
+        let is_believed = position == self.end || (is_inside && stream::named(position).is_none());
+        let knew = if is_believed { Some(true) } else { self.ring.knew(position) };
+        match knew {
+            // What follows is here, or else the stream has to say whether it still has it.
+            Some(true) => (position >= self.ring.evicted()).then_some(Verdict::Genuine),
+            Some(false) if is_inside => Some(self.verdict_between(position)),
+            Some(false) | None => None,
         }
     }
 
@@ -106,15 +107,27 @@ impl Log {
             let gaps = vec![LogGap { reason: GapReason::UnknownCursor, missed: None }];
             return Resume { read_after: self.end, gaps, judged_until };
         }
-        // What the log still has counts, whatever the stream has cut off meanwhile.
-        let cut = if verdict == Verdict::Expired { cut.min(self.floor()).max(after.offset) } else { after.offset };
         let holes = self.holes_outside(&[], pattern, after.offset).into_iter().map(|(_, gap)| gap);
-        let gaps = merge(self.cut_off(pattern, after.offset, cut).into_iter().chain(holes));
-        Resume { read_after: cut, gaps, judged_until }
+        if verdict == Verdict::Genuine {
+            return Resume { read_after: after.offset, gaps: merge(holes), judged_until };
+        }
+        // What the log still has counts, whatever the stream has cut off meanwhile.
+        let read_after = cut.min(self.floor()).max(after.offset);
+        let is_believed = stream::named(after.offset).is_none() || self.ring.knew(after.offset) == Some(true);
+        let expired = if is_believed {
+            self.cut_off(pattern, after.offset, read_after)
+        } else {
+            // With the message that it names its mark is gone too, so it may as well be of another stream.
+            Some(LogGap { reason: GapReason::Expired, missed: None })
+        };
+        Resume { read_after, gaps: merge(expired.into_iter().chain(holes)), judged_until }
     }
 
     /// What of a pattern the stream dropped between two positions; counted where the log still knows.
     pub fn cut_off(&self, pattern: &Pattern, after: u64, cut: u64) -> Option<LogGap> {
+        if stream::following(after) >= stream::following(cut) {
+            return None;
+        }
         let missed = if after >= self.begins() { self.ring.missed(pattern, after, cut) } else { Missed::Unknown };
         gap(missed, GapReason::Expired)
     }

@@ -21,7 +21,9 @@ impl Judge<'_> {
         }
         // What a resume judged was told at its beginning, before what else there was to be replayed.
         let judged = phase.resumes && phase.subscribed_at(self.history).is_some_and(|at| message.at.from <= at);
-        let before = passes.iter().filter(|pass| pass.place < until && pass.at.before(message.at));
+        // What `last` brings is older than the beginning, and says nothing of how far it has come.
+        let is_after = |pass: &&Pass| phase.start.is_none_or(|start| pass.at.to > start.from);
+        let before = passes.iter().filter(|pass| pass.place < until && pass.at.before(message.at)).filter(is_after);
         // What drops the oldest says so at once, though others of its session are still sent older messages.
         let dropped_by = message.at.from;
         let since = if phase.drops_oldest {
@@ -58,7 +60,11 @@ impl Judge<'_> {
             GapReason::Outage => within.any(|stretch| stretch.outage),
             GapReason::Unbound => phase.resumes && is_first && within.any(|stretch| stretch.unbound),
             GapReason::UnknownCursor => may_be_cut && self.ground.restarted(source, since, gap.at) > 0,
-            GapReason::Expired => may_be_cut && self.lost_from_log(phase, since, gap),
+            GapReason::Expired => {
+                // Where the message is gone that a cursor names, nobody can tell whether it is that one.
+                let is_unsure = judged && self.is_stream(phase) && gap.missed.is_none();
+                may_be_cut && self.lost_from_log(phase, since.saturating_sub(u64::from(is_unsure)), gap)
+            }
             GapReason::Slow => self.ground.dropped(source, since, until) || self.lost_from_log(phase, since, gap),
         };
         if !is_right || gap.missed == Some(0) {
@@ -88,6 +94,8 @@ impl Judge<'_> {
             (is_missing || is_elsewhere) && self.may_cover(gap, (message, phase))
         };
         let any = within.map(is_lost).any(|is_lost| is_lost);
+        let is_blank = |(at, cut): &(Moment, Option<Moment>)| *at > since && cut.is_some_and(|cut| cut <= gap.at);
+        let any = any || (is_unseen && self.ground.truth.sources[phase.source].blanks.iter().any(is_blank));
         let may_forget = || self.ground.may_forget(phase.source, since, gap.at);
         let is_known = !is_uncounted || is_unseen || self.history.wanted.filter.is_some();
         (any || self.ground.brought_again(phase.source, since, gap.at)) && (is_known || may_forget())

@@ -106,6 +106,8 @@ pub(crate) struct SourceTruth {
     pub(crate) outages: Vec<(Moment, Moment)>,
     /// When the broker was known to have dropped something.
     pub(crate) drops: Vec<Moment>,
+    /// What a stream keeps that no node can make a message of: when it came, and when it was cut off.
+    pub(crate) blanks: Vec<(Moment, Option<Moment>)>,
     /// When a new log began, or of a stream another one by its name, and every older cursor became worthless.
     pub(crate) restarts: Vec<Moment>,
 }

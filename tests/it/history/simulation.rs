@@ -420,8 +420,23 @@ impl Simulation {
                 self.connect(client);
             }
         }
+        let mut idle = 0;
         for _ in 0..ROUNDS_MAX {
-            if !self.settle_some() {
+            // What is wanted in one round is brought in the next.
+            idle = if self.settle_some() { 0 } else { idle + 1 };
+            if idle > 1 {
+                if std::env::var("HDEBUG").is_ok() {
+                    for front in &self.fronts {
+                        front.debug();
+                    }
+                    for source in &self.sources {
+                        for node in 0..self.scenario.nodes {
+                            let state = source.state(node);
+                            let log = state.log();
+                            eprintln!("source {} node {node}: end {} floor {} evicted {} begun {} remade {} archive cut {:?}", state.info().name, log.end(), log.floor(), log.evicted(), log.has_begun(), state.remade(), state.archive());
+                        }
+                    }
+                }
                 let waiting = self.clients.iter().flat_map(|client| match &client.kind {
                     ClientKind::Page(page) => page.waiting(),
                     ClientKind::Stream(stream) => stream.waiting(),

@@ -14,7 +14,7 @@ pub(crate) struct Entry {
     pub(crate) position: u64,
     /// Nothing where it is no message that a node could make anything of.
     pub(crate) number: Option<Number>,
-    at: Moment,
+    pub(crate) at: Moment,
 }
 
 /// One of the streams that had the name.
@@ -74,15 +74,15 @@ impl Stored {
     }
 
     /// Cuts off what is before an offset, and says what that was.
-    pub(crate) fn cut(&mut self, before: u64) -> Vec<Number> {
+    pub(crate) fn cut(&mut self, before: u64) -> Vec<Entry> {
         let life = self.life_mut();
-        let cut = life.entries[life.first as usize..before as usize].iter().filter_map(|entry| entry.number).collect();
+        let cut = life.entries[life.first as usize..before as usize].to_vec();
         life.first = before;
         cut
     }
 
     /// Another stream takes the name. Says what is gone with the one before.
-    pub(crate) fn remake(&mut self, made_at: Moment) -> Vec<Number> {
+    pub(crate) fn remake(&mut self, made_at: Moment) -> Vec<Entry> {
         let gone = self.cut(self.end());
         self.lives.push(Life { made_at, entries: Vec::new(), first: 0 });
         gone

@@ -14,7 +14,7 @@ use passerelle::model::stream;
 use passerelle::model::topic::{Pattern, Topic};
 use passerelle::model::value::Headers;
 
-use crate::history::record::{Binding, Fate, Published, SourceTruth, Span};
+use crate::history::record::{Binding, Fate, Moment, Published, SourceTruth, Span};
 use crate::history::source::{BEGIN, Held, World, draft, info};
 use crate::history::stored::{Entry, Stored};
 
@@ -77,7 +77,9 @@ impl Stream {
 
     pub(crate) fn publish(&mut self, topic: Topic, headers: Headers, world: &mut World) {
         if world.rng.u8(..20) == 0 {
-            self.stored.push(None, world.clock.tick());
+            let at = world.clock.tick();
+            self.stored.push(None, at);
+            world.truth.sources[self.place].blanks.push((at, None));
         }
         let at = world.clock.tick();
         self.stored.push(Some(world.truth.messages.len()), at);
@@ -102,17 +104,25 @@ impl Stream {
         let first = self.stored.first();
         if limit > first {
             let at = world.clock.tick();
-            for number in self.stored.cut(world.rng.u64(first + 1..=limit)) {
-                world.truth.messages[number].cut = Some(at);
+            let gone = self.stored.cut(world.rng.u64(first + 1..=limit));
+            self.note_gone(gone, at, world);
+        }
+    }
+
+    fn note_gone(&self, gone: Vec<Entry>, at: Moment, world: &mut World) {
+        let blanks = &mut world.truth.sources[self.place].blanks;
+        for entry in gone {
+            match entry.number {
+                Some(number) => world.truth.messages[number].cut = Some(at),
+                None => blanks.iter_mut().filter(|blank| blank.0 == entry.at).for_each(|blank| blank.1 = Some(at)),
             }
         }
     }
 
     pub(crate) fn remake(&mut self, world: &mut World) {
         let at = world.clock.tick();
-        for number in self.stored.remake(at) {
-            world.truth.messages[number].cut = Some(at);
-        }
+        let gone = self.stored.remake(at);
+        self.note_gone(gone, at, world);
         world.truth.sources[self.place].restarts.push(at);
         (0..self.ends.len()).for_each(|node| self.link_down(node));
     }
