@@ -154,11 +154,11 @@ struct State {
 }
 
 impl Archive {
-    /// What follows a position; `from` then says where to read on. Asks for it where it is not here.
-    pub fn read(&self, after: u64) -> Found {
+    /// What follows a position, up to the log, which begins after `floor`; `from` then says where to read on. Asks for it where
+    /// it is not here.
+    pub fn read(&self, after: u64, floor: u64) -> Found {
         let mut state = self.state();
-        // What is here is not lost, though the stream has it no more.
-        let from = if state.page_after(after).is_some() { after } else { after.max(state.cut) };
+        let from = after.max(state.cut_before(floor));
         if let Some(page) = state.page_after(from) {
             return Found::Page { from, page };
         }
@@ -201,9 +201,10 @@ impl Archive {
         self.tellings.load(Ordering::Acquire)
     }
 
-    /// Where the stream begins, as far as is known: it holds nothing up to here.
-    pub fn cut(&self) -> u64 {
-        self.state().cut
+    /// Up to here nothing is left, as far as is known: neither in the stream, nor here and in the log, which begins after
+    /// `floor`.
+    pub fn cut(&self, floor: u64) -> u64 {
+        self.state().cut_before(floor)
     }
 
     /// The next to fetch within `places`, which are asked for anew at each look: the lowest that no fetch under way will
@@ -342,7 +343,7 @@ impl State {
     fn known(&self, position: u64, floor: u64) -> Result<Verdict, u64> {
         match is_genuine(&self.pages, position) {
             Some(false) => return Ok(Verdict::Foreign),
-            None if position < self.cut => return Ok(Verdict::Expired),
+            _ if position < self.cut_before(floor) => return Ok(Verdict::Expired),
             None => return Err(position),
             Some(true) => {}
         }
@@ -351,11 +352,21 @@ impl State {
             end = page.until;
         }
         // Up to there it is here. What comes then may have been cut off since somebody looked.
-        match end {
-            end if end >= floor => Ok(Verdict::Genuine),
-            _ if position < self.cut => Ok(Verdict::Expired),
-            end => Err(end),
+        if end >= floor { Ok(Verdict::Genuine) } else { Err(end) }
+    }
+
+    /// Up to where nothing is left. What the pages hold without a hole up to the log is not lost, though the stream has cut it
+    /// off.
+    fn cut_before(&self, floor: u64) -> u64 {
+        let mut begin = floor;
+        while begin > 0
+            && self.cut > 0
+            && let Some((after, page)) = self.pages.range(..begin).next_back()
+            && page.until >= begin
+        {
+            begin = *after;
         }
+        self.cut.min(begin)
     }
 
     fn keep(&mut self, after: u64, stretch: Stretch) {

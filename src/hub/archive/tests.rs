@@ -47,13 +47,13 @@ fn is_wanted(archive: &Archive) -> bool {
 fn what_one_reader_wanted_serves_all_whose_place_is_in_it() {
     let archive = Archive::default();
     for offset in [30, 10, 20] {
-        assert!(matches!(archive.read(at(offset)), Found::Wanted));
+        assert!(matches!(archive.read(at(offset), FLOOR), Found::Wanted));
     }
     let first = fetch(&archive);
     assert_eq!(first.after(), at(10), "the lowest");
     assert!(!is_wanted(&archive), "the others will come with it");
     first.answer(Fetched::Genuine(stretch(11..25)));
-    let Found::Page { from, page } = archive.read(at(20)) else { panic!("not here") };
+    let Found::Page { from, page } = archive.read(at(20), FLOOR) else { panic!("not here") };
     assert_eq!((from, page.after, page.until, page.publications.len()), (at(20), at(10), at(24), 14));
     assert_eq!(fetch(&archive).after(), at(30));
 }
@@ -84,9 +84,9 @@ fn where_the_stream_was_cut_everybody_goes_on_behind_the_cut() {
     let (old, older) = (archive.check(at(10), FLOOR), archive.check(at(5), FLOOR));
     fetch(&archive).answer(Fetched::Cut(100, stretch(100..120)));
     assert_eq!([old.verdict(), older.verdict()], [Some(Verdict::Expired); 2]);
-    assert_eq!(archive.cut(), stream::before(100));
+    assert_eq!(archive.cut(FLOOR), stream::before(100));
     for position in [0, at(7), at(99)] {
-        let Found::Page { from, page } = archive.read(position) else { panic!("not here") };
+        let Found::Page { from, page } = archive.read(position, FLOOR) else { panic!("not here") };
         assert_eq!((from, page.publications[0].offset), (stream::before(100), at(100)));
     }
     assert_eq!(archive.check(stream::before(100), at(110)).verdict(), Some(Verdict::Genuine), "told to go on there");
@@ -100,7 +100,7 @@ fn a_page_vouches_for_a_cursor_and_not_for_what_follows_the_page() {
         (Fetched::Cut(90, stretch(90..95)), Verdict::Expired),
     ] {
         let archive = Archive::default();
-        archive.read(at(9));
+        archive.read(at(9), FLOOR);
         fetch(&archive).answer(Fetched::Genuine(stretch(10..20)));
         let checks = [at(12), at(17)].map(|position| archive.check(position, FLOOR));
         assert!(checks.iter().all(|check| check.verdict().is_none()));
@@ -108,8 +108,10 @@ fn a_page_vouches_for_a_cursor_and_not_for_what_follows_the_page() {
         assert_eq!((end.after(), is_wanted(&archive)), (at(19), false), "one question for all");
         end.answer(fetched);
         assert!(checks.iter().all(|check| check.verdict() == Some(verdict)));
-        let Found::Page { from, .. } = archive.read(at(12)) else { panic!("not here") };
-        assert_eq!(from, at(12), "what is kept is given all the same");
+        let Found::Page { from, .. } = archive.read(at(12), FLOOR) else { panic!("not here") };
+        assert_eq!(from == at(12), verdict == Verdict::Genuine);
+        let is_whole = archive.check(at(12), at(19)).verdict() == Some(Verdict::Genuine);
+        assert!(is_whole && archive.cut(at(19)) <= at(9), "what is here up to the log is not lost");
     }
 }
 
@@ -122,7 +124,7 @@ fn a_fetch_that_fails_is_wanted_again_and_one_from_before_says_nothing() {
     archive.forget();
     assert_eq!(check.verdict(), Some(Verdict::Foreign), "the stream is another one");
     late.answer(Fetched::Genuine(stretch(11..30)));
-    assert!(matches!(archive.read(at(20)), Found::Wanted), "of the stream before");
+    assert!(matches!(archive.read(at(20), FLOOR), Found::Wanted), "of the stream before");
     assert_eq!(fetch(&archive).after(), at(20));
 }
 
@@ -132,13 +134,13 @@ fn pages_are_bounded_and_the_oldest_go() {
     let pages = PAGES_BYTES_MAX / (PAGE_MESSAGES * 100) + 10;
     for number in 0..pages as u64 {
         let begin = number * PAGE_MESSAGES as u64;
-        archive.read(at(begin));
+        archive.read(at(begin), FLOOR);
         fetch(&archive).answer(Fetched::Genuine(stretch(begin + 1..begin + 1 + PAGE_MESSAGES as u64)));
     }
     assert!(archive.state().bytes <= PAGES_BYTES_MAX);
-    assert!(matches!(archive.read(at(0)), Found::Wanted));
+    assert!(matches!(archive.read(at(0), FLOOR), Found::Wanted));
     let last = (pages - 1) * PAGE_MESSAGES;
-    assert!(matches!(archive.read(at(last as u64)), Found::Page { .. }));
+    assert!(matches!(archive.read(at(last as u64), FLOOR), Found::Page { .. }));
 }
 
 /// A stream and the source that reads it, as far as tests need one.
@@ -179,7 +181,7 @@ proptest! {
             if reader.0 >= at(99) {
                 return Ok(());
             }
-            if let Found::Page { from, page } = archive.read(reader.0) {
+            if let Found::Page { from, page } = archive.read(reader.0, FLOOR) {
                 reader.2 |= from > reader.0;
                 for publication in page.publications.iter().filter(|publication| publication.offset > from) {
                     prop_assert!(reader.1.insert(publication.offset), "twice");

@@ -100,7 +100,7 @@ impl Log {
     }
 
     /// As [`Self::resume`], with what the stream said to a cursor on which the log has no verdict; `cut` is where the stream
-    /// begins, as far as is known.
+    /// begins, as far as is known, or what is here of it.
     pub fn resume_stream(&self, pattern: &Pattern, after: Cursor, verdict: Verdict, cut: u64) -> Resume {
         let judged_until = self.end;
         if verdict == Verdict::Foreign {
@@ -111,8 +111,7 @@ impl Log {
         if verdict == Verdict::Genuine {
             return Resume { read_after: after.offset, gaps: merge(holes), judged_until };
         }
-        // What the log still has counts, whatever the stream has cut off meanwhile.
-        let read_after = cut.min(self.floor()).max(after.offset);
+        let read_after = cut.max(after.offset);
         let is_believed = stream::named(after.offset).is_none() || self.ring.knew(after.offset) == Some(true);
         let expired = if is_believed {
             self.cut_off(pattern, after.offset, read_after)

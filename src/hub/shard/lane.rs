@@ -169,7 +169,7 @@ impl Lane {
         let Some(archive) = self.state.archive() else { return log.resume(pattern, after) };
         let verdict = log.verdict(after).or_else(|| check.and_then(|check| archive.verdict(check)));
         let verdict = verdict.unwrap_or(Verdict::Foreign);
-        log.resume_stream(pattern, after, verdict, archive.cut())
+        log.resume_stream(pattern, after, verdict, archive.cut(log.floor()))
     }
 
     /// Whether the source lost its broker after it had it.

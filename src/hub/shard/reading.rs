@@ -167,12 +167,12 @@ impl Reader<'_> {
         gaps: &mut Vec<LogGap>,
     ) -> ReadOn {
         let floor = log.floor().min(span.end);
-        if archive.cut() >= floor {
+        if archive.cut(log.floor()) >= floor {
             // The stream holds less than the log.
             gaps.extend(log.cut_off(&self.wanted.pattern, span.start, floor).map(|gap| gap.filtered(self.wanted)));
             return ReadOn { found: Passed::Own(Vec::new()), next: floor, told: floor };
         }
-        let Found::Page { from, page } = archive.read(span.start) else {
+        let Found::Page { from, page } = archive.read(span.start, log.floor()) else {
             return ReadOn { found: Passed::Own(Vec::new()), next: span.start, told: 0 };
         };
         if from > span.start {

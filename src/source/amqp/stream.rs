@@ -162,7 +162,7 @@ impl Source for StreamSource {
         let older = older::Older::new(&context, &self.source, &self.input);
         let rebuild = rebuild::Rebuild::new(&self.source, &self.input, &self.rebuilt);
         let mut reader = Reader { source: self, attached };
-        let first = reader.attached.first().map_or(0, |first| first.position);
+        let first = reader.attached.first().map_or(0, |first| stream::before(stream::following(first.position)));
         reader.take_first().await?;
         // What cannot be mapped is a place to begin with all the same.
         if !feed.standing().has_begun {

@@ -54,7 +54,7 @@ pub(crate) fn phases(history: &History, source: usize) -> Vec<Phase> {
             }
             What::Subscribed { cursors, .. } => {
                 if let (true, Some(phase)) = (open, phases.last_mut()) {
-                    phase.start = phase.start.or(cursors[source]);
+                    phase.start = phase.start.map(|start| start.unsure_as(cursors[source])).or(cursors[source]);
                     phase.subscribed = phase.subscribed.or(Some(place));
                 }
             }

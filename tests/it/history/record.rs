@@ -24,6 +24,11 @@ impl Span {
         Self { from: moment, to: moment }
     }
 
+    /// A place that may be in one of several streams may by now be in one more.
+    pub(crate) fn unsure_as(self, again: Option<Self>) -> Self {
+        again.filter(|again| again.from == self.from && again.to > self.to).unwrap_or(self)
+    }
+
     /// Certainly earlier.
     pub(crate) fn before(self, other: Self) -> bool {
         self.to < other.from

@@ -17,6 +17,13 @@ pub(crate) struct Entry {
     pub(crate) at: Moment,
 }
 
+impl Entry {
+    /// Where somebody stands who has come so far.
+    pub(crate) fn until(self) -> u64 {
+        if self.number.is_some() { self.position } else { stream::before(stream::following(self.position)) }
+    }
+}
+
 /// One of the streams that had the name.
 #[derive(Debug)]
 struct Life {

@@ -228,8 +228,8 @@ impl Stream {
             return if is_same { page().map(Fetched::Genuine) } else { Some(Fetched::Foreign) };
         }
         let publications = publication(feed, first, world).into_iter().collect();
-        let stretch = Stretch { publications, until: first.position };
-        let stretch = self.page(feed, (offset, stretch, first.position), (count, world))?;
+        let stretch = Stretch { publications, until: first.until() };
+        let stretch = self.page(feed, (offset, stretch, first.until()), (count, world))?;
         Some(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
     }
 
@@ -242,7 +242,7 @@ impl Stream {
     ) -> Option<Stretch> {
         while count > 0 && at < feed.standing().floor {
             let (next, entry) = self.stored.from(offset + 1)?;
-            (offset, at, count) = (next, entry.position, count - 1);
+            (offset, at, count) = (next, entry.until(), count - 1);
             page.until = at;
             page.publications.extend(publication(feed, entry, world));
         }
@@ -274,7 +274,7 @@ impl End {
         self.append(&entries, world);
         // What cannot be mapped is a place to begin with all the same.
         if !self.feed.standing().has_begun {
-            self.feed.begin(entries.first().map_or(0, |first| first.position));
+            self.feed.begin(entries.first().map_or(0, |first| first.until()));
         }
         self.feed.link_up_bound(Instant::now());
         self.next = Some(next);
