@@ -250,10 +250,11 @@ impl Feed {
         self.0.ring();
     }
 
-    /// The stream was deleted and made anew: the log begins again, and everybody is told that nothing before it counts.
-    pub fn remade(&self) {
+    /// The stream was deleted and made anew: the log begins again, with what follows this position of the new one, and
+    /// everybody is told that nothing before it counts.
+    pub fn remade(&self, begins: u64) {
         let mut log = self.0.log();
-        log.restart();
+        log.restart(begins);
         if let Some(archive) = &self.0.archive {
             archive.forget();
         }

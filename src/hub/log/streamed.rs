@@ -131,12 +131,11 @@ impl Log {
         gap(missed, GapReason::Expired)
     }
 
-    /// The stream is another one by the same name: it begins anew.
-    pub fn restart(&mut self) {
-        self.end = 0;
+    /// The stream is another one by the same name: the log begins anew after this position.
+    pub fn restart(&mut self, begins: u64) {
         self.ring = Ring::new(self.ring.bounds());
         self.holes.clear();
-        self.origin = Origin::Stream { begins: None };
+        self.begin(begins);
     }
 }
 
@@ -229,7 +228,7 @@ mod tests {
         let gaps = |log: &Log, offset| log.resume_stream(&odd, cursor(at(offset)), Verdict::Expired, cut).gaps;
         assert_eq!(gaps(&log, 19), [LogGap { reason: GapReason::Expired, missed: Some(5) }]);
         assert_eq!(gaps(&log, 5), [LogGap { reason: GapReason::Expired, missed: None }], "it came too late for that");
-        log.restart();
-        assert_eq!((log.end(), log.messages(), log.has_begun()), (0, 0, false));
+        log.restart(stream::before(3));
+        assert_eq!((log.end(), log.floor(), log.messages()), (stream::before(3), stream::before(3), 0));
     }
 }

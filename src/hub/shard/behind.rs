@@ -43,7 +43,8 @@ impl Shard {
 
     /// A stream was made anew: everybody who had begun to read the one before begins again where it does.
     pub(super) fn begin_anew(&mut self, lane: usize) {
-        let Some((source, remade)) = self.lanes.get(lane).map(|lane| (lane.info().id, lane.remade())) else { return };
+        let Some(lane) = self.lanes.get(lane) else { return };
+        let (source, remade, since) = (lane.info().id, lane.remade(), lane.position());
         self.passages.clear();
         for subscriber in &mut self.subscribers {
             let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
@@ -52,7 +53,8 @@ impl Shard {
                 part.progress = match part.progress {
                     waiting @ Progress::Waiting { .. } => waiting,
                     Progress::Reading { .. } => Progress::Reading { read: 0 },
-                    Progress::Live { .. } => Progress::Live { since: 0 },
+                    // The index knows what passes by from here on.
+                    Progress::Live { .. } => Progress::Live { since },
                     Progress::Behind { .. } => Progress::Behind { since: 0, read: 0 },
                 };
             }

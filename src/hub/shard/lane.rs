@@ -206,7 +206,7 @@ impl Lane {
         let mut read = ReadOn { links: self.links(link), ..ReadOn::default() };
         let remade = self.state.remade();
         if self.remade != remade {
-            (self.remade, self.position) = (remade, 0);
+            (self.remade, self.position) = (remade, self.state.log().floor());
             return ReadOn { remade: true, missed: vec![Loss::Remade { times: remade }], something: true, ..read };
         }
         let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);

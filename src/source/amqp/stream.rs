@@ -135,11 +135,8 @@ impl StreamSource {
             "stream '{}' is another one than before: it was deleted and made anew; clients are told of a gap",
             self.input.stream
         );
-        self.feed.remade();
+        self.feed.remade(anew.first().map_or(0, |first| stream::before(stream::following(first.position) - 1)));
         self.rebuilt.store(false, Ordering::Release);
-        if anew.first().is_none() {
-            self.feed.begin(0);
-        }
         Ok(anew)
     }
 

@@ -259,18 +259,21 @@ impl End {
     /// Begins where the log ends, and sees to it that it is the same stream.
     fn attach(&mut self, stored: &Stored, world: &mut World) {
         let standing = self.feed.standing();
-        let mut next = if standing.has_begun { self.go_on(standing.end, stored) } else { None };
-        let is_whole = next.is_none() && !standing.has_begun && world.rng.u8(..6) == 0;
-        let next = next.get_or_insert_with(|| {
-            let chunk = if is_whole { stored.end() } else { world.rng.u64(1..=CHUNK_MAX) };
-            stored.end().saturating_sub(chunk).max(stored.first())
-        });
+        let is_whole = !standing.has_begun && world.rng.u8(..6) == 0;
+        let chunk = if is_whole { stored.end() } else { world.rng.u64(1..=CHUNK_MAX) };
+        let chunk = stored.end().saturating_sub(chunk).max(stored.first());
+        let goes_on = if standing.has_begun { self.go_on(standing.end, stored) } else { None };
+        if standing.has_begun && goes_on.is_none() {
+            self.feed.remade(stream::before(chunk));
+            self.held = Held::default();
+            self.rebuilt = false;
+        }
+        let next = goes_on.unwrap_or(chunk);
         // What was looked at to see where the stream stands.
-        let seen = if is_whole { stored.end() } else { *next + 1 };
+        let seen = if is_whole { stored.end() } else { next + 1 };
         let entries: Vec<Entry> =
-            (*next..seen.min(stored.end())).filter_map(|offset| stored.from(offset)).map(|found| found.1).collect();
-        *next += entries.len() as u64;
-        let next = *next;
+            (next..seen.min(stored.end())).filter_map(|offset| stored.from(offset)).map(|found| found.1).collect();
+        let next = next + entries.len() as u64;
         self.append(&entries, world);
         // What cannot be mapped is a place to begin with all the same.
         if !self.feed.standing().has_begun {
@@ -281,24 +284,19 @@ impl End {
     }
 
     /// Where to go on in the same stream; nothing where it is another one.
-    fn go_on(&mut self, end: u64, stored: &Stored) -> Option<u64> {
+    fn go_on(&self, end: u64, stored: &Stored) -> Option<u64> {
         let (named, following) = (stream::named(end), stream::following(end));
         let offset = named.unwrap_or(following);
         match stored.from(offset) {
-            Some((_, first)) if first.position == end => return Some(offset),
+            Some((_, first)) if first.position == end => Some(offset),
             Some((first, _)) if first > offset => {
                 if first > following {
                     self.feed.cut(first);
                 }
-                return Some(first);
+                Some(first)
             }
-            _ if named.is_none() => return Some(following),
-            _ => {}
+            _ => named.is_none().then_some(following),
         }
-        self.feed.remade();
-        self.held = Held::default();
-        self.rebuilt = false;
-        None
     }
 
     fn append(&mut self, entries: &[Entry], world: &mut World) {

@@ -65,8 +65,7 @@ fn a_cursor_that_the_log_knew_is_unknown_when_the_stream_is_made_anew_before_the
     let (mut shard, feed, _hub) = streamed(2);
     let subscriber = shard.join(CursorForm::Separate);
     shard.subscribe(subscriber, resuming(at(1))).unwrap();
-    feed.remade();
-    feed.begin(0);
+    feed.remade(0);
     let activated = shard.activate(subscriber, SubscriptionId(1));
     let reasons: Vec<GapReason> = activated[0].gaps.iter().map(|gap| gap.reason).collect();
     assert_eq!((activated[0].resumed, reasons), (false, vec![GapReason::UnknownCursor]));
@@ -161,7 +160,7 @@ fn who_begins_in_a_stream_made_anew_is_not_told_so_again() {
     feed.link_up_bound(std::time::Instant::now());
     while shard.take(SMALL).more {}
     let (live, _) = resumed(&mut shard, at(19));
-    feed.remade();
+    feed.remade(stream::before(10));
     (10..14).for_each(|offset| place(&feed, offset, 0));
     // The same offset, and another message.
     let (old, activated) = resumed(&mut shard, at(12) + 1);
