@@ -95,10 +95,9 @@ fn where_the_stream_was_cut_everybody_goes_on_behind_the_cut() {
 /// A page is kept for long. That the stream follows it is certain only to whoever asks now.
 #[test]
 fn a_page_vouches_for_a_cursor_and_not_for_what_follows_the_page() {
-    for (fetched, verdict) in [
-        (Fetched::Genuine(stretch(20..25)), Verdict::Genuine),
-        (Fetched::Cut(90, stretch(90..95)), Verdict::Expired),
-    ] {
+    for (fetched, verdict) in
+        [(Fetched::Genuine(stretch(20..25)), Verdict::Genuine), (Fetched::Cut(90, stretch(90..95)), Verdict::Expired)]
+    {
         let archive = Archive::default();
         archive.read(at(9), FLOOR);
         fetch(&archive).answer(Fetched::Genuine(stretch(10..20)));

@@ -160,7 +160,10 @@ impl Lane {
         let archive = self.state.archive()?;
         // Locked until the question is there, so that both are about the same stream.
         let log = self.state.log();
-        Some(log.verdict(after).map_or_else(|| archive.check(after.offset, log.floor()), |verdict| archive.answered(verdict)))
+        Some(
+            log.verdict(after)
+                .map_or_else(|| archive.check(after.offset, log.floor()), |verdict| archive.answered(verdict)),
+        )
     }
 
     /// Where somebody who has seen everything up to a cursor goes on in the log, which is locked; `check` is what

@@ -212,7 +212,8 @@ impl Page {
         if self.connected && one.stage != Stage::Idle {
             notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
             self.next_id += 1;
-            commands.push(Command::Unsubscribe { id: command_id(self.next_id), pattern: one.wish.wanted.pattern.clone() });
+            commands
+                .push(Command::Unsubscribe { id: command_id(self.next_id), pattern: one.wish.wanted.pattern.clone() });
             let left = if one.replaying { &mut self.leaving } else { &mut self.left };
             left.push((self.next_id, one));
         }

@@ -16,7 +16,10 @@ impl Judge<'_> {
         let next = passes.iter().find(|pass| message.at.before(pass.at));
         let until = next.map_or(phase.to, |pass| pass.place);
         let told_by = self.history.told.get(until).map_or(Moment::MAX, |told| told.at);
-        if phase.latest && message.fate != Fate::Lost && self.ground.is_superseded(number, &self.history.wanted, told_by) {
+        if phase.latest
+            && message.fate != Fate::Lost
+            && self.ground.is_superseded(number, &self.history.wanted, told_by)
+        {
             return;
         }
         // What a resume judged was told at its beginning, before what else there was to be replayed.
@@ -34,9 +37,8 @@ impl Judge<'_> {
         } else {
             before.map(|pass| pass.place).max().or(phase.subscribed)
         };
-        let covers = |gap: &&Told| {
-            Some(gap.place) > since && gap.place < until && self.may_cover(gap, (message, phase))
-        };
+        let covers =
+            |gap: &&Told| Some(gap.place) > since && gap.place < until && self.may_cover(gap, (message, phase));
         if !gaps.iter().any(|gap| covers(&gap)) {
             let when = if until == phase.to { "by the end".to_owned() } else { format!("before {told_by}") };
             self.wrong.push(format!("#{number} of {} was missed without a gap {when}", message.at.from));

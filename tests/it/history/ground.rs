@@ -61,12 +61,16 @@ impl<'a> Ground<'a> {
     pub(crate) fn is_superseded(&self, number: Number, wanted: &Selector, until: Moment) -> bool {
         let message = self.message(number);
         let Some(numbers) = self.of_topic.get(&(message.source, message.topic.clone())) else { return false };
+        let first = numbers.partition_point(|later| self.message(*later).at.from <= message.at.to);
+        let after = numbers[first..].iter().map(|later| self.message(*later));
+        if after.take_while(|later| later.at.from <= until).any(|later| later.is_let_in(wanted)) {
+            return true;
+        }
         // What a queue brought again counts as newer once more.
-        let newer = |later: &Published| {
-            let again = later.again.iter().any(|at| *at > message.at.to && *at <= until);
-            again || (message.at.before(later.at) && later.at.from <= until)
-        };
-        numbers.iter().map(|later| self.message(*later)).any(|later| newer(later) && later.is_let_in(wanted))
+        let again = |later: &Published| later.again.iter().any(|at| *at > message.at.to && *at <= until);
+        let is_queue = self.truth.sources[message.source].is_queue;
+        is_queue
+            && numbers.iter().map(|later| self.message(*later)).any(|later| again(later) && later.is_let_in(wanted))
     }
 
     /// Whether a queue brought something again after one moment and up to another.

@@ -52,7 +52,7 @@ fn seeds(variable: &str, usual: Range<u64>) -> Range<u64> {
 
 /// What is wrong with a run, for a person to read.
 fn report(seed: u64, record: &Record, violations: &[Violation]) -> String {
-    let sentences: String = violations.iter().take(40).map(|one| format!("  {}\n", one.sentence)).collect();
+    let sentences: String = violations.iter().take(12).map(|one| format!("  {}\n", one.sentence)).collect();
     let first = violations.iter().find_map(|one| one.history);
     let history = first.map(|history| record.truth.readable(&record.histories[history])).unwrap_or_default();
     format!("seed {seed} breaks the rule {} times:\n{sentences}\n{history}", violations.len())
@@ -65,17 +65,6 @@ fn whatever_happens_nothing_is_lost_or_repeated_in_silence() {
     for seed in seeds("HISTORY_SEEDS", SEEDS) {
         let record = run(seed, Terrain::Any, None);
         let violations = check(&record);
-        if let Ok(text) = std::env::var("HTRUTH") {
-            let mut parts = text.split(',').map(|one| one.parse::<u64>().unwrap());
-            let (source, from, to) = (parts.next().unwrap() as usize, parts.next().unwrap(), parts.next().unwrap());
-            for (number, one) in record.truth.messages.iter().enumerate().filter(|(_, one)| one.source == source && one.at.from >= from && one.at.from <= to) {
-                eprintln!("#{number} {} {:?} at {} {:?} evicted {:?} cut {:?}", one.topic, one.headers.0.iter().map(|(k, v)| format!("{k}={v:?}")).collect::<Vec<_>>(), one.at.from, one.fate, one.evicted, one.cut);
-            }
-            eprintln!("{:?}", record.truth.sources[source]);
-        }
-        if let Ok(text) = std::env::var("HHIST") {
-            for text in text.split(',') { eprintln!("{}", record.truth.readable(&record.histories[text.parse::<usize>().unwrap()])); }
-        }
         if !violations.is_empty() {
             broken += 1;
             if reports.len() < 3 {

@@ -130,14 +130,6 @@ impl Front {
         }
     }
 
-    pub(crate) fn debug(&self) {
-        eprintln!("front: replaying {:?} openings {} tellings {:?}", self.replaying, self.openings.len(), self.tellings);
-        for (line, known) in &self.lines {
-            eprintln!("  line {line}: outbox {} wire {} drained {} has_replay {}", known.outbox.len(), known.wire.len(), known.replays_when_drained, self.shard.has_replay(known.subscriber));
-        }
-        eprintln!("{:?}", self.shard.positions());
-    }
-
     pub(crate) fn connect(&mut self, line: LineId, form: CursorForm, terms: &Arc<Terms>, now: Instant) {
         let subscriber = self.shard.join(form);
         let name = if form == CursorForm::Joint { "sse" } else { "passerelle.v1.json" };

@@ -201,7 +201,8 @@ impl<'a> Judge<'a> {
         }
         for (place, told) in phase.told(self.history) {
             // What is live and late may come for the sake of another subscription.
-            let What::Message(received @ Received { replay: false, redelivered: false, alone: true, .. }) = told.what else {
+            let What::Message(received @ Received { replay: false, redelivered: false, alone: true, .. }) = told.what
+            else {
                 continue;
             };
             let message = self.ground.message(received.number);

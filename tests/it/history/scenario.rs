@@ -65,7 +65,8 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     pub(crate) fn draw(terrain: Terrain, rng: &mut Rng) -> Self {
-        let kinds = [Kind::OnDemand, Kind::OnDemand, Kind::OnDemand, Kind::Fixed, Kind::Queue, Kind::Stream, Kind::Stream];
+        let kinds =
+            [Kind::OnDemand, Kind::OnDemand, Kind::OnDemand, Kind::Fixed, Kind::Queue, Kind::Stream, Kind::Stream];
         let payload = if rng.u8(..3) == 0 { rng.usize(20_000..200_000) } else { 0 };
         let crowded = rng.u8(..12) == 0;
         // The truth of an exchange is one node's, so it is only streams that several read.

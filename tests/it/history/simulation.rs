@@ -69,7 +69,8 @@ impl Simulation {
     fn new(seed: u64, terrain: Terrain, tampering: Option<Tampering>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let scenario = Scenario::draw(terrain, &mut rng);
-        let mut world = World { rng, clock: Clock::new(), truth: Default::default(), payload: scenario.payload.clone() };
+        let mut world =
+            World { rng, clock: Clock::new(), truth: Default::default(), payload: scenario.payload.clone() };
         world.truth.remembered = LIVE_MESSAGES_MIN;
         let kinds = scenario.kinds.iter().map(|kind| (*kind, scenario.nodes));
         let sources: Vec<Source> =
@@ -238,9 +239,7 @@ impl Simulation {
                     What::Subscribed { cursors: self.cursors(cursors.0.into_iter().collect()), resumed }
                 }
                 Note::Message(received) => What::Message(received),
-                Note::Gap { source, reason, missed } => {
-                    What::Gap { source: self.place_of(&source), reason, missed }
-                }
+                Note::Gap { source, reason, missed } => What::Gap { source: self.place_of(&source), reason, missed },
                 Note::CaughtUp { cursors } => What::CaughtUp { cursors: self.cursors(cursors.0.into_iter().collect()) },
                 Note::Ended { kept } => What::Ended { kept: self.cursors(kept) },
             };
@@ -250,9 +249,8 @@ impl Simulation {
     }
 
     fn cursors(&self, saved: Saved) -> Cursors {
-        let of = |(name, source): (&String, &Source)| {
-            saved.get(name).map(|cursor| source.moment(*cursor).unwrap_or(FORGED))
-        };
+        let of =
+            |(name, source): (&String, &Source)| saved.get(name).map(|cursor| source.moment(*cursor).unwrap_or(FORGED));
         self.names.iter().zip(&self.sources).map(of).collect()
     }
 
@@ -354,7 +352,9 @@ impl Simulation {
     fn subscribe(&mut self, client: usize) {
         let wish = self.wish();
         let ClientKind::Page(page) = &self.clients[client].kind else { return };
-        if page.subscriptions.len() > 4 || page.subscriptions.iter().any(|one| one.wish.wanted.pattern == wish.wanted.pattern) {
+        if page.subscriptions.len() > 4
+            || page.subscriptions.iter().any(|one| one.wish.wanted.pattern == wish.wanted.pattern)
+        {
             return;
         }
         let history = self.new_history(&format!("client {client}"), &wish);
@@ -369,7 +369,9 @@ impl Simulation {
     /// Ends a subscription; sometimes another one begins where it ended.
     fn unsubscribe(&mut self, client: usize) {
         let place = match &self.clients[client].kind {
-            ClientKind::Page(page) if !page.subscriptions.is_empty() => self.world.rng.usize(..page.subscriptions.len()),
+            ClientKind::Page(page) if !page.subscriptions.is_empty() => {
+                self.world.rng.usize(..page.subscriptions.len())
+            }
             _ => return,
         };
         let again = self.world.rng.bool();
@@ -425,18 +427,6 @@ impl Simulation {
             // What is wanted in one round is brought in the next.
             idle = if self.settle_some() { 0 } else { idle + 1 };
             if idle > 1 {
-                if std::env::var("HDEBUG").is_ok() {
-                    for front in &self.fronts {
-                        front.debug();
-                    }
-                    for source in &self.sources {
-                        for node in 0..self.scenario.nodes {
-                            let state = source.state(node);
-                            let log = state.log();
-                            eprintln!("source {} node {node}: end {} floor {} evicted {} begun {} remade {} archive cut {:?}", state.info().name, log.end(), log.floor(), log.evicted(), log.has_begun(), state.remade(), state.archive());
-                        }
-                    }
-                }
                 let waiting = self.clients.iter().flat_map(|client| match &client.kind {
                     ClientKind::Page(page) => page.waiting(),
                     ClientKind::Stream(stream) => stream.waiting(),

@@ -92,7 +92,8 @@ impl Stream {
         let Some(next) = end.next else { return false };
         let until = self.stored.end().min(next.saturating_add(count as u64));
         end.next = Some(until);
-        let entries: Vec<Entry> = (next..until).filter_map(|offset| self.stored.from(offset)).map(|found| found.1).collect();
+        let entries: Vec<Entry> =
+            (next..until).filter_map(|offset| self.stored.from(offset)).map(|found| found.1).collect();
         end.append(&entries, world);
         next < until
     }

@@ -136,7 +136,9 @@ impl Tamper {
                     passed.push(Frame::Message(last));
                 }
             }
-            (Tampering::Stray, frame) => passed.extend(self.sent.take().map(|(_, sent)| sent).into_iter().chain([frame])),
+            (Tampering::Stray, frame) => {
+                passed.extend(self.sent.take().map(|(_, sent)| sent).into_iter().chain([frame]))
+            }
             (Tampering::FalseResume, Frame::Subscribed { id, pattern, cursors, resumed }) => {
                 passed.push(Frame::Subscribed { id, pattern, cursors, resumed: !resumed });
             }

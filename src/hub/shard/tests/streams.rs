@@ -183,7 +183,9 @@ fn who_begins_in_a_stream_made_anew_is_not_told_so_again() {
             break;
         }
     }
-    assert!(matches!(&notices[..], [(told, Notice::Gap(gap))] if *told == live && gap.reason == GapReason::UnknownCursor));
+    assert!(
+        matches!(&notices[..], [(told, Notice::Gap(gap))] if *told == live && gap.reason == GapReason::UnknownCursor)
+    );
     for subscriber in [old, fresh] {
         assert_eq!(replayed(&mut shard, subscriber), [14]);
     }

@@ -183,7 +183,8 @@ fn who_goes_is_owed_no_more_of_a_source_than_came_of_it() {
     let begin = || vec![asked(vec![None; 3]), subscribed(false)];
     let told = [begin(), messages([0, 1]), messages(8..16), vec![ended()], begin()].concat();
     let told = told.into_iter().zip((50..).step_by(10)).map(|(what, at)| Told { at, what }).collect();
-    account.record.histories = vec![History { name: "one".into(), wanted: Pattern::all().into(), sources: vec![0, 1], told }];
+    account.record.histories =
+        vec![History { name: "one".into(), wanted: Pattern::all().into(), sources: vec![0, 1], told }];
     let visits = vec![(50, 0), (180, 0)];
     account.journeys = vec![Journey { flow: Flow::CatchUp, publisher: None, is_raw: false, visits, finished: true }];
     assert_eq!(check(&account), []);

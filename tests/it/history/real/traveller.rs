@@ -219,7 +219,8 @@ impl Traveller {
             }
             Logic::Raw => {
                 let Frame::Message(message) = frame else { return Vec::new() };
-                let heard = self.histories.iter().enumerate().filter(|(_, one)| one.wanted.pattern.matches(&message.topic));
+                let heard =
+                    self.histories.iter().enumerate().filter(|(_, one)| one.wanted.pattern.matches(&message.topic));
                 let number = message.number;
                 let received = Received { number, ..Received::default() };
                 notes.extend(heard.map(|(place, _)| (place, Note::Message(received))));
