@@ -82,7 +82,7 @@ impl Judge<'_> {
         let pattern = if is_unseen { Pattern::all() } else { self.history.wanted.pattern.clone() };
         let matching = self.ground.matching(phase.source, &pattern.into());
         let messages = matching.iter().map(|number| (*number, self.ground.message(*number)));
-        let within = messages.filter(|(_, message)| message.at.to > since && message.at.from <= gap.at);
+        let mut within = messages.filter(|(_, message)| message.at.to > since && message.at.from <= gap.at);
         let is_lost = |(number, message): (Number, &Published)| {
             if message.fate == Fate::Lost {
                 return false;
@@ -95,7 +95,7 @@ impl Judge<'_> {
             }
             (is_missing || is_elsewhere) && self.may_cover(gap, (message, phase))
         };
-        let any = within.map(is_lost).any(|is_lost| is_lost);
+        let any = within.any(is_lost);
         let is_blank = |(at, cut): &(Moment, Option<Moment>)| *at > since && cut.is_some_and(|cut| cut <= gap.at);
         let any = any || (is_unseen && self.ground.truth.sources[phase.source].blanks.iter().any(is_blank));
         let may_forget = || self.ground.may_forget(phase.source, since, gap.at);

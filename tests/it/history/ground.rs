@@ -21,11 +21,14 @@ pub(crate) struct Stretch {
     pub(crate) unbound: bool,
 }
 
+/// What was found of a source for what is wanted of it.
+type Known<K, T> = HashMap<(usize, K), Rc<Vec<T>>>;
+
 /// The truth, with an index.
 pub(crate) struct Ground<'a> {
     pub(crate) truth: &'a Truth,
-    owed: RefCell<HashMap<(usize, Selector), Rc<Vec<Number>>>>,
-    stretches: RefCell<HashMap<(usize, Pattern), Rc<Vec<Stretch>>>>,
+    owed: RefCell<Known<Selector, Number>>,
+    stretches: RefCell<Known<Pattern, Stretch>>,
     /// By the text of the topic, in order of their moments.
     of_topic: HashMap<(usize, Topic), Vec<Number>>,
 }
