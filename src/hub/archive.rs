@@ -299,10 +299,7 @@ impl State {
     fn answer(&mut self, after: u64, fetched: Fetched) {
         let (from, stretch) = match fetched {
             Fetched::Foreign => return self.conclude(|_, asked| (asked.at == after).then_some(Verdict::Foreign)),
-            Fetched::Genuine(stretch) => {
-                self.conclude(|_, asked| (asked.at == after).then_some(Verdict::Genuine));
-                (after, stretch)
-            }
+            Fetched::Genuine(stretch) => (after, stretch),
             Fetched::Cut(offset, stretch) => {
                 self.cut = self.cut.max(stream::before(offset));
                 (self.cut, stretch)
@@ -312,11 +309,15 @@ impl State {
         self.keep(from, stretch);
         let pages = std::mem::take(&mut self.pages);
         let cut = self.cut;
-        // What was read just now is there, and what is before it is gone.
-        self.conclude(|position, asked| match is_genuine(&pages, position) {
-            Some(false) => Some(Verdict::Foreign),
-            Some(true) if (from..=until).contains(&asked.at) => Some(Verdict::Genuine),
-            _ => (position < cut).then_some(Verdict::Expired),
+        // What was read just now is there, and what is before a cut is gone.
+        self.conclude(|position, asked| {
+            let is_told = asked.at < cut || (from..=until).contains(&asked.at);
+            match is_genuine(&pages, position) {
+                Some(false) => Some(Verdict::Foreign),
+                _ if !is_told => None,
+                _ if position < cut => Some(Verdict::Expired),
+                _ => Some(Verdict::Genuine),
+            }
         });
         self.pages = pages;
         // Who wants what has come finds it; who only wanted to know has been told.
@@ -341,18 +342,22 @@ impl State {
 
     /// Whether a position is genuine and what follows it there, as far as what is here tells; or else the place to ask at.
     fn known(&self, position: u64, floor: u64) -> Result<Verdict, u64> {
+        let cut = self.cut_before(floor);
         match is_genuine(&self.pages, position) {
             Some(false) => return Ok(Verdict::Foreign),
-            _ if position < self.cut_before(floor) => return Ok(Verdict::Expired),
-            None => return Err(position),
-            Some(true) => {}
+            None if position >= cut => return Err(position),
+            _ => {}
         }
-        let mut end = position;
+        let mut end = position.max(cut);
         while let Some(page) = self.page_after(end) {
             end = page.until;
         }
         // Up to there it is here. What comes then may have been cut off since somebody looked.
-        if end >= floor { Ok(Verdict::Genuine) } else { Err(end) }
+        match end {
+            end if end < floor => Err(end),
+            _ if position < cut => Ok(Verdict::Expired),
+            _ => Ok(Verdict::Genuine),
+        }
     }
 
     /// Up to where nothing is left. What the pages hold without a hole up to the log is not lost, though the stream has cut it

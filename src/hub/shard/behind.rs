@@ -9,11 +9,20 @@ use crate::hub::shard::subscription::{Progress, Subscription};
 use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId};
 use crate::model::cursor::JointCursor;
 use crate::model::publication::SourceId;
+use crate::model::stream;
 
 impl Shard {
-    /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`,
-    /// which it was not sent, [`Shard::replay`] brings from the log.
+    /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`, the
+    /// number before that of the first message which it was not sent, [`Shard::replay`] brings from the log.
     pub fn fall_behind(&mut self, id: SubscriberId, source: SourceId, read: u64) {
+        let is_stream = self.lanes.get(source.index()).is_some_and(|lane| lane.state().archive().is_some());
+        // Of a stream that number is no message's: the place before the message is meant.
+        let read = stream::named(read).filter(|_| is_stream).map_or(read, stream::before);
+        self.read_on_from(id, source, read);
+    }
+
+    /// Likewise, of what comes after a position.
+    fn read_on_from(&mut self, id: SubscriberId, source: SourceId, read: u64) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         let joint = subscriber.form == Some(CursorForm::Joint);
         for subscription in &mut subscriber.subscriptions {
@@ -35,7 +44,7 @@ impl Shard {
         let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return Vec::new() };
         let everybody = (0..self.subscribers.len() as u32).map(SubscriberId);
         let fallen = everybody.filter(|id| {
-            self.fall_behind(*id, source, position);
+            self.read_on_from(*id, source, position);
             self.is_behind(*id)
         });
         fallen.collect()
@@ -75,7 +84,7 @@ impl Shard {
         }
         for source in sources {
             let Some(lane) = self.lanes.get(source.index()) else { continue };
-            self.fall_behind(id, source, lane.position());
+            self.read_on_from(id, source, lane.position());
         }
     }
 

@@ -194,7 +194,7 @@ impl Subscription {
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
-                part.judged_until = older.judged_until;
+                (part.judged_until, part.remade) = (older.judged_until, older.remade);
             } else {
                 resumed = false;
                 if let Some(catching_up) = &self.catching_up {

@@ -63,9 +63,8 @@ impl Judge<'_> {
             GapReason::Unbound => phase.resumes && is_first && within.any(|stretch| stretch.unbound),
             GapReason::UnknownCursor => may_be_cut && self.ground.restarted(source, since, gap.at) > 0,
             GapReason::Expired => {
-                // Where the message is gone that a cursor names, nobody can tell whether it is that one.
-                let is_unsure = judged && self.is_stream(phase) && gap.missed.is_none();
-                may_be_cut && self.lost_from_log(phase, since.saturating_sub(u64::from(is_unsure)), gap)
+                let is_unsure = judged && gap.missed.is_none() && self.ground.is_cut(source, start, gap.at);
+                may_be_cut && (is_unsure || self.lost_from_log(phase, since, gap))
             }
             GapReason::Slow => self.ground.dropped(source, since, until) || self.lost_from_log(phase, since, gap),
         };
@@ -125,7 +124,7 @@ impl Judge<'_> {
         let left = match gap.reason {
             GapReason::Expired if self.is_stream(phase) => message.cut,
             GapReason::Slow if self.is_stream(phase) && !phase.latest && !phase.drops_oldest => None,
-            _ => message.evicted,
+            _ => message.evicted.map(|evicted| evicted.from),
         };
         message.fate == Fate::Dropped || left.is_some_and(|at| at <= gap.at)
     }

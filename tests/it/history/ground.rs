@@ -8,7 +8,7 @@ use std::rc::Rc;
 use passerelle::model::selector::Selector;
 use passerelle::model::topic::{Pattern, Topic};
 
-use crate::history::record::{Moment, Number, Published, Truth};
+use crate::history::record::{Moment, Number, Published, Span, Truth};
 
 /// From one moment up to another, in which no binding certainly covered a pattern.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +74,12 @@ impl<'a> Ground<'a> {
         let is_queue = self.truth.sources[message.source].is_queue;
         is_queue
             && numbers.iter().map(|later| self.message(*later)).any(|later| again(later) && later.is_let_in(wanted))
+    }
+
+    /// Whether a stream had cut off what it held at a moment: then nobody can tell any more whether a cursor names that.
+    pub(crate) fn is_cut(&self, source: usize, at: Span, by: Moment) -> bool {
+        let there = self.truth.messages.iter().filter(|message| message.source == source && message.at == at);
+        there.filter_map(|message| message.cut).any(|cut| cut <= by)
     }
 
     /// Whether a queue brought something again after one moment and up to another.

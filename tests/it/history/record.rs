@@ -65,8 +65,8 @@ pub(crate) struct Published {
     pub(crate) fate: Fate,
     /// When a queue brought it again.
     pub(crate) again: Vec<Moment>,
-    /// When the first log let go of it.
-    pub(crate) evicted: Option<Moment>,
+    /// When the first log let go of it, and when the last one did so far.
+    pub(crate) evicted: Option<Span>,
     /// When its stream did, or was deleted with it.
     pub(crate) cut: Option<Moment>,
 }

@@ -169,17 +169,21 @@ impl<'a> Judge<'a> {
         let What::Gap { source, reason, .. } = gap.what else { return false };
         let truth = &self.ground.truth.sources[source];
         let is_later = |at: Moment| at > asked_at && at <= gap.at;
-        let any_message = |of: fn(&Published) -> Option<Moment>| {
+        let any_message = |of: &dyn Fn(&Published) -> Option<Moment>| {
             let messages = self.ground.truth.messages.iter().filter(|message| message.source == source);
             messages.filter_map(of).any(is_later)
         };
         match reason {
             GapReason::Slow => {
                 let dropped = truth.drops.iter().any(|at| is_later(*at));
-                flow == Flow::DropOldest || dropped || any_message(|message| message.evicted)
+                flow == Flow::DropOldest || dropped || any_message(&|message| message.evicted.map(|evicted| evicted.to))
             }
             GapReason::Outage => truth.outages.iter().any(|(lost, _)| is_later(*lost)),
-            GapReason::Expired => truth.is_stream && any_message(|message| message.cut),
+            // What the stream has cut off the log may have had for longer.
+            GapReason::Expired => {
+                let evicted = |message: &Published| message.evicted.map_or(0, |evicted| evicted.to);
+                truth.is_stream && any_message(&|message| message.cut.map(|cut| cut.max(evicted(message))))
+            }
             GapReason::UnknownCursor => truth.is_stream && truth.restarts.iter().any(|at| is_later(*at)),
             GapReason::Unbound => false,
         }
@@ -206,8 +210,7 @@ impl<'a> Judge<'a> {
                 continue;
             };
             let message = self.ground.message(received.number);
-            let is_old = phase.start.is_some_and(|start| message.at.to <= start.from);
-            if is_old && message.source == phase.source && Some(place) > phase.subscribed {
+            if phase.is_before(message.at) && message.source == phase.source && Some(place) > phase.subscribed {
                 self.wrong.push(format!("at {} a message came live from before what was asked for", told.at));
             }
         }

@@ -110,7 +110,7 @@ fn what_is_missing_is_covered_by_a_gap_before_the_next_message_with_its_number()
     };
     let evicted = |at| {
         let mut record = record();
-        record.truth.messages[1].evicted = Some(at);
+        record.truth.messages[1].evicted = Some(Span::at(at));
         record
     };
     assert_eq!(fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(1)), 1)), Vec::<String>::new());
@@ -209,7 +209,7 @@ fn what_a_filter_holds_back_is_not_owed_and_does_not_come() {
     let told = |missed| [live(&[1]), vec![gap(GapReason::Slow, missed)], live(&[3])].concat();
     assert!(!judge(&mut record(), told(None)).is_empty(), "nothing left the log");
     let mut evicted = record();
-    evicted.truth.messages[2].evicted = Some(40);
+    evicted.truth.messages[2].evicted = Some(Span::at(40));
     assert_eq!(judge(&mut evicted, told(None)), Vec::<String>::new(), "who knows for whom it was");
     assert!(!judge(&mut evicted, told(Some(1))).is_empty(), "it was not for us");
 }
@@ -226,7 +226,7 @@ fn of_a_stream_what_was_cut_off_is_missed_and_nothing_else() {
     let cut = || {
         let mut record = stream();
         record.truth.messages[1].cut = Some(45);
-        record.truth.messages[1].evicted = Some(45);
+        record.truth.messages[1].evicted = Some(Span::at(45));
         record
     };
     let told = |reason, missed| vec![message(0, false), gap(reason, missed), message(2, false), message(3, false)];

@@ -185,8 +185,12 @@ impl Held {
     /// Writes down what the log has let go of.
     pub(crate) fn note(&mut self, state: &SourceState, world: &mut World) {
         let evicted = state.log().evicted();
+        if self.0.front().is_none_or(|(position, _)| *position > evicted) {
+            return;
+        }
+        let at = world.clock.tick();
         while let Some((_, number)) = self.0.pop_front_if(|(position, _)| *position <= evicted) {
-            world.truth.messages[number].evicted.get_or_insert(world.clock.moment);
+            world.truth.messages[number].evicted.get_or_insert(Span::at(at)).to = at;
         }
     }
 }
