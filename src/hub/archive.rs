@@ -117,6 +117,14 @@ pub struct Stretch {
     pub until: u64,
 }
 
+/// A cursor that is to be checked.
+#[derive(Debug)]
+struct Asked {
+    check: Weak<Check>,
+    /// The place that tells: its own, or where the pages end that hold it and what follows.
+    at: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Archive {
@@ -138,7 +146,7 @@ struct State {
     /// Those that are being fetched.
     fetching: Vec<u64>,
     /// Cursors to be checked.
-    checks: HashMap<u64, Weak<Check>>,
+    checks: HashMap<u64, Asked>,
     /// The stream holds nothing up to here any more.
     cut: u64,
     /// Rises when the stream turns out to be another one.
@@ -146,10 +154,11 @@ struct State {
 }
 
 impl Archive {
-    /// What follows a position; `from` then says where to read on. Asks for it where it is not here.
-    pub fn read(&self, after: u64) -> Found {
+    /// What follows a position, up to the log, which begins after `floor`; `from` then says where to read on. Asks for it where
+    /// it is not here.
+    pub fn read(&self, after: u64, floor: u64) -> Found {
         let mut state = self.state();
-        let from = after.max(state.cut);
+        let from = after.max(state.cut_before(floor));
         if let Some(page) = state.page_after(from) {
             return Found::Page { from, page };
         }
@@ -157,19 +166,19 @@ impl Archive {
         Found::Wanted
     }
 
-    /// Asks whether a position is one of this stream's.
-    pub fn check(&self, position: u64) -> Arc<Check> {
+    /// Asks whether a position is one of this stream's, and what follows it there up to the log, which begins after `floor`.
+    pub fn check(&self, position: u64, floor: u64) -> Arc<Check> {
         let mut state = self.state();
-        if let Some(check) = state.checks.get(&position).and_then(Weak::upgrade) {
+        if let Some(check) = state.checks.get(&position).and_then(|asked| asked.check.upgrade()) {
             return check;
         }
         let check = Check::new(state.generation, None);
-        match state.known(position) {
-            Some(verdict) => check.answer(verdict),
-            None => {
-                state.checks.retain(|_, check| check.strong_count() > 0);
-                state.checks.insert(position, Arc::downgrade(&check));
-                self.want(&mut state, position);
+        match state.known(position, floor) {
+            Ok(verdict) => check.answer(verdict),
+            Err(at) => {
+                state.checks.retain(|_, asked| asked.check.strong_count() > 0);
+                state.checks.insert(position, Asked { check: Arc::downgrade(&check), at });
+                self.want(&mut state, at);
             }
         }
         check
@@ -192,9 +201,10 @@ impl Archive {
         self.tellings.load(Ordering::Acquire)
     }
 
-    /// Where the stream begins, as far as is known: it holds nothing up to here.
-    pub fn cut(&self) -> u64 {
-        self.state().cut
+    /// Up to here nothing is left, as far as is known: neither in the stream, nor here and in the log, which begins after
+    /// `floor`.
+    pub fn cut(&self, floor: u64) -> u64 {
+        self.state().cut_before(floor)
     }
 
     /// The next to fetch within `places`, which are asked for anew at each look: the lowest that no fetch under way will
@@ -216,7 +226,7 @@ impl Archive {
     /// The stream is another one: whatever was known of it is void.
     pub fn forget(&self) {
         let mut state = self.state();
-        for check in state.checks.values().filter_map(Weak::upgrade) {
+        for check in state.checks.values().filter_map(|asked| asked.check.upgrade()) {
             check.answer(Verdict::Foreign);
         }
         *state = State { generation: state.generation + 1, ..State::default() };
@@ -270,8 +280,7 @@ impl Drop for Fetch<'_> {
 
 impl State {
     fn page_after(&self, from: u64) -> Option<Arc<Page>> {
-        let (_, page) = self.pages.range(..=from).next_back()?;
-        (from < page.until).then(|| page.clone())
+        page_at(&self.pages, from).filter(|page| from < page.until).cloned()
     }
 
     /// Takes the lowest want, unless a fetch just below it will probably bring it.
@@ -289,51 +298,80 @@ impl State {
 
     fn answer(&mut self, after: u64, fetched: Fetched) {
         let (from, stretch) = match fetched {
-            Fetched::Foreign => return self.conclude(after, Verdict::Foreign),
-            Fetched::Genuine(stretch) => {
-                self.conclude(after, Verdict::Genuine);
-                (after, stretch)
-            }
+            Fetched::Foreign => return self.conclude(|_, asked| (asked.at == after).then_some(Verdict::Foreign)),
+            Fetched::Genuine(stretch) => (after, stretch),
             Fetched::Cut(offset, stretch) => {
                 self.cut = self.cut.max(stream::before(offset));
                 (self.cut, stretch)
             }
         };
+        let until = stretch.until.max(from);
         self.keep(from, stretch);
-        let waiting: Vec<u64> = self.checks.keys().copied().collect();
-        for position in waiting {
-            if let Some(verdict) = self.known(position) {
-                self.conclude(position, verdict);
+        let pages = std::mem::take(&mut self.pages);
+        let cut = self.cut;
+        // What was read just now is there, and what is before a cut is gone.
+        self.conclude(|position, asked| {
+            let is_told = asked.at < cut || (from..=until).contains(&asked.at);
+            match is_genuine(&pages, position) {
+                Some(false) => Some(Verdict::Foreign),
+                _ if !is_told => None,
+                _ if position < cut => Some(Verdict::Expired),
+                _ => Some(Verdict::Genuine),
             }
-        }
-        // Who wanted what has come finds it; who only wanted to know has been told.
-        let (pages, checks) = (&self.pages, &self.checks);
-        let is_here = |after: &u64| pages.range(..=*after).next_back().is_some_and(|(_, page)| *after < page.until);
-        self.wants.retain(|after| checks.contains_key(after) || !is_here(after));
+        });
+        self.pages = pages;
+        // Who wants what has come finds it; who only wanted to know has been told.
+        let asked: BTreeSet<u64> = self.checks.values().map(|asked| asked.at).collect();
+        let pages = &self.pages;
+        let is_here = |after: &u64| page_at(pages, *after).is_some_and(|page| *after < page.until);
+        self.wants.retain(|after| asked.contains(after) || !is_here(after));
     }
 
-    fn conclude(&mut self, position: u64, verdict: Verdict) {
-        if let Some(check) = self.checks.remove(&position).and_then(|check| check.upgrade()) {
-            check.answer(verdict);
-        }
-        self.wants.remove(&position);
+    /// Answers those of whom the verdict is known now.
+    fn conclude(&mut self, verdict: impl Fn(u64, &Asked) -> Option<Verdict>) {
+        let wants = &mut self.wants;
+        self.checks.retain(|position, asked| {
+            let Some(verdict) = verdict(*position, asked) else { return true };
+            if let Some(check) = asked.check.upgrade() {
+                check.answer(verdict);
+            }
+            wants.remove(&asked.at);
+            false
+        });
     }
 
-    /// Whether a position is genuine, as far as what is here tells.
-    fn known(&self, position: u64) -> Option<Verdict> {
-        if position < self.cut {
-            return Some(Verdict::Expired);
+    /// Whether a position is genuine and what follows it there, as far as what is here tells; or else the place to ask at.
+    fn known(&self, position: u64, floor: u64) -> Result<Verdict, u64> {
+        let cut = self.cut_before(floor);
+        match is_genuine(&self.pages, position) {
+            Some(false) => return Ok(Verdict::Foreign),
+            None if position >= cut => return Err(position),
+            _ => {}
         }
-        if position == self.cut && position > 0 {
-            return Some(Verdict::Genuine);
+        let mut end = position.max(cut);
+        while let Some(page) = self.page_after(end) {
+            end = page.until;
         }
-        let (_, page) = self.pages.range(..=position).next_back().filter(|(_, page)| position <= page.until)?;
-        // A place before a message, which is given to who begins where the stream was cut, has no mark to be told by.
-        let is_place = stream::named(position).is_none();
-        let is_here = |publication: &Arc<Publication>| publication.offset == position;
-        let genuine =
-            is_place || page.after == position || page.until == position || page.publications.iter().any(is_here);
-        Some(if genuine { Verdict::Genuine } else { Verdict::Foreign })
+        // Up to there it is here. What comes then may have been cut off since somebody looked.
+        match end {
+            end if end < floor => Err(end),
+            _ if position < cut => Ok(Verdict::Expired),
+            _ => Ok(Verdict::Genuine),
+        }
+    }
+
+    /// Up to where nothing is left. What the pages hold without a hole up to the log is not lost, though the stream has cut it
+    /// off.
+    fn cut_before(&self, floor: u64) -> u64 {
+        let mut begin = floor;
+        while begin > 0
+            && self.cut > 0
+            && let Some((after, page)) = self.pages.range(..begin).next_back()
+            && page.until >= begin
+        {
+            begin = *after;
+        }
+        self.cut.min(begin)
     }
 
     fn keep(&mut self, after: u64, stretch: Stretch) {
@@ -354,6 +392,20 @@ impl State {
             self.bytes -= self.pages.remove(&oldest).map_or(0, |page| bytes_of(&page));
         }
     }
+}
+
+/// The last page that begins at a position or before it.
+fn page_at(pages: &BTreeMap<u64, Arc<Page>>, position: u64) -> Option<&Arc<Page>> {
+    pages.range(..=position).next_back().map(|(_, page)| page)
+}
+
+/// Whether a position is genuine, where a page tells.
+fn is_genuine(pages: &BTreeMap<u64, Arc<Page>>, position: u64) -> Option<bool> {
+    let page = page_at(pages, position).filter(|page| position <= page.until)?;
+    // A place before a message, which is given to who begins where the stream was cut, has no mark to be told by.
+    let is_place = stream::named(position).is_none();
+    let is_here = |publication: &Arc<Publication>| publication.offset == position;
+    Some(is_place || page.after == position || page.until == position || page.publications.iter().any(is_here))
 }
 
 #[cfg(test)]

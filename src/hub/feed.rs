@@ -239,15 +239,22 @@ impl Feed {
         StreamStanding { has_begun: log.has_begun(), end: log.end(), floor: log.floor() }
     }
 
-    /// The stream was found empty.
-    pub fn begin_empty(&self) {
-        self.0.log().begin_empty();
+    /// The stream was found to end with this position; 0 where it is empty.
+    pub fn begin(&self, position: u64) {
+        self.0.log().begin(position);
     }
 
-    /// The stream was deleted and made anew: the log begins again, and everybody is told that nothing before it counts.
-    pub fn remade(&self) {
+    /// What follows the log's end was cut off from the stream up to this offset of it, before it came here.
+    pub fn cut(&self, offset: u64) {
+        self.0.log().cut(offset);
+        self.0.ring();
+    }
+
+    /// The stream was deleted and made anew: the log begins again, with what follows this position of the new one, and
+    /// everybody is told that nothing before it counts.
+    pub fn remade(&self, begins: u64) {
         let mut log = self.0.log();
-        log.restart();
+        log.restart(begins);
         if let Some(archive) = &self.0.archive {
             archive.forget();
         }

@@ -140,7 +140,7 @@ impl Shard {
             wanted.pattern = shared;
             let name = &lane.info().name;
             let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
-            parts.push(Part { source, began: 0, judged_until: 0, progress: Progress::Waiting { after } });
+            parts.push(Part { source, began: 0, judged_until: 0, remade: 0, progress: Progress::Waiting { after } });
             opening.claims.push(claim);
             checks.extend(after.and_then(|after| lane.check(after)).map(|check| (source, check)));
         }

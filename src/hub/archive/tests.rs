@@ -10,6 +10,9 @@ use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
 use crate::model::topic::Topic;
 
+/// Where a log begins that no page reaches.
+const FLOOR: u64 = u64::MAX;
+
 /// The position of what a test's stream holds at an offset.
 fn at(offset: u64) -> u64 {
     stream::position(offset, offset * 31 + 7).unwrap()
@@ -50,13 +53,13 @@ fn is_wanted(archive: &Archive) -> bool {
 fn what_one_reader_wanted_serves_all_whose_place_is_in_it() {
     let archive = Archive::default();
     for offset in [30, 10, 20] {
-        assert!(matches!(archive.read(at(offset)), Found::Wanted));
+        assert!(matches!(archive.read(at(offset), FLOOR), Found::Wanted));
     }
     let first = fetch(&archive);
     assert_eq!(first.after(), at(10), "the lowest");
     assert!(!is_wanted(&archive), "the others will come with it");
     first.answer(Fetched::Genuine(stretch(11..25)));
-    let Found::Page { from, page } = archive.read(at(20)) else { panic!("not here") };
+    let Found::Page { from, page } = archive.read(at(20), FLOOR) else { panic!("not here") };
     assert_eq!((from, page.after, page.until, page.publications.len()), (at(20), at(10), at(24), 14));
     assert_eq!(fetch(&archive).after(), at(30));
 }
@@ -65,9 +68,9 @@ fn what_one_reader_wanted_serves_all_whose_place_is_in_it() {
 fn a_check_is_answered_by_what_was_read_anyway() {
     let archive = Archive::default();
     let other = stream::position(20, 1).unwrap();
-    let checks = [at(10), at(20), other, at(40)].map(|position| archive.check(position));
+    let checks = [at(10), at(20), other, at(40)].map(|position| archive.check(position, FLOOR));
     assert!(checks.iter().all(|check| check.verdict().is_none()));
-    assert!(Arc::ptr_eq(&checks[1], &archive.check(at(20))), "one question, however many ask it");
+    assert!(Arc::ptr_eq(&checks[1], &archive.check(at(20), FLOOR)), "one question, however many ask it");
     let before = archive.tellings();
     fetch(&archive).answer(Fetched::Genuine(stretch(11..30)));
     assert_eq!(
@@ -76,35 +79,57 @@ fn a_check_is_answered_by_what_was_read_anyway() {
     );
     assert!(archive.tellings() > before);
     fetch(&archive).answer(Fetched::Foreign);
-    assert_eq!(archive.check(at(25)).verdict(), Some(Verdict::Genuine), "known at once");
-    assert_eq!(archive.check(at(29)).verdict(), Some(Verdict::Genuine), "the last of a page too");
+    assert_eq!(archive.check(at(25), at(29)).verdict(), Some(Verdict::Genuine), "known at once");
+    assert_eq!(archive.check(at(29), at(29)).verdict(), Some(Verdict::Genuine), "the last of a page too");
     assert!(!is_wanted(&archive));
 }
 
 #[test]
 fn where_the_stream_was_cut_everybody_goes_on_behind_the_cut() {
     let archive = Archive::default();
-    let (old, older) = (archive.check(at(10)), archive.check(at(5)));
+    let (old, older) = (archive.check(at(10), FLOOR), archive.check(at(5), FLOOR));
     fetch(&archive).answer(Fetched::Cut(100, stretch(100..120)));
     assert_eq!([old.verdict(), older.verdict()], [Some(Verdict::Expired); 2]);
-    assert_eq!(archive.cut(), stream::before(100));
+    assert_eq!(archive.cut(FLOOR), stream::before(100));
     for position in [0, at(7), at(99)] {
-        let Found::Page { from, page } = archive.read(position) else { panic!("not here") };
+        let Found::Page { from, page } = archive.read(position, FLOOR) else { panic!("not here") };
         assert_eq!((from, page.publications[0].offset), (stream::before(100), at(100)));
     }
-    assert_eq!(archive.check(stream::before(100)).verdict(), Some(Verdict::Genuine), "who was told to go on there");
+    assert_eq!(archive.check(stream::before(100), at(110)).verdict(), Some(Verdict::Genuine), "told to go on there");
+}
+
+/// A page is kept for long. That the stream follows it is certain only to whoever asks now.
+#[test]
+fn a_page_vouches_for_a_cursor_and_not_for_what_follows_the_page() {
+    for (fetched, verdict) in
+        [(Fetched::Genuine(stretch(20..25)), Verdict::Genuine), (Fetched::Cut(90, stretch(90..95)), Verdict::Expired)]
+    {
+        let archive = Archive::default();
+        archive.read(at(9), FLOOR);
+        fetch(&archive).answer(Fetched::Genuine(stretch(10..20)));
+        let checks = [at(12), at(17)].map(|position| archive.check(position, FLOOR));
+        assert!(checks.iter().all(|check| check.verdict().is_none()));
+        let end = fetch(&archive);
+        assert_eq!((end.after(), is_wanted(&archive)), (at(19), false), "one question for all");
+        end.answer(fetched);
+        assert!(checks.iter().all(|check| check.verdict() == Some(verdict)));
+        let Found::Page { from, .. } = archive.read(at(12), FLOOR) else { panic!("not here") };
+        assert_eq!(from == at(12), verdict == Verdict::Genuine);
+        let is_whole = archive.check(at(12), at(19)).verdict() == Some(Verdict::Genuine);
+        assert!(is_whole && archive.cut(at(19)) <= at(9), "what is here up to the log is not lost");
+    }
 }
 
 #[test]
 fn a_fetch_that_fails_is_wanted_again_and_one_from_before_says_nothing() {
     let archive = Archive::default();
-    let check = archive.check(at(10));
+    let check = archive.check(at(10), FLOOR);
     drop(fetch(&archive));
     let late = fetch(&archive);
     archive.forget();
     assert_eq!(check.verdict(), Some(Verdict::Foreign), "the stream is another one");
     late.answer(Fetched::Genuine(stretch(11..30)));
-    assert!(matches!(archive.read(at(20)), Found::Wanted), "of the stream before");
+    assert!(matches!(archive.read(at(20), FLOOR), Found::Wanted), "of the stream before");
     assert_eq!(fetch(&archive).after(), at(20));
 }
 
@@ -114,13 +139,13 @@ fn pages_are_bounded_and_the_oldest_go() {
     let pages = PAGES_BYTES_MAX / (PAGE_MESSAGES * 100) + 10;
     for number in 0..pages as u64 {
         let begin = number * PAGE_MESSAGES as u64;
-        archive.read(at(begin));
+        archive.read(at(begin), FLOOR);
         fetch(&archive).answer(Fetched::Genuine(stretch(begin + 1..begin + 1 + PAGE_MESSAGES as u64)));
     }
     assert!(archive.state().bytes <= PAGES_BYTES_MAX);
-    assert!(matches!(archive.read(at(0)), Found::Wanted));
+    assert!(matches!(archive.read(at(0), FLOOR), Found::Wanted));
     let last = (pages - 1) * PAGE_MESSAGES;
-    assert!(matches!(archive.read(at(last as u64)), Found::Page { .. }));
+    assert!(matches!(archive.read(at(last as u64), FLOOR), Found::Page { .. }));
 }
 
 /// A stream and the source that reads it, as far as tests need one.
@@ -161,7 +186,7 @@ proptest! {
             if reader.0 >= at(99) {
                 return Ok(());
             }
-            if let Found::Page { from, page } = archive.read(reader.0) {
+            if let Found::Page { from, page } = archive.read(reader.0, FLOOR) {
                 reader.2 |= from > reader.0;
                 for publication in page.publications.iter().filter(|publication| publication.offset > from) {
                     prop_assert!(reader.1.insert(publication.offset), "twice");

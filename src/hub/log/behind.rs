@@ -35,13 +35,14 @@ impl Log {
     pub fn read_latest(&self, wanted: &Selector, after: u64, until: u64, bounds: ReadBounds) -> Chunk {
         let steps_max = bounds.messages_max.saturating_mul(SUPERSEDED_STEPS);
         let mut publications: Vec<Arc<Publication>> = Vec::new();
-        let (mut bytes, mut next) = (0, until);
+        let (mut bytes, mut next, mut passed) = (0, until, after);
         for (step, (publication, publication_bytes)) in self.ring.matching(&wanted.pattern, after, until).enumerate() {
             let full = publications.len() >= bounds.messages_max || bytes + publication_bytes > bounds.bytes_max;
             if step >= steps_max || (full && !publications.is_empty()) {
-                next = publication.offset - 1;
+                next = passed;
                 break;
             }
+            passed = publication.offset;
             if wanted.lets_in(&publication.draft) && self.ring.is_newest(publication, wanted, until) {
                 bytes += publication_bytes;
                 publications.push(publication.clone());

@@ -26,19 +26,19 @@ impl Holes {
         self.forgotten.clear();
     }
 
-    /// Adds one, which must be at or after all before it.
+    /// Adds one, which must be after all before it.
     pub(super) fn push(&mut self, hole: Hole) {
         self.known.push_back(hole);
         if self.known.len() > self.known_max
             && let Some(oldest) = self.known.pop_front()
         {
-            self.forgotten.insert(oldest.reason, oldest.at);
+            self.forgotten.insert(oldest.reason, oldest.until - 1);
         }
     }
 
-    /// Those at or after an offset, in order: what a reader who saw everything up to it has not been told.
+    /// Those that end after an offset, in order: what a reader who saw everything up to it has not been told.
     pub(super) fn known_from(&self, offset: u64) -> impl Iterator<Item = &Hole> {
-        self.known.range(self.known.partition_point(|hole| hole.at < offset)..)
+        self.known.range(self.known.partition_point(|hole| hole.until <= offset)..)
     }
 
     /// Of those that are no longer known by themselves, the last of each reason, when it is at or after an offset.

@@ -89,8 +89,10 @@ pub struct Tail {
 /// A point where something was or may have been lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hole {
-    /// After this offset and before every higher one.
+    /// After this offset.
     pub at: u64,
+    /// Whoever has been told of it has come to this offset, and everything that follows is after that.
+    pub until: u64,
     /// Why.
     pub reason: GapReason,
     /// How many messages, over all topics, when known.
@@ -279,8 +281,12 @@ impl Log {
         if missed == Some(0) {
             return;
         }
-        self.holes.push(Hole { at: self.end, reason, missed, sole: self.coverage.sole().cloned() });
-        self.end += 1;
+        self.hole_until(self.end + 1, reason, missed);
+    }
+
+    fn hole_until(&mut self, until: u64, reason: GapReason, missed: Option<u64>) {
+        self.holes.push(Hole { at: self.end, until, reason, missed, sole: self.coverage.sole().cloned() });
+        self.end = until;
     }
 
     /// Messages may come, or be lost, by a binding that the broker has not confirmed.

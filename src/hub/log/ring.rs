@@ -131,9 +131,10 @@ impl Ring {
         self.bounds
     }
 
-    /// Whether a publication that is kept stands at exactly this offset.
-    pub(super) fn holds(&self, offset: u64) -> bool {
-        self.kept.binary_search_by_key(&offset, |publication| publication.offset).is_ok()
+    /// Whether a publication stands, or stood, at exactly this offset; nothing where that is forgotten.
+    pub(super) fn knew(&self, offset: u64) -> Option<bool> {
+        let known = self.entries.binary_search_by_key(&offset, |entry| entry.offset).is_ok();
+        (offset > self.forgotten || known).then_some(known)
     }
 
     pub(super) fn looked_at(&self) -> u64 {

@@ -7,7 +7,7 @@ use crate::config::LogBounds;
 use crate::hub::archive::Verdict;
 use crate::hub::log::retained::{Clears, Retained};
 use crate::hub::log::ring::{Missed, Ring};
-use crate::hub::log::{Bounds, Log, LogGap, Origin, Resume, gap};
+use crate::hub::log::{Bounds, Log, LogGap, Origin, Resume, gap, merge};
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, Publication, SourceInfo, UnixMillis};
@@ -31,9 +31,15 @@ impl Log {
         self.origin != Origin::Stream { begins: None }
     }
 
-    /// The stream is empty: whatever comes follows position 0.
-    pub fn begin_empty(&mut self) {
-        self.origin = Origin::Stream { begins: Some(0) };
+    /// The stream ends with this position, 0 where it is empty: whatever comes follows it.
+    pub fn begin(&mut self, position: u64) {
+        self.end = position;
+        self.origin = Origin::Stream { begins: Some(position) };
+    }
+
+    /// What follows the log's end is gone from the stream, up to a stream's offset: before that stands who was told.
+    pub fn cut(&mut self, offset: u64) {
+        self.hole_until(stream::before(offset), GapReason::Expired, None);
     }
 
     /// Keeps drafts at the positions that the stream gave them; what is not above the log's end is known already.
@@ -72,47 +78,68 @@ impl Log {
         if after.epoch != self.info.epoch || !stream::is_position(position) {
             return Some(Verdict::Foreign);
         }
-        if !self.has_begun() || position > self.end || position < self.ring.evicted() {
+        if !self.has_begun() || position > self.end {
             return None;
         }
         // The last message that came before the first here is not known here.
         let is_inside = stream::following(position) > stream::following(self.begins());
-        let was_held = position > 0 && position == self.ring.evicted();
-        let is_known = self.ring.holds(position) || was_held || position == self.end;
-        match (is_inside, is_known) {
-            (_, true) => Some(Verdict::Genuine),
-            (true, false) => Some(Verdict::Foreign),
-            (false, false) => None,
+        let is_believed = position == self.end || (is_inside && stream::named(position).is_none());
+        let knew = if is_believed { Some(true) } else { self.ring.knew(position) };
+        match knew {
+            // What follows is here, or else the stream has to say whether it still has it.
+            Some(true) => (position >= self.ring.evicted()).then_some(Verdict::Genuine),
+            Some(false) if is_inside => Some(self.verdict_between(position)),
+            Some(false) | None => None,
+        }
+    }
+
+    /// Likewise where the log has passed and holds nothing: what was cut off before it came here another node may have seen.
+    fn verdict_between(&self, position: u64) -> Verdict {
+        match self.holes.known_from(position.saturating_sub(1)).next() {
+            Some(hole) if hole.until == position => Verdict::Genuine,
+            Some(hole) if hole.at < position => Verdict::Expired,
+            _ => Verdict::Foreign,
         }
     }
 
     /// As [`Self::resume`], with what the stream said to a cursor on which the log has no verdict; `cut` is where the stream
-    /// begins.
+    /// begins, as far as is known, or what is here of it.
     pub fn resume_stream(&self, pattern: &Pattern, after: Cursor, verdict: Verdict, cut: u64) -> Resume {
         let judged_until = self.end;
-        let from = |read_after, gaps| Resume { read_after, gaps, judged_until };
-        match verdict {
-            Verdict::Genuine => from(after.offset, Vec::new()),
-            Verdict::Expired => {
-                from(cut.max(after.offset), self.cut_off(pattern, after.offset, cut).into_iter().collect())
-            }
-            Verdict::Foreign => from(self.end, vec![LogGap { reason: GapReason::UnknownCursor, missed: None }]),
+        if verdict == Verdict::Foreign {
+            let gaps = vec![LogGap { reason: GapReason::UnknownCursor, missed: None }];
+            return Resume { read_after: self.end, gaps, judged_until };
         }
+        let holes = self.holes_outside(&[], pattern, after.offset).into_iter().map(|(_, gap)| gap);
+        if verdict == Verdict::Genuine {
+            return Resume { read_after: after.offset, gaps: merge(holes), judged_until };
+        }
+        let read_after = cut.max(after.offset);
+        let is_believed = stream::named(after.offset).is_none() || self.ring.knew(after.offset) == Some(true);
+        let expired = if is_believed {
+            self.cut_off(pattern, after.offset, read_after)
+        } else {
+            // With the message that it names its mark is gone too, so it may as well be of another stream.
+            Some(LogGap { reason: GapReason::Expired, missed: None })
+        };
+        Resume { read_after, gaps: merge(expired.into_iter().chain(holes)), judged_until }
     }
 
     /// What of a pattern the stream dropped between two positions; counted where the log still knows.
     pub fn cut_off(&self, pattern: &Pattern, after: u64, cut: u64) -> Option<LogGap> {
+        if stream::following(after) >= stream::following(cut) {
+            return None;
+        }
         let missed = if after >= self.begins() { self.ring.missed(pattern, after, cut) } else { Missed::Unknown };
         gap(missed, GapReason::Expired)
     }
 
-    /// The stream is another one by the same name: it begins anew.
-    pub fn restart(&mut self) {
-        self.end = 0;
+    /// The stream is another one by the same name: the log begins anew after this position.
+    pub fn restart(&mut self, begins: u64) {
         self.retained = Retained::new(self.ring.bounds().last, Clears::Remembered);
         self.ring = Ring::new(self.ring.bounds());
         self.holes.clear();
-        self.origin = Origin::Stream { begins: None };
+        self.begin(begins);
     }
 }
 
@@ -186,7 +213,7 @@ mod tests {
     #[test]
     fn a_stream_that_was_taken_for_empty_begins_with_its_first_message() {
         let mut log = log();
-        log.begin_empty();
+        log.begin(0);
         assert_eq!((log.floor(), log.verdict(cursor(0))), (0, Some(Verdict::Genuine)));
         append(&mut log, 7..9);
         assert_eq!((log.floor(), log.verdict(cursor(0))), (stream::before(7), None));
@@ -211,7 +238,7 @@ mod tests {
         let gaps = |log: &Log, offset| log.resume_stream(&odd, cursor(at(offset)), Verdict::Expired, cut).gaps;
         assert_eq!(gaps(&log, 19), [LogGap { reason: GapReason::Expired, missed: Some(5) }]);
         assert_eq!(gaps(&log, 5), [LogGap { reason: GapReason::Expired, missed: None }], "it came too late for that");
-        log.restart();
-        assert_eq!((log.end(), log.messages(), log.has_begun()), (0, 0, false));
+        log.restart(stream::before(3));
+        assert_eq!((log.end(), log.floor(), log.messages()), (stream::before(3), stream::before(3), 0));
     }
 }

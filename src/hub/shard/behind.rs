@@ -9,11 +9,24 @@ use crate::hub::shard::reading::{Logs, Reader, read_together, settle_positions};
 use crate::hub::shard::subscription::{Progress, Subscription};
 use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId, Wait};
 use crate::model::publication::SourceId;
+use crate::model::stream;
 
 impl Shard {
-    /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`,
-    /// which it was not sent, [`Shard::replay`] brings from the log.
+    /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`, the
+    /// number before that of the first message which it was not sent, [`Shard::replay`] brings from the log.
     pub fn fall_behind(&mut self, id: SubscriberId, source: SourceId, read: u64) {
+        let read = self.place_before(source, read);
+        self.read_on_from(id, source, read);
+    }
+
+    /// The place that is meant by the number before a message's. Of a stream that number is no message's.
+    pub(super) fn place_before(&self, source: SourceId, read: u64) -> u64 {
+        let is_stream = self.lanes.get(source.index()).is_some_and(|lane| lane.state().archive().is_some());
+        stream::named(read).filter(|_| is_stream).map_or(read, stream::before)
+    }
+
+    /// Stops pushing likewise, of what comes after a position.
+    pub fn read_on_from(&mut self, id: SubscriberId, source: SourceId, read: u64) {
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         let joint = subscriber.form == Some(CursorForm::Joint);
         subscriber.changed = true;
@@ -44,26 +57,28 @@ impl Shard {
         let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return Vec::new() };
         let everybody = (0..self.subscribers.len() as u32).map(SubscriberId);
         let fallen = everybody.filter(|id| {
-            self.fall_behind(*id, source, position);
+            self.read_on_from(*id, source, position);
             self.is_behind(*id)
         });
         fallen.collect()
     }
 
-    /// A stream was made anew: everybody who has begun to read it begins again where it does.
+    /// A stream was made anew: everybody who had begun to read the one before begins again where it does.
     pub(super) fn begin_anew(&mut self, lane: usize) {
-        let Some(source) = self.lanes.get(lane).map(|lane| lane.info().id) else { return };
+        let Some(lane) = self.lanes.get(lane) else { return };
+        let (source, remade, since) = (lane.info().id, lane.remade(), lane.position());
         self.passages.clear();
         for subscriber in &mut self.subscribers {
             let paces = subscriber.subscriptions.iter_mut().filter_map(|subscription| subscription.pace.as_mut());
             paces.for_each(|pace| pace.begin_anew(source));
             let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
-            for part in parts.filter(|part| part.source == source) {
+            for part in parts.filter(|part| part.source == source && part.has_begun_before(remade)) {
                 (part.began, part.judged_until) = (0, 0);
                 part.progress = match part.progress {
                     waiting @ Progress::Waiting { .. } => waiting,
                     Progress::Reading { .. } => Progress::Reading { read: 0 },
-                    Progress::Live { .. } => Progress::Live { since: 0 },
+                    // The index knows what passes by from here on.
+                    Progress::Live { .. } => Progress::Live { since },
                     Progress::Behind { .. } => Progress::Behind { since: 0, read: 0 },
                 };
             }
@@ -88,7 +103,7 @@ impl Shard {
         }
         for source in sources {
             let Some(lane) = self.lanes.get(source.index()) else { continue };
-            self.fall_behind(id, source, lane.position());
+            self.read_on_from(id, source, lane.position());
         }
     }
 

@@ -84,7 +84,10 @@ pub(super) enum Loss {
         after: u64,
     },
     /// The stream was deleted and made anew.
-    Remade,
+    Remade {
+        /// How often that had happened.
+        times: u64,
+    },
 }
 
 /// A transition of the link to the broker.
@@ -117,6 +120,12 @@ impl Lane {
         self.position
     }
 
+    /// How often its stream had turned out to be another one when the shard last looked. To be compared under the log's lock,
+    /// where it has to be known whether that is the stream of which positions here are.
+    pub(super) fn remade(&self) -> u64 {
+        self.remade
+    }
+
     /// How often a filter was asked about a message.
     pub(super) fn filters_asked(&self) -> u64 {
         self.live.filters_asked() + self.paced.filters_asked()
@@ -127,7 +136,7 @@ impl Lane {
         let gap = match loss {
             Loss::Hole(hole) => Some(hole.gap(&wanted.pattern)),
             Loss::Overrun { after } => self.state.log().overrun(&wanted.pattern, *after),
-            Loss::Remade => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
+            Loss::Remade { .. } => Some(LogGap { reason: GapReason::UnknownCursor, missed: None }),
         };
         gap.map(|gap| gap.filtered(wanted))
     }
@@ -138,7 +147,10 @@ impl Lane {
         let archive = self.state.archive()?;
         // Locked until the question is there, so that both are about the same stream.
         let log = self.state.log();
-        Some(log.verdict(after).map_or_else(|| archive.check(after.offset), |verdict| archive.answered(verdict)))
+        Some(
+            log.verdict(after)
+                .map_or_else(|| archive.check(after.offset, log.floor()), |verdict| archive.answered(verdict)),
+        )
     }
 
     /// Where somebody who has seen everything up to a cursor goes on in the log, which is locked; `check` is what
@@ -147,7 +159,7 @@ impl Lane {
         let Some(archive) = self.state.archive() else { return log.resume(pattern, after) };
         let verdict = log.verdict(after).or_else(|| check.and_then(|check| archive.verdict(check)));
         let verdict = verdict.unwrap_or(Verdict::Foreign);
-        log.resume_stream(pattern, after, verdict, archive.cut())
+        log.resume_stream(pattern, after, verdict, archive.cut(log.floor()))
     }
 
     /// Whether the source lost its broker after it had it.
@@ -206,8 +218,8 @@ impl Lane {
         let mut read = ReadOn { links: self.links(link), ..ReadOn::default() };
         let remade = self.state.remade();
         if self.remade != remade {
-            (self.remade, self.position) = (remade, 0);
-            return ReadOn { remade: true, missed: vec![Loss::Remade], something: true, ..read };
+            (self.remade, self.position) = (remade, self.state.log().floor());
+            return ReadOn { remade: true, missed: vec![Loss::Remade { times: remade }], something: true, ..read };
         }
         let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
         if let Some(overrun) = tail.overrun {
@@ -229,7 +241,7 @@ impl Lane {
                 until = hole.at;
                 break;
             }
-            self.position = self.position.max(hole.at + 1);
+            self.position = self.position.max(hole.until);
             read.missed.push(Loss::Hole(hole.clone()));
         }
         read.publications = tail.publications;

@@ -53,10 +53,11 @@ impl Shard {
 
     /// A paced subscription that has been sent everything before a publication reads on from there.
     fn begin_to_read(&mut self, id: SubscriberId, subscription: SubscriptionId, publication: &Publication) {
-        let (source, before) = (publication.source.id, publication.offset - 1);
+        let source = publication.source.id;
+        let before = self.place_before(source, publication.offset - 1);
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         if subscriber.form == Some(CursorForm::Joint) {
-            return self.fall_behind(id, source, before);
+            return self.read_on_from(id, source, before);
         }
         let found = subscriber.subscriptions.iter_mut().find(|known| known.id == subscription);
         let part = found.and_then(|found| found.parts.iter_mut().find(|part| part.source == source));

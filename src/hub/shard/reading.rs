@@ -159,7 +159,7 @@ impl Reader<'_> {
                 return hole.at;
             }
             gaps.push(hole.gap(&self.wanted.pattern).filtered(self.wanted));
-            *self.read = hole.at + 1;
+            *self.read = hole.until;
         }
         until
     }
@@ -198,14 +198,20 @@ impl Reader<'_> {
         logs: &mut Logs<'_>,
         gaps: &mut Vec<LogGap>,
     ) -> ReadOn {
-        let Found::Page { from, page } = archive.read(span.start) else {
-            return ReadOn { found: Passed::Own(Vec::new()), next: span.start };
+        let floor = log.floor().min(span.end);
+        if archive.cut(log.floor()) >= floor {
+            // The stream holds less than the log.
+            gaps.extend(log.cut_off(&self.wanted.pattern, span.start, floor).map(|gap| gap.filtered(self.wanted)));
+            return ReadOn { found: Passed::Own(Vec::new()), next: floor, told: floor };
+        }
+        let Found::Page { from, page } = archive.read(span.start, log.floor()) else {
+            return ReadOn { found: Passed::Own(Vec::new()), next: span.start, told: 0 };
         };
         if from > span.start {
             gaps.extend(log.cut_off(&self.wanted.pattern, span.start, from).map(|gap| gap.filtered(self.wanted)));
         }
         let found = logs.passages.read(Store::Page(&page, log.info().id), self.wanted, from..span.end);
-        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next, told: from.min(found.next) }
     }
 
     /// From the log itself.
@@ -215,8 +221,9 @@ impl Reader<'_> {
             View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.own_bounds()),
         };
         chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
+        let told = chunk.gap.map_or(0, |_| log.evicted().min(chunk.next));
         gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
-        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
+        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next, told }
     }
 
     /// Where what comes next is not in the log but in the stream behind it.
@@ -233,8 +240,9 @@ impl Reader<'_> {
             return self.read_alone(log, span, logs, gaps);
         }
         let found = logs.passages.read(Store::Log(log, logs.bounds), self.wanted, span);
+        let told = found.gap.map_or(0, |_| log.evicted().min(found.next));
         gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
-        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next, told }
     }
 }
 
@@ -315,6 +323,8 @@ type Place<'a> = (&'a Lane, &'a Log);
 struct ReadOn {
     found: Passed,
     next: u64,
+    /// What is missing up to here was told, wherever others make it read on.
+    told: u64,
 }
 
 enum Passed {
@@ -334,6 +344,10 @@ pub(super) fn read_together(
 ) -> Vec<Replayed> {
     let each = form == Some(CursorForm::Each);
     let log = lane.state().log();
+    // Where the stream is another one, the shard has to tell of that first.
+    if lane.remade() != lane.state().remade() {
+        return Vec::new();
+    }
     let looked_at = log.looked_at();
     let mut tell = |reader: &Reader<'_>, gaps: Vec<LogGap>| {
         replay.progressed |= !gaps.is_empty();
@@ -349,10 +363,16 @@ pub(super) fn read_together(
     let mut excerpt_found = None;
     let mut found: Vec<Replayed> = Vec::new();
     let alone = readers.len() == 1;
+    let reads_older = readers.iter().any(|reader| reader.older(lane, &log).is_some());
+    if reads_older {
+        // What one of them reads of the stream itself is no loss for the others.
+        let older = readers.iter_mut().filter(|reader| *reader.read < log.floor());
+        older.for_each(|reader| reader.view = View::All);
+    }
     // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
-    let shares =
-        alone || lane.state().archive().is_some() || readers.iter().all(|reader| *reader.read >= log.evicted());
+    let shares = alone || reads_older || readers.iter().all(|reader| *reader.read >= log.evicted());
     let mut dropped = Vec::new();
+    let mut told = vec![0; readers.len()];
     for drops_oldest in [false, true] {
         if drops_oldest {
             dropped = if each {
@@ -373,6 +393,9 @@ pub(super) fn read_together(
             tell(reader, gaps);
             horizon = horizon.min(read.next);
             let replayed = |publication| Replayed::of(reader.subscription, publication);
+            if let Some(told) = told.get_mut(number) {
+                *told = read.told;
+            }
             match read.found {
                 Passed::Shared(excerpt) if alone => excerpt_found = Some((reader.subscription, excerpt)),
                 Passed::Shared(excerpt) => found.extend(excerpt.publications().iter().cloned().map(replayed)),
@@ -394,9 +417,10 @@ pub(super) fn read_together(
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);
     replay.excerpt = excerpt_found.filter(|(_, excerpt)| !excerpt.publications().is_empty());
-    for reader in readers {
-        replay.progressed |= horizon > *reader.read;
-        *reader.read = horizon.max(*reader.read);
+    for (reader, told) in readers.iter_mut().zip(told) {
+        let read = horizon.max(told);
+        replay.progressed |= read > *reader.read;
+        *reader.read = read.max(*reader.read);
     }
     found
 }

@@ -49,6 +49,8 @@ pub(super) struct Part {
     pub(super) began: u64,
     /// Losses before this offset were told, or concern nobody, when it started.
     pub(super) judged_until: u64,
+    /// How often its stream had turned out to be another one when it started.
+    pub(super) remade: u64,
     pub(super) progress: Progress,
 }
 
@@ -89,6 +91,11 @@ impl Part {
 
     pub(super) fn is_behind(&self) -> bool {
         matches!(self.progress, Progress::Behind { .. })
+    }
+
+    /// Whether it has begun to read a stream that had turned out to be another one less often.
+    pub(super) fn has_begun_before(&self, remade: u64) -> bool {
+        !matches!(self.progress, Progress::Waiting { .. }) && self.remade < remade
     }
 
     /// How far it was sent everything, if it fell behind.
@@ -152,9 +159,9 @@ impl Subscription {
     pub(super) fn hears(&self, source: SourceId, loss: &Loss) -> bool {
         let is_live = |part: &Part| matches!(part.progress, Progress::Live { .. });
         let is_told = |part: &Part| match loss {
-            Loss::Hole(hole) => is_live(part) && hole.at >= part.judged_until,
+            Loss::Hole(hole) => is_live(part) && hole.until > part.judged_until,
             Loss::Overrun { .. } => is_live(part),
-            Loss::Remade => !matches!(part.progress, Progress::Waiting { .. }),
+            Loss::Remade { times } => part.has_begun_before(*times),
         };
         self.part(source).is_some_and(is_told) && !self.is_parting()
     }
@@ -197,6 +204,7 @@ impl Subscription {
             let log = lane.state().log();
             // The shard may be a little behind the log; what is not asked for begins where the binding stands.
             let mut read = log.end();
+            part.remade = lane.state().remade();
             let older = replaced.and_then(|(older, _)| Some((older.part(part.source)?, older.has_begun_at(lane)?)));
             // What was retained comes as often as it is asked for.
             if let Some(last) = self.catching_up.as_ref().map(|catching_up| catching_up.last)
@@ -218,7 +226,7 @@ impl Subscription {
                 resumed = false;
                 read = sent;
                 part.began = older.began;
-                part.judged_until = older.judged_until;
+                (part.judged_until, part.remade) = (older.judged_until, older.remade);
             } else {
                 resumed = false;
                 part.began = read;

@@ -20,7 +20,6 @@ use lapin::message::Delivery;
 use crate::config::{self, StreamInput};
 use crate::hub::feed::{Feed, Meanwhile};
 use crate::model::cursor::Epoch;
-use crate::model::gap::GapReason;
 use crate::model::publication::Draft;
 use crate::model::stream;
 use crate::source::{Board, Source, Subject, Trouble};
@@ -108,16 +107,20 @@ impl StreamSource {
             }
             return Ok(whole);
         }
-        let Some(offset) = stream::named(standing.end) else {
-            return open(Begin::At(stream::following(standing.end))).await.map_err(failed);
-        };
+        let following = stream::following(standing.end);
+        let named = stream::named(standing.end);
+        let offset = named.unwrap_or(following);
         let attached = open(Begin::At(offset)).await.map_err(failed)?;
         match attached.first() {
             Some(first) if first.position == standing.end => return Ok(attached),
+            // What the stream begins with follows what is here, or what came between is cut off.
             Some(first) if stream::following(first.position) > offset + 1 => {
-                self.feed.hole(GapReason::Expired, None);
+                if stream::following(first.position) > following + 1 {
+                    self.feed.cut(stream::following(first.position) - 1);
+                }
                 return Ok(attached);
             }
+            _ if named.is_none() => return Ok(attached),
             _ => {}
         }
         // There is another message in its place, or the stream does not reach as far: so it says when asked for its end.
@@ -132,11 +135,8 @@ impl StreamSource {
             "stream '{}' is another one than before: it was deleted and made anew; clients are told of a gap",
             self.input.stream
         );
-        self.feed.remade();
+        self.feed.remade(anew.first().map_or(0, |first| stream::before(stream::following(first.position) - 1)));
         self.rebuilt.store(false, Ordering::Release);
-        if anew.first().is_none() {
-            self.feed.begin_empty();
-        }
         Ok(anew)
     }
 
@@ -159,9 +159,11 @@ impl Source for StreamSource {
         let older = older::Older::new(&context, &self.source, &self.input);
         let rebuild = rebuild::Rebuild::new(&self.source, &self.input, &self.rebuilt);
         let mut reader = Reader { source: self, attached };
+        let first = reader.attached.first().map_or(0, |first| stream::before(stream::following(first.position)));
         reader.take_first().await?;
+        // What cannot be mapped is a place to begin with all the same.
         if !feed.standing().has_begun {
-            feed.begin_empty();
+            feed.begin(first);
         }
         reader.take_what_is_there().await?;
         feed.link_up_bound(Instant::now());

@@ -79,22 +79,21 @@ impl Driver {
     /// goes on from the log.
     pub(super) fn deliver_own(&mut self, subscriber: SubscriberId, connection: &mut Connection) -> Sent {
         let mut sent = Sent::default();
-        let turn = self.shard.turn().0;
-        let Some((source, mut read)) = turn.origin() else { return sent };
-        for envelope in turn.sequence(subscriber) {
+        let mut last = None;
+        for envelope in self.shard.turn().0.sequence(subscriber) {
             let publication = self.shard.turn().0.publication(envelope).clone();
             // What waits may only not have been written yet.
             if !self.has_room(connection) {
                 connection.flush();
             }
             if !self.has_room(connection) {
-                self.fall_behind_after(subscriber, connection, (source, read));
+                self.fall_behind_after(subscriber, connection, last);
                 break;
             }
             for labels in connection.plan.copies(&publication, &self.wire) {
                 self.write_own(connection, &publication, (&labels, Stage::Live), &mut sent);
             }
-            read = publication.offset;
+            last = Some(publication.offset);
         }
         connection.flush();
         sent

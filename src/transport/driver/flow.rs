@@ -12,7 +12,6 @@ use crate::hub::shard::{
 use crate::hub::turn::Encode;
 use crate::model::close::CloseReason;
 use crate::model::gap::GapReason;
-use crate::model::publication::SourceId;
 use crate::protocol::{Gap, Labels, Receiving, Stage};
 use crate::session::{Completion, Session, SubscribeRefusal, SubscriptionKey};
 use crate::transport::driver::Driver;
@@ -117,18 +116,21 @@ impl Driver {
 
     /// Goes on from the log when the socket takes more: what the turn brought does not wait in memory.
     fn fall_behind(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
-        let Some(origin) = self.shard.turn().0.origin() else { return };
-        self.fall_behind_after(subscriber, connection, origin);
+        self.fall_behind_after(subscriber, connection, None);
     }
 
-    /// Likewise, from after the last message that it was sent.
+    /// Likewise, from after the last message of the turn that it was sent.
     pub(super) fn fall_behind_after(
         &mut self,
         subscriber: SubscriberId,
         connection: &mut Connection,
-        (source, read): (SourceId, u64),
+        sent: Option<u64>,
     ) {
-        self.shard.fall_behind(subscriber, source, read);
+        let Some((source, before)) = self.shard.turn().0.origin() else { return };
+        match sent {
+            Some(position) => self.shard.read_on_from(subscriber, source, position),
+            None => self.shard.fall_behind(subscriber, source, before),
+        }
         if connection.room() == 0 {
             // Its socket may be as ready as ever: what it waits for is the client's word.
             connection.replays_when_told = true;

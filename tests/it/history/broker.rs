@@ -1,31 +1,21 @@
-//! A source without a network: a broker that routes what is bound and loses what is not, and a node's side of it that does
-//! what `source/amqp` does, one small step at a time. It writes down what truly happens.
+//! An exchange or a queue without a network: a broker that routes what is bound and loses what is not, and a node's side of it
+//! that does what `source/amqp` does, one small step at a time. It writes down what truly happens.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use passerelle::config::LogBounds;
 use passerelle::hub::feed::{Feed, Meanwhile, SourceState};
 use passerelle::hub::interest::{BindingKind, BindingMode};
 use passerelle::model::cursor::{Cursor, Epoch};
 use passerelle::model::gap::GapReason;
-use passerelle::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
+use passerelle::model::publication::Draft;
 use passerelle::model::topic::{Pattern, Topic};
+use passerelle::model::value::Headers;
 
 use crate::history::record::{Binding, Fate, Moment, Number, Published, SourceTruth, Span, Truth};
-
-/// What kind of source it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An exchange, bound to what is wanted.
-    OnDemand,
-    /// An exchange that is bound to everything.
-    Fixed,
-    /// A queue.
-    Queue,
-}
+use crate::history::source::{BEGIN, Held, Kind, World, draft, info};
 
 /// How the source's link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,33 +37,15 @@ enum Work {
     Remove(Pattern),
 }
 
-/// Time and the order of everything.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    pub(crate) moment: Moment,
-    pub(crate) now_ms: u64,
-    pub(crate) start: Instant,
-}
-
-impl Clock {
-    /// The next moment.
-    pub(crate) fn tick(&mut self) -> Moment {
-        self.moment += 1;
-        self.moment
-    }
-
-    pub(crate) fn now(&self) -> Instant {
-        self.start + Duration::from_millis(self.now_ms)
-    }
-}
-
 /// One source, with its broker.
-pub(crate) struct Source {
-    pub(crate) place: usize,
+pub(crate) struct Bound {
+    place: usize,
     kind: Kind,
     bounds: LogBounds,
-    pub(crate) state: Arc<SourceState>,
+    state: Arc<SourceState>,
     feed: Feed,
+    /// What the log holds.
+    held: Held,
     link: Link,
     /// When the link was lost, until it is back.
     lost_at: Option<Moment>,
@@ -91,12 +63,15 @@ pub(crate) struct Source {
 /// Messages that the node has taken and not acknowledged yet.
 const UNSETTLED_MAX: usize = 3;
 
-impl Source {
+/// More than a run's log can grow, or nodes start in it.
+const FAR: u64 = 1_000_000;
+
+impl Bound {
     pub(crate) fn new(place: usize, kind: Kind, bounds: LogBounds, truth: &mut Truth) -> Self {
-        let name = ["events", "orders", "stock"][place];
         truth.sources.push(SourceTruth {
-            name: name.to_owned(),
+            name: info(place, Epoch(1)).name.to_string(),
             is_queue: kind == Kind::Queue,
+            restarts: vec![BEGIN],
             ..SourceTruth::default()
         });
         let state = fresh(place, kind, bounds, Epoch(1));
@@ -106,7 +81,8 @@ impl Source {
             kind,
             bounds,
             feed: Feed::new(state.clone()),
-            offsets: BTreeMap::from([(1, vec![0; end as usize + 1])]),
+            held: Held::default(),
+            offsets: BTreeMap::from([(1, vec![BEGIN; end as usize + 1])]),
             state,
             link: Link::Down,
             lost_at: None,
@@ -118,38 +94,41 @@ impl Source {
         }
     }
 
+    pub(crate) fn state(&self) -> &Arc<SourceState> {
+        &self.state
+    }
+
     /// Somebody publishes.
-    pub(crate) fn publish(&mut self, topic: Topic, truth: &mut Truth, clock: &mut Clock) {
-        let number = truth.messages.len();
+    pub(crate) fn publish(&mut self, topic: Topic, headers: Headers, world: &mut World) {
+        let number = world.truth.messages.len();
         let routed = self.kind == Kind::Queue || self.at_broker.iter().any(|bound| bound.matches(&topic));
-        let at = Span::at(clock.tick());
-        truth.messages.push(Published { source: self.place, topic, at, fate: Fate::Lost, again: Vec::new() });
+        let at = Span::at(world.clock.tick());
+        world.truth.messages.push(Published { headers, ..Published::new(self.place, topic, at, Fate::Lost) });
         if routed {
             self.waiting.push_back(number);
         }
     }
 
-    /// The node takes some of what the broker has.
-    pub(crate) fn deliver(&mut self, count: usize, payload: &Bytes, truth: &mut Truth, clock: &mut Clock) {
-        if self.link != Link::Up {
-            return;
+    /// The node takes some of what the broker has; whether there was anything.
+    pub(crate) fn deliver(&mut self, count: usize, world: &mut World) -> bool {
+        if self.link != Link::Up || self.waiting.is_empty() {
+            return false;
         }
-        let mut drafts = Vec::new();
+        let mut drafts: Vec<Draft> = Vec::new();
+        let end = self.state.log().end();
         for _ in 0..count {
             let Some(number) = self.waiting.pop_front() else { break };
-            let at = Span::at(clock.tick());
-            let message = &mut truth.messages[number];
+            let at = Span::at(world.clock.tick());
             let redelivered = self.again.remove(&number);
+            let message = &mut world.truth.messages[number];
             // What comes again was there before: its first place is what it is judged by.
             if message.fate == Fate::Logged {
                 message.again.push(at.from);
             } else {
                 (message.at, message.fate) = (at, Fate::Logged);
             }
-            let attributes = Attributes { message_id: Some(number.to_string()), redelivered, ..Attributes::default() };
-            let received_at = clock.now_ms;
-            let topic = message.topic.clone();
-            drafts.push(Draft { topic, payload: payload.clone(), attributes, received_at });
+            drafts.push(draft(number, redelivered, world));
+            self.held.push(end + drafts.len() as u64, number);
             self.offsets.entry(self.epoch()).or_default().push(at.from);
             if self.kind == Kind::Queue {
                 self.unsettled.push_back(number);
@@ -158,30 +137,34 @@ impl Source {
         while self.unsettled.len() > UNSETTLED_MAX {
             self.unsettled.pop_front();
         }
-        self.feed.append(drafts, clock.now_ms);
+        self.feed.append(drafts, world.clock.now_ms);
+        self.held.note(&self.state, world);
+        true
     }
 
-    /// The broker drops the oldest of what it has for us, and the node hears of it; `counted` is whether of how many.
-    pub(crate) fn drop_head(&mut self, count: usize, counted: bool, truth: &mut Truth, clock: &mut Clock) {
+    /// The broker drops the oldest of what it has for us, and the node hears of it, or not of how many.
+    pub(crate) fn drop_head(&mut self, world: &mut World) {
+        let (count, is_counted) = (world.rng.usize(1..4), world.rng.bool());
         if self.link != Link::Up || self.kind == Kind::Queue || self.waiting.is_empty() {
             return;
         }
         let dropped: Vec<Number> = self.waiting.drain(..count.min(self.waiting.len())).collect();
-        let at = clock.tick();
+        let at = world.clock.tick();
         for number in &dropped {
-            (truth.messages[*number].at, truth.messages[*number].fate) = (Span::at(at), Fate::Dropped);
+            let message = &mut world.truth.messages[*number];
+            (message.at, message.fate) = (Span::at(at), Fate::Dropped);
         }
-        truth.sources[self.place].drops.push(at);
-        self.feed.hole(GapReason::Slow, counted.then_some(dropped.len() as u64));
+        world.truth.sources[self.place].drops.push(at);
+        self.feed.hole(GapReason::Slow, is_counted.then_some(dropped.len() as u64));
         self.note_offsets(at);
     }
 
-    pub(crate) fn link_down(&mut self, truth: &mut Truth, clock: &mut Clock) {
+    pub(crate) fn link_down(&mut self, world: &mut World) {
         if self.link == Link::Down {
             return;
         }
-        let at = clock.tick();
-        self.lose(at, truth);
+        let at = world.clock.tick();
+        self.lose(at, &mut world.truth);
         self.feed.link_down(if self.kind == Kind::Queue { Meanwhile::Kept } else { Meanwhile::Lost });
         self.note_offsets(at);
         self.link = Link::Down;
@@ -213,33 +196,33 @@ impl Source {
     }
 
     /// The next step towards a link, or of the binder's work on one; whether there was any.
-    pub(crate) fn step(&mut self, truth: &mut Truth, clock: &mut Clock) -> bool {
+    pub(crate) fn step(&mut self, world: &mut World) -> bool {
         if self.link == Link::Down {
             self.link = Link::Opening;
-            self.plan(clock);
+            self.plan(world);
             return true;
         }
         if let Some(work) = self.work.pop_front() {
-            self.carry_out(work, truth, clock);
+            self.carry_out(work, world);
             return true;
         }
         if self.link == Link::Opening {
-            self.link_up(truth, clock);
+            self.link_up(world);
             return true;
         }
-        self.plan(clock);
+        self.plan(world);
         !self.work.is_empty()
     }
 
-    fn plan(&mut self, clock: &Clock) {
-        let plan = self.feed.interest().plan(clock.now());
+    fn plan(&mut self, world: &World) {
+        let plan = self.feed.interest().plan(world.clock.now());
         self.work.extend(plan.bind.into_iter().map(Work::Bind));
         self.work.extend(plan.unbind.into_iter().map(Work::Unbind));
     }
 
-    fn carry_out(&mut self, work: Work, truth: &mut Truth, clock: &mut Clock) {
-        let at = clock.tick();
-        let bindings = &mut truth.sources[self.place].bindings;
+    fn carry_out(&mut self, work: Work, world: &mut World) {
+        let at = world.clock.tick();
+        let bindings = &mut world.truth.sources[self.place].bindings;
         match work {
             Work::Bind(pattern) => {
                 self.at_broker.insert(pattern.clone());
@@ -263,36 +246,48 @@ impl Source {
         }
     }
 
-    fn link_up(&mut self, truth: &mut Truth, clock: &mut Clock) {
-        let at = clock.tick();
+    fn link_up(&mut self, world: &mut World) {
+        let at = world.clock.tick();
         self.feed.link_up();
         self.note_offsets(at);
         self.link = Link::Up;
         if let Some(lost) = self.lost_at.take() {
-            truth.sources[self.place].outages.push((lost, at));
+            world.truth.sources[self.place].outages.push((lost, at));
         }
     }
 
     /// The node is gone with everything that it had; a new one begins.
-    pub(crate) fn restart(&mut self, truth: &mut Truth, clock: &mut Clock) {
-        let at = clock.tick();
-        self.lose(at, truth);
-        truth.sources[self.place].restarts.push(at);
+    pub(crate) fn restart(&mut self, world: &mut World) {
+        let at = world.clock.tick();
+        self.lose(at, &mut world.truth);
+        world.truth.sources[self.place].restarts.push(at);
         let epoch = self.epoch() + 1;
         self.state = fresh(self.place, self.kind, self.bounds, Epoch(epoch));
         self.feed = Feed::new(self.state.clone());
+        self.held = Held::default();
         self.note_offsets(at);
         self.link = Link::Down;
     }
 
-    pub(crate) fn expire(&self, clock: &Clock) {
-        self.feed.expire(clock.now_ms);
+    pub(crate) fn expire(&mut self, world: &mut World) {
+        self.feed.expire(world.clock.now_ms);
+        self.held.note(&self.state, world);
     }
 
     /// What a cursor of this source stands for.
     pub(crate) fn moment(&self, cursor: Cursor) -> Option<Span> {
         let moments = self.offsets.get(&cursor.epoch.0)?;
         moments.get(usize::try_from(cursor.offset).ok()?).map(|at| Span::at(*at))
+    }
+
+    /// A cursor that this source never gave.
+    pub(crate) fn forged(&self, world: &mut World) -> Cursor {
+        let beyond = self.state.log().end() + FAR;
+        match world.rng.u8(..3) {
+            0 => Cursor::FOREIGN,
+            1 => Cursor { epoch: Epoch(self.epoch() + FAR), offset: world.rng.u64(..beyond) },
+            _ => Cursor { epoch: Epoch(self.epoch()), offset: beyond },
+        }
     }
 
     fn epoch(&self) -> u64 {
@@ -307,21 +302,13 @@ impl Source {
 }
 
 fn fresh(place: usize, kind: Kind, bounds: LogBounds, epoch: Epoch) -> Arc<SourceState> {
-    let name = ["events", "orders", "stock"][place];
-    let info = SourceInfo {
-        id: SourceId(place as u16),
-        name: name.into(),
-        epoch,
-        raw_frames: RawFrames::Auto,
-        events: Default::default(),
-    };
     let mode = match kind {
         Kind::OnDemand => {
             BindingMode::OnDemand { kind: BindingKind::Topic, linger: Duration::from_secs(2), bindings_max: 100 }
         }
-        Kind::Fixed | Kind::Queue => BindingMode::Fixed(vec![Pattern::all()]),
+        Kind::Fixed | Kind::Queue | Kind::Stream => BindingMode::Fixed(vec![Pattern::all()]),
     };
-    let state = SourceState::new(Arc::new(info), bounds, mode);
+    let state = SourceState::new(info(place, epoch), bounds, mode);
     if kind == Kind::Queue {
         Feed::new(state.clone()).keeps_everything();
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use passerelle::model::cursor::{Cursor, JointCursor};
 use passerelle::model::flow::Flow;
-use passerelle::model::topic::Pattern;
+use passerelle::model::selector::Selector;
 use passerelle::protocol::{Command, CommandId, Only, Subscribe, Which};
 use serde_json::value::RawValue;
 
@@ -32,7 +32,7 @@ pub(crate) type Notes = Vec<(usize, Note)>;
 /// How a subscription was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
-    pub(crate) pattern: Pattern,
+    pub(crate) wanted: Selector,
     pub(crate) source: Option<String>,
     pub(crate) last: usize,
     pub(crate) flow: Flow,
@@ -79,7 +79,7 @@ impl Subscription {
         if !self.saved.is_empty() {
             return format!("{:?}", self.saved);
         }
-        if self.wish.last > 0 { format!("last of {}", self.wish.pattern) } else { String::new() }
+        if self.wish.last > 0 { format!("last of {}", self.wish.wanted.pattern) } else { String::new() }
     }
 
     pub(crate) fn saved(&self) -> &Saved {
@@ -92,6 +92,11 @@ impl Subscription {
 
     fn reads(&self, source: &str) -> bool {
         self.wish.source.as_deref().is_none_or(|only| only == source)
+    }
+
+    /// Whether it is about such a message, whatever its headers say.
+    fn is_about(&self, message: &Message, source: &str) -> bool {
+        self.reads(source) && self.wish.wanted.pattern.matches(&message.topic)
     }
 
     fn hears(&self, message: &Message, source: &str) -> bool {
@@ -153,6 +158,8 @@ pub(crate) struct Page {
     pub(crate) subscriptions: Vec<Subscription>,
     /// Unsubscribed while they replayed, by the id under which that will be answered: till then their messages come.
     leaving: Vec<(u64, Subscription)>,
+    /// Likewise all others.
+    left: Vec<(u64, Subscription)>,
     connected: bool,
     next_id: u64,
 }
@@ -166,6 +173,7 @@ impl Page {
     pub(crate) fn disconnect(&mut self, notes: &mut Notes) {
         self.connected = false;
         self.leaving.clear();
+        self.left.clear();
         for one in &mut self.subscriptions {
             if one.stage != Stage::Idle {
                 notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
@@ -204,11 +212,10 @@ impl Page {
         if self.connected && one.stage != Stage::Idle {
             notes.push((one.history, Note::Ended { kept: one.saved.clone() }));
             self.next_id += 1;
-            let which = Which::Pattern(one.wish.pattern.clone());
+            let which = Which::Pattern(one.wish.wanted.pattern.clone());
             commands.push(Command::Unsubscribe { id: command_id(self.next_id), which });
-            if one.replaying {
-                self.leaving.push((self.next_id, one));
-            }
+            let left = if one.replaying { &mut self.leaving } else { &mut self.left };
+            left.push((self.next_id, one));
         }
         commands.extend(self.pump(notes));
         commands
@@ -256,7 +263,11 @@ impl Page {
                 }
                 return self.pump(notes);
             }
-            Frame::Unsubscribed(id) => self.leaving.retain(|(leaving, _)| Some(*leaving) != id),
+            Frame::Unsubscribed(id) => {
+                for left in [&mut self.leaving, &mut self.left] {
+                    left.retain(|(one, _)| Some(*one) != id);
+                }
+            }
             Frame::Position { cursors } => {
                 for one in self.subscriptions.iter_mut().filter(|one| one.stage == Stage::Standing) {
                     let heard = cursors.0.iter().filter(|(name, _)| one.reads(name)).cloned().collect();
@@ -264,7 +275,7 @@ impl Page {
                 }
             }
             Frame::Gap { pattern, source, reason, missed } => {
-                let stands = |one: &&Subscription| one.is_standing() && one.wish.pattern.as_str() == pattern;
+                let stands = |one: &&Subscription| one.is_standing() && one.wish.wanted.pattern.as_str() == pattern;
                 if let Some(one) = self.subscriptions.iter().find(stands) {
                     notes.push((one.history, Note::Gap { source: source.to_string(), reason, missed }));
                 }
@@ -273,18 +284,25 @@ impl Page {
         Vec::new()
     }
 
+    /// The histories of those that are not where they want to be.
+    pub(crate) fn waiting(&self) -> Vec<usize> {
+        let waiting = self.subscriptions.iter().filter(|one| !one.is_standing() || one.replaying);
+        waiting.map(|one| one.history).collect()
+    }
+
     fn by_id(&mut self, id: Option<u64>) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|one| Some(one.id) == id && one.stage != Stage::Idle)
     }
 
     fn message(&mut self, message: &Message, source: &str, notes: &mut Notes) {
         let hears: Vec<bool> = self.subscriptions.iter().map(|one| one.hears(message, source)).collect();
-        let matches = |one: &Subscription| one.wish.pattern.matches(&message.topic);
+        let matches = |one: &Subscription| message.is_wanted(&one.wish.wanted);
         // It may as well be for one that is not heard yet, or not any more.
         let asked = self.subscriptions.iter().filter(|one| one.stage == Stage::Asked && one.replaying);
         let mut others = self.leaving.iter().map(|(_, one)| one).chain(asked);
-        let alone = !others.any(|one| one.reads(source) && matches(one))
+        let alone = !others.any(|one| one.is_about(message, source))
             && self.subscriptions.iter().zip(&hears).filter(|(one, hears)| **hears && matches(one)).count() == 1;
+        let is_only = self.might_want(message, source) == 1;
         for (one, hears) in self.subscriptions.iter_mut().zip(hears) {
             let matching = matches(one);
             let early = match (hears, message.replay) {
@@ -294,14 +312,23 @@ impl Page {
                 (true, false) => one.live(message, source, matching),
             };
             if let Some(early) = early {
-                notes.push((one.history, Note::Message(received(message, early))));
+                let received = Received { early, alone: is_only, ..received(message) };
+                notes.push((one.history, Note::Message(received)));
             }
         }
     }
+
+    /// How many subscriptions there are, or were when it was sent, for which a message may have come.
+    fn might_want(&self, message: &Message, source: &str) -> usize {
+        let here = self.subscriptions.iter().filter(|one| one.stage != Stage::Idle);
+        let left = self.leaving.iter().chain(&self.left).map(|(_, one)| one);
+        here.chain(left).filter(|one| one.is_about(message, source)).count()
+    }
 }
 
-fn received(message: &Message, early: bool) -> Received {
-    Received { number: message.number, replay: message.replay, redelivered: message.redelivered, early }
+fn received(message: &Message) -> Received {
+    let Message { number, replay, redelivered, .. } = *message;
+    Received { number, replay, redelivered, ..Received::default() }
 }
 
 fn ask(one: &Subscription, after: Saved, last: usize, notes: &mut Notes) -> Command {
@@ -315,9 +342,10 @@ fn command_id(number: u64) -> CommandId {
 
 fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usize) -> Command {
     let id = id.and_then(command_id);
-    let Wish { pattern, source, flow, .. } = wish.clone();
+    let Wish { wanted: Selector { pattern, filter }, source, flow, .. } = wish.clone();
     Command::Subscribe(Subscribe {
         id,
+        filter,
         after,
         last,
         only: source.map(Only::Source),
@@ -331,11 +359,23 @@ fn subscribe_command(id: Option<u64>, wish: &Wish, after: JointCursor, last: usi
 pub(crate) struct Stream {
     pub(crate) wishes: Vec<(usize, Wish)>,
     last_id: JointCursor,
+    /// The histories of those that have not caught up.
+    asked: Vec<usize>,
 }
 
 impl Stream {
     pub(crate) fn new(wishes: Vec<(usize, Wish)>) -> Self {
-        Self { wishes, last_id: JointCursor::default() }
+        Self { wishes, last_id: JointCursor::default(), asked: Vec::new() }
+    }
+
+    /// As if it had come so far before.
+    pub(crate) fn after(self, last_id: Saved) -> Self {
+        Self { last_id: JointCursor(last_id.into_iter().collect()), ..self }
+    }
+
+    /// The histories of those that have not caught up.
+    pub(crate) fn waiting(&self) -> Vec<usize> {
+        self.asked.clone()
     }
 
     fn saved(&self) -> Saved {
@@ -348,6 +388,7 @@ impl Stream {
             notes.push((*history, Note::Asked { after: after.clone(), last: wish.last > 0, flow: wish.flow }));
             subscribe_command(None, wish, self.last_id.clone(), wish.last)
         };
+        self.asked = self.wishes.iter().map(|(history, _)| *history).collect();
         self.wishes.iter().map(ask).collect()
     }
 
@@ -356,19 +397,27 @@ impl Stream {
     }
 
     pub(crate) fn read(&mut self, frame: Frame, notes: &mut Notes) {
-        let of = |pattern: &str| self.wishes.iter().find(|(_, wish)| wish.pattern.as_str() == pattern);
+        let of = |pattern: &str| self.wishes.iter().find(|(_, wish)| wish.wanted.pattern.as_str() == pattern);
         match frame {
             Frame::Message(message) => {
-                let heard = self.wishes.iter().filter(|(_, wish)| wish.pattern.matches(&message.topic));
-                notes.extend(heard.map(|(history, _)| (*history, Note::Message(received(&message, false)))));
+                let heard = self.wishes.iter().filter(|(_, wish)| message.is_wanted(&wish.wanted));
+                let about = self.wishes.iter().filter(|(_, wish)| wish.wanted.pattern.matches(&message.topic)).count();
+                let received = Received { alone: about == 1, ..received(&message) };
+                notes.extend(heard.map(|(history, _)| (*history, Note::Message(received))));
                 self.last_id = message.position;
             }
             Frame::Subscribed { pattern, cursors, resumed, .. } => {
-                notes.extend(of(&pattern).map(|(history, _)| (*history, Note::Subscribed { cursors, resumed })));
+                let Some((history, wish)) = of(&pattern) else { return };
+                if wish.last == 0 && self.last_id.0.is_empty() {
+                    self.asked.retain(|asked| asked != history);
+                }
+                notes.push((*history, Note::Subscribed { cursors, resumed }));
             }
             Frame::CaughtUp { pattern, cursors, .. } => {
                 let note = |(history, _): &(usize, Wish)| (*history, Note::CaughtUp { cursors: cursors.clone() });
                 notes.extend(of(&pattern).map(note));
+                let caught_up = of(&pattern).map(|(history, _)| *history);
+                self.asked.retain(|history| Some(*history) != caught_up);
                 self.last_id = cursors;
             }
             Frame::Unsubscribed(_) => {}

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use passerelle::model::selector::Selector;
 use passerelle::model::topic::{Pattern, Topic};
 
 use crate::history::record::{Moment, Number, Published, Span, Truth};
@@ -20,13 +21,14 @@ pub(crate) struct Stretch {
     pub(crate) unbound: bool,
 }
 
-type Key = (usize, Pattern);
+/// What was found of a source for what is wanted of it.
+type Known<K, T> = HashMap<(usize, K), Rc<Vec<T>>>;
 
 /// The truth, with an index.
 pub(crate) struct Ground<'a> {
     pub(crate) truth: &'a Truth,
-    owed: RefCell<HashMap<Key, Rc<Vec<Number>>>>,
-    stretches: RefCell<HashMap<Key, Rc<Vec<Stretch>>>>,
+    owed: RefCell<Known<Selector, Number>>,
+    stretches: RefCell<Known<Pattern, Stretch>>,
     /// By the text of the topic, in order of their moments.
     of_topic: HashMap<(usize, Topic), Vec<Number>>,
 }
@@ -45,27 +47,39 @@ impl<'a> Ground<'a> {
         &self.truth.messages[number]
     }
 
-    /// Every message of a source that matches, in order.
-    pub(crate) fn matching(&self, source: usize, pattern: &Pattern) -> Rc<Vec<Number>> {
+    /// Every message of a source that is wanted, in order.
+    pub(crate) fn matching(&self, source: usize, wanted: &Selector) -> Rc<Vec<Number>> {
         let find = || {
-            let of_topic = self.of_topic.iter().filter(|((of, topic), _)| *of == source && pattern.matches(topic));
-            let mut numbers: Vec<Number> = of_topic.flat_map(|(_, numbers)| numbers.iter().copied()).collect();
+            let matches = |topic: &Topic| wanted.pattern.matches(topic);
+            let of_topic = self.of_topic.iter().filter(|((of, topic), _)| *of == source && matches(topic));
+            let numbers = of_topic.flat_map(|(_, numbers)| numbers.iter().copied());
+            let mut numbers: Vec<Number> = numbers.filter(|number| self.message(*number).is_let_in(wanted)).collect();
             numbers.sort_by_key(|number| self.message(*number).at.from);
             Rc::new(numbers)
         };
-        self.owed.borrow_mut().entry((source, pattern.clone())).or_insert_with(find).clone()
+        self.owed.borrow_mut().entry((source, wanted.clone())).or_insert_with(find).clone()
     }
 
-    /// Whether a later message on the same topic was there up to a moment.
-    pub(crate) fn is_superseded(&self, number: Number, until: Moment) -> bool {
+    /// Whether a later message on the same topic that is wanted was there up to a moment.
+    pub(crate) fn is_superseded(&self, number: Number, wanted: &Selector, until: Moment) -> bool {
         let message = self.message(number);
         let Some(numbers) = self.of_topic.get(&(message.source, message.topic.clone())) else { return false };
+        let first = numbers.partition_point(|later| self.message(*later).at.from <= message.at.to);
+        let after = numbers[first..].iter().map(|later| self.message(*later));
+        if after.take_while(|later| later.at.from <= until).any(|later| later.is_let_in(wanted)) {
+            return true;
+        }
         // What a queue brought again counts as newer once more.
-        let newer = |later: &Published| {
-            let again = later.again.iter().any(|at| *at > message.at.to && *at <= until);
-            again || (message.at.before(later.at) && later.at.from <= until)
-        };
-        numbers.iter().any(|later| newer(self.message(*later)))
+        let again = |later: &Published| later.again.iter().any(|at| *at > message.at.to && *at <= until);
+        let is_queue = self.truth.sources[message.source].is_queue;
+        is_queue
+            && numbers.iter().map(|later| self.message(*later)).any(|later| again(later) && later.is_let_in(wanted))
+    }
+
+    /// Whether a stream had cut off what it held at a moment: then nobody can tell any more whether a cursor names that.
+    pub(crate) fn is_cut(&self, source: usize, at: Span, by: Moment) -> bool {
+        let there = self.truth.messages.iter().filter(|message| message.source == source && message.at == at);
+        there.filter_map(|message| message.cut).any(|cut| cut <= by)
     }
 
     /// Whether a queue brought something again after one moment and up to another.
@@ -114,9 +128,9 @@ impl<'a> Ground<'a> {
         Stretch { from, to, outage, unbound: unbound || stood < to }
     }
 
-    /// Whether a new log began after one moment and up to another.
-    pub(crate) fn restarted(&self, source: usize, after: Span, until: Moment) -> bool {
-        self.truth.sources[source].restarts.iter().any(|at| *at > after.from && *at <= until)
+    /// How many new logs began after one moment and up to another.
+    pub(crate) fn restarted(&self, source: usize, after: Moment, until: Moment) -> usize {
+        self.truth.sources[source].restarts.iter().filter(|at| **at > after && **at <= until).count()
     }
 
     /// Whether the broker may have dropped something after one moment and up to another.

@@ -6,6 +6,7 @@
 
 mod broker;
 mod client;
+mod gaps;
 mod ground;
 mod node;
 mod phase;
@@ -13,13 +14,18 @@ mod real;
 mod record;
 mod rule;
 mod rule_tests;
+mod scenario;
 mod simulation;
+mod source;
+mod stored;
+mod stream;
 mod tamper;
 
 use std::ops::Range;
 
 use crate::history::record::Record;
 use crate::history::rule::{Violation, check};
+use crate::history::scenario::Terrain;
 use crate::history::simulation::run;
 use crate::history::tamper::Tampering;
 
@@ -57,7 +63,7 @@ fn whatever_happens_nothing_is_lost_or_repeated_in_silence() {
     let mut reports = Vec::new();
     let mut broken = 0;
     for seed in seeds("HISTORY_SEEDS", SEEDS) {
-        let record = run(seed, None);
+        let record = run(seed, Terrain::Any, None);
         let violations = check(&record);
         if !violations.is_empty() {
             broken += 1;
@@ -75,7 +81,7 @@ fn a_seed_gives_the_same_run_again() {
         let tell = |record: &Record| -> String {
             record.histories.iter().map(|history| record.truth.readable(history)).collect()
         };
-        let (once, again) = (run(seed, None), run(seed, None));
+        let (once, again) = (run(seed, Terrain::Any, None), run(seed, Terrain::Any, None));
         assert_eq!(tell(&once), tell(&again));
         assert!(once.histories.len() > 3);
     }
@@ -84,11 +90,11 @@ fn a_seed_gives_the_same_run_again() {
 /// A bug in a run may be without consequence, as when the client goes before it could tell; most are not.
 #[test]
 fn every_planted_bug_is_found() {
-    for tampering in Tampering::ALL {
-        let runs = (0..RUNS_MAX).map(|seed| run(seed, Some(tampering))).filter(|record| record.tampered);
+    for (tampering, terrain) in Tampering::ALL.into_iter().flat_map(|one| Terrain::ALL.map(|terrain| (one, terrain))) {
+        let runs = (0..RUNS_MAX).map(|seed| run(seed, terrain, Some(tampering))).filter(|record| record.tampered);
         let found: Vec<bool> = runs.take(PLANTED).map(|record| !check(&record).is_empty()).collect();
-        let count = found.iter().filter(|found| **found).count();
-        eprintln!("{tampering:?}: planted in {} runs, found in {count}", found.len());
-        assert!(count > 0 && count * 4 >= found.len(), "{tampering:?} was found in {count} of {} runs", found.len());
+        let (count, planted) = (found.iter().filter(|found| **found).count(), found.len());
+        eprintln!("{tampering:?} in {terrain:?}: planted in {planted} runs, found in {count}");
+        assert!(count > 0 && count * 4 >= planted, "{tampering:?} in {terrain:?}: found in {count} of {planted} runs");
     }
 }

@@ -18,9 +18,13 @@ use passerelle::hub::shard::{
 };
 use passerelle::hub::turn::{Delivery, Encode, Encoding};
 use passerelle::model::cursor::{Cursor, JointCursor};
+use passerelle::model::filter::Filter;
 use passerelle::model::flow::Flow;
 use passerelle::model::gap::GapReason;
 use passerelle::model::publication::{Publication, SourceInfo};
+use passerelle::model::selector::Selector;
+use passerelle::model::topic::Topic;
+use passerelle::model::value::Headers;
 use passerelle::protocol::{Command, CommandId, Event, Gap, REGISTRY};
 use passerelle::session::exchanges::Exchanges;
 use passerelle::session::limits::Terms;
@@ -42,12 +46,21 @@ pub(crate) enum Frame {
 pub(crate) struct Message {
     pub(crate) number: usize,
     pub(crate) source: usize,
-    pub(crate) topic: passerelle::model::topic::Topic,
+    pub(crate) topic: Topic,
+    pub(crate) headers: Headers,
     pub(crate) cursor: Cursor,
     /// The joint cursor after it, for an event stream.
     pub(crate) position: JointCursor,
     pub(crate) replay: bool,
     pub(crate) redelivered: bool,
+}
+
+impl Message {
+    /// Whether it is for somebody who wants this.
+    pub(crate) fn is_wanted(&self, wanted: &Selector) -> bool {
+        let lets_in = |filter: &Arc<Filter>| filter.matches(&self.headers);
+        wanted.pattern.matches(&self.topic) && wanted.filter.as_ref().is_none_or(lets_in)
+    }
 }
 
 /// A connection's name, never used again.
@@ -79,6 +92,9 @@ pub(crate) struct Front {
     lines: BTreeMap<LineId, Line>,
     by_subscriber: BTreeMap<u32, LineId>,
     openings: Vec<(LineId, SubscriptionId, Opening)>,
+    states: Vec<Arc<SourceState>>,
+    /// How often claims and cursors had been answered when the openings were last looked at; nothing where there are new ones.
+    tellings: Option<u64>,
     replaying: VecDeque<LineId>,
 }
 
@@ -111,6 +127,8 @@ impl Front {
             lines: BTreeMap::new(),
             by_subscriber: BTreeMap::new(),
             openings: Vec::new(),
+            states: states.to_vec(),
+            tellings: None,
             replaying: VecDeque::new(),
         }
     }
@@ -166,6 +184,8 @@ impl Front {
             self.deliver(subscriber);
         }
         self.shard.turn().0.end();
+        let fallen = taken.fallen.iter().filter_map(|subscriber| self.by_subscriber.get(&subscriber.0));
+        self.replaying.extend(fallen);
         taken.more
     }
 
@@ -208,6 +228,11 @@ impl Front {
 
     /// Subscriptions whose bindings have come to stand.
     pub(crate) fn check_openings(&mut self) {
+        let tellings = Some(self.states.iter().map(|state| state.tellings()).sum());
+        if self.tellings == tellings {
+            return;
+        }
+        self.tellings = tellings;
         let openings = std::mem::take(&mut self.openings);
         let incomplete: Vec<LineId> = openings
             .iter()
@@ -385,7 +410,10 @@ impl Front {
         };
         let joint = self.is_joint(line);
         match Shard::stands(&opening) {
-            Ok(stands) if joint || !stands => self.openings.push((line, id, opening)),
+            Ok(stands) if joint || !stands => {
+                self.openings.push((line, id, opening));
+                self.tellings = None;
+            }
             outcome => self.opened(line, id, outcome.map(|_| ())),
         }
     }
@@ -433,6 +461,7 @@ fn message(publication: &Publication, position: JointCursor, replay: bool) -> Fr
         number: number.expect("every message of a simulation has a number"),
         source: publication.source.id.index(),
         topic: publication.draft.topic.clone(),
+        headers: attributes.headers.clone(),
         cursor: publication.cursor(),
         position,
         replay,

@@ -13,6 +13,8 @@ pub(crate) struct Phase {
     pub(crate) start: Option<Span>,
     /// Whether the client handed a cursor back.
     pub(crate) resumes: bool,
+    /// Where it begins by the answer: what is not after that comes for the sake of others.
+    pub(crate) begins: Option<Span>,
     pub(crate) last: bool,
     pub(crate) latest: bool,
     pub(crate) drops_oldest: bool,
@@ -54,8 +56,10 @@ pub(crate) fn phases(history: &History, source: usize) -> Vec<Phase> {
             }
             What::Subscribed { cursors, .. } => {
                 if let (true, Some(phase)) = (open, phases.last_mut()) {
-                    phase.start = phase.start.or(cursors[source]);
-                    phase.subscribed = phase.subscribed.or(Some(place));
+                    phase.start = phase.start.map(|start| start.unsure_as(cursors[source])).or(cursors[source]);
+                    if phase.subscribed.is_none() {
+                        (phase.begins, phase.subscribed) = (cursors[source].or(phase.begins), Some(place));
+                    }
                 }
             }
             What::Ended { kept } => {
@@ -78,6 +82,7 @@ impl Phase {
             source,
             start: asked,
             resumes: asked.is_some(),
+            begins: asked,
             last,
             latest: false,
             drops_oldest: false,
@@ -104,10 +109,10 @@ impl Phase {
     /// What came in its own order, and where it caught up.
     pub(crate) fn passes(&self, history: &History, ground: &Ground<'_>) -> Vec<Pass> {
         let pass = |(place, told): (usize, &Told)| match &told.what {
-            What::Message(Received { number, replay, redelivered, early }) => {
+            What::Message(Received { number, replay, redelivered, early, .. }) => {
                 let message = ground.message(*number);
                 // What is older than its beginning and not replayed comes late, for the sake of another subscription.
-                let foreign = !replay && self.start.is_some_and(|start| message.at.to <= start.from);
+                let foreign = !replay && self.is_before(message.at);
                 let counts = message.source == self.source && !early && !redelivered && !foreign;
                 counts.then_some(Pass { place, at: message.at, replay: *replay, message: true })
             }
@@ -117,6 +122,11 @@ impl Phase {
             _ => None,
         };
         self.told(history).filter_map(pass).collect()
+    }
+
+    /// Whether something was there before it begins.
+    pub(crate) fn is_before(&self, at: Span) -> bool {
+        self.begins.is_some_and(|begins| at.to <= begins.from)
     }
 
     /// When `subscribed` was told.

@@ -5,7 +5,9 @@ use std::fmt;
 
 use passerelle::model::flow::Flow;
 use passerelle::model::gap::GapReason;
+use passerelle::model::selector::Selector;
 use passerelle::model::topic::{Pattern, Topic};
+use passerelle::model::value::Headers;
 
 /// When something happened: places in the order of everything in a simulation, microseconds on one clock in a real run.
 pub(crate) type Moment = u64;
@@ -18,8 +20,13 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    pub(crate) fn at(moment: Moment) -> Self {
+    pub(crate) const fn at(moment: Moment) -> Self {
         Self { from: moment, to: moment }
+    }
+
+    /// A place that may be in one of several streams may by now be in one more.
+    pub(crate) fn unsure_as(self, again: Option<Self>) -> Self {
+        again.filter(|again| again.from == self.from && again.to > self.to).unwrap_or(self)
     }
 
     /// Certainly earlier.
@@ -51,11 +58,35 @@ pub(crate) struct Published {
     /// Its source's place in [`Truth::sources`].
     pub(crate) source: usize,
     pub(crate) topic: Topic,
-    /// When the node took it, or should have: for what an outage or the broker swallowed, when the node noted that.
+    pub(crate) headers: Headers,
+    /// When the node took it, or should have: for what an outage or the broker swallowed, when the node noted that. Of a
+    /// stream: when the broker had it.
     pub(crate) at: Span,
     pub(crate) fate: Fate,
     /// When a queue brought it again.
     pub(crate) again: Vec<Moment>,
+    /// When the first log let go of it, and when the last one did so far.
+    pub(crate) evicted: Option<Span>,
+    /// When its stream did, or was deleted with it.
+    pub(crate) cut: Option<Moment>,
+}
+
+impl Published {
+    /// What is certain of a message without headers.
+    pub(crate) fn new(source: usize, topic: Topic, at: Span, fate: Fate) -> Self {
+        let headers = Headers::default();
+        Self { source, topic, headers, at, fate, again: Vec::new(), evicted: None, cut: None }
+    }
+
+    /// Whether somebody who wants this wants the message.
+    pub(crate) fn is_wanted(&self, wanted: &Selector) -> bool {
+        wanted.pattern.matches(&self.topic) && self.is_let_in(wanted)
+    }
+
+    /// Whether the filter lets it in, if there is one.
+    pub(crate) fn is_let_in(&self, wanted: &Selector) -> bool {
+        wanted.filter.as_ref().is_none_or(|filter| filter.matches(&self.headers))
+    }
 }
 
 /// A binding that certainly stood from one moment on and before another.
@@ -73,12 +104,16 @@ pub(crate) struct SourceTruth {
     pub(crate) name: String,
     /// It keeps its messages while the node is away, and may bring some again.
     pub(crate) is_queue: bool,
+    /// It keeps its messages whatever becomes of nodes and logs, until it cuts them off.
+    pub(crate) is_stream: bool,
     pub(crate) bindings: Vec<Binding>,
     /// From when the link was lost until the source was read again.
     pub(crate) outages: Vec<(Moment, Moment)>,
     /// When the broker was known to have dropped something.
     pub(crate) drops: Vec<Moment>,
-    /// When a new log began, and every older cursor became worthless.
+    /// What a stream keeps that no node can make a message of: when it came, and when it was cut off.
+    pub(crate) blanks: Vec<(Moment, Option<Moment>)>,
+    /// When a new log began, or of a stream another one by its name, and every older cursor became worthless.
     pub(crate) restarts: Vec<Moment>,
 }
 
@@ -94,12 +129,15 @@ pub(crate) struct Truth {
 /// Where a cursor stands in each source, as moments: up to there everything is accounted for.
 pub(crate) type Cursors = Vec<Option<Span>>;
 
+/// Where a cursor stands that nobody gave: before everything.
+pub(crate) const FORGED: Span = Span { from: 0, to: 0 };
+
 /// What one subscription did and was told, in order.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     /// For the reader of a violation.
     pub(crate) name: String,
-    pub(crate) pattern: Pattern,
+    pub(crate) wanted: Selector,
     /// Which sources it reads.
     pub(crate) sources: Vec<usize>,
     pub(crate) told: Vec<Told>,
@@ -141,7 +179,7 @@ pub(crate) enum What {
 }
 
 /// A message that a subscription got.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Received {
     pub(crate) number: Number,
     /// Whether it was marked as part of a replay.
@@ -149,15 +187,26 @@ pub(crate) struct Received {
     pub(crate) redelivered: bool,
     /// It came by the way of another subscription of the session, ahead of this one's own order.
     pub(crate) early: bool,
+    /// No other subscription of the session can be the one for which it came.
+    pub(crate) alone: bool,
 }
 
 /// What travelled on one connection, whichever subscription it was for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Line {
     pub(crate) name: String,
-    /// Patterns that asked to be sent something again.
-    pub(crate) replays: Vec<Pattern>,
+    pub(crate) asked: Vec<AskedFor>,
     pub(crate) messages: Vec<Received>,
+}
+
+/// Something that was asked for on a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct AskedFor {
+    pub(crate) wanted: Selector,
+    /// The only source, if it is not all of them.
+    pub(crate) source: Option<usize>,
+    /// Whether it is to be sent something again.
+    pub(crate) replays: bool,
 }
 
 /// Everything that the checker needs.
@@ -166,6 +215,8 @@ pub(crate) struct Record {
     pub(crate) truth: Truth,
     pub(crate) histories: Vec<History>,
     pub(crate) lines: Vec<Line>,
+    /// Histories that still waited for something when there was nothing left to do.
+    pub(crate) stuck: Vec<usize>,
     /// Whether a bug was planted.
     pub(crate) tampered: bool,
 }
@@ -203,7 +254,7 @@ impl Truth {
     }
 
     fn message_line(&self, received: &Received) -> String {
-        let Received { number, replay, redelivered, early } = *received;
+        let Received { number, replay, redelivered, early, .. } = *received;
         let flags = [(replay, " replay"), (redelivered, " redelivered"), (early, " early")];
         let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
         format!("  {}{flags}", self.named(number))

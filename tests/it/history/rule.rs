@@ -5,15 +5,18 @@
 //! been missed, with the right reason, and a number in it is exact.
 //!
 //! The checker judges what was recorded: what clients were told, and what truly happened, in moments that may be spans.
-//! What it cannot be certain of it lets pass.
+//! What it cannot be certain of it lets pass. How it judges gaps stands in [`super::gaps`].
 
 use std::collections::{BTreeSet, HashMap};
 
+use passerelle::model::flow::Flow;
 use passerelle::model::gap::GapReason;
 
-use crate::history::ground::{Ground, Stretch};
-use crate::history::phase::{Pass, Phase, phases};
-use crate::history::record::{self, Fate, History, Line, Moment, Number, Record, Span, What};
+use crate::history::ground::Ground;
+use crate::history::phase::{Phase, phases};
+use crate::history::record::{
+    self, AskedFor, Fate, History, Line, Moment, Number, Published, Received, Record, Span, What,
+};
 
 /// A place at which the rule is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,21 +36,34 @@ pub(crate) fn check(record: &Record) -> Vec<Violation> {
     let mut violations: Vec<Violation> = record.histories.iter().enumerate().flat_map(of_history).collect();
     let lines = record.lines.iter().flat_map(|line| check_line(&ground, line));
     violations.extend(lines.map(|sentence| Violation { history: None, sentence }));
+    let stuck = record.stuck.iter().map(|history| (*history, "it never came to rest".to_owned()));
+    violations.extend(stuck.map(|(history, sentence)| Violation { history: Some(history), sentence }));
     violations
 }
 
-/// One connection: what is live comes once and in order, and a replay no more often than it was asked for.
+/// One connection: nothing comes that nobody asked for, what is live comes once and in order, and a replay no more often than
+/// it was asked for.
 fn check_line(ground: &Ground<'_>, line: &Line) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut live = BTreeSet::new();
     let mut replayed: HashMap<Number, usize> = HashMap::new();
     let mut last: HashMap<usize, Span> = HashMap::new();
-    for received in line.messages.iter().filter(|received| !received.redelivered) {
+    for received in &line.messages {
         let message = ground.message(received.number);
+        let is_for = |asked: &&AskedFor| {
+            asked.source.is_none_or(|source| source == message.source) && message.is_wanted(&asked.wanted)
+        };
+        let mut asked = line.asked.iter().filter(is_for);
+        if asked.clone().next().is_none() {
+            wrong.push(format!("{}: #{} came and nobody asked for it", line.name, received.number));
+        }
+        if received.redelivered {
+            continue;
+        }
         if received.replay {
             let times = replayed.entry(received.number).or_default();
             *times += 1;
-            if *times > line.replays.iter().filter(|pattern| pattern.matches(&message.topic)).count() {
+            if *times > asked.by_ref().filter(|asked| asked.replays).count() {
                 wrong.push(format!("{}: #{} was replayed more often than asked for", line.name, received.number));
             }
             continue;
@@ -62,21 +78,21 @@ fn check_line(ground: &Ground<'_>, line: &Line) -> Vec<String> {
 }
 
 /// Judges one history.
-struct Judge<'a> {
-    ground: &'a Ground<'a>,
-    history: &'a History,
+pub(super) struct Judge<'a> {
+    pub(super) ground: &'a Ground<'a>,
+    pub(super) history: &'a History,
     /// Where each message came first.
-    places: HashMap<Number, usize>,
-    wrong: Vec<String>,
+    pub(super) places: HashMap<Number, usize>,
+    pub(super) wrong: Vec<String>,
 }
 
 /// A gap of one phase.
 #[derive(Debug, Clone, Copy)]
-struct Told {
-    place: usize,
-    at: Moment,
-    reason: GapReason,
-    missed: Option<u64>,
+pub(super) struct Told {
+    pub(super) place: usize,
+    pub(super) at: Moment,
+    pub(super) reason: GapReason,
+    pub(super) missed: Option<u64>,
 }
 
 impl<'a> Judge<'a> {
@@ -101,7 +117,7 @@ impl<'a> Judge<'a> {
         for (place, told) in self.history.told.iter().enumerate() {
             let What::Message(received) = told.what else { continue };
             let message = self.ground.message(received.number);
-            if !self.history.sources.contains(&message.source) || !self.history.pattern.matches(&message.topic) {
+            if !self.history.sources.contains(&message.source) || !message.is_wanted(&self.history.wanted) {
                 self.wrong.push(format!("#{} came and does not match", received.number));
             }
             if message.fate != Fate::Logged && message.fate != Fate::Unknown {
@@ -123,10 +139,10 @@ impl<'a> Judge<'a> {
     fn resumed(&mut self) {
         let told = &self.history.told;
         let asked = told.iter().enumerate().filter_map(|(place, told)| match &told.what {
-            What::Asked { after, .. } => Some((place, after)),
+            What::Asked { after, flow, .. } => Some((place, after, *flow)),
             _ => None,
         });
-        for (place, after) in asked {
+        for (place, after, flow) in asked {
             let everywhere = self.history.sources.iter().all(|source| after[*source].is_some());
             let answer = told[place + 1..].iter().enumerate().find_map(|(further, told)| match told.what {
                 What::Subscribed { resumed, .. } => Some(Some((place + 1 + further, resumed))),
@@ -135,7 +151,7 @@ impl<'a> Judge<'a> {
             });
             let Some(Some((answer, resumed))) = answer else { continue };
             let is_gap = told.get(answer + 1).is_some_and(|told| matches!(told.what, What::Gap { .. }));
-            let later = told.get(answer + 1).is_some_and(|gap| self.came_later(gap, told[place].at));
+            let later = told.get(answer + 1).is_some_and(|gap| self.came_later(gap, told[place].at, flow));
             if resumed && ((is_gap && !later) || !everywhere) {
                 self.wrong.push(format!("resumed was said at {} and something was missed", told[answer].at));
             }
@@ -148,14 +164,28 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether a gap that follows an answer may tell of what happened after the answer was given, to what was asked at a
-    /// moment: the log let go of something, or the link was lost only then.
-    fn came_later(&self, gap: &record::Told, asked_at: Moment) -> bool {
+    /// moment: the log or the stream let go of something, or the link was lost, or the stream deleted, only then.
+    fn came_later(&self, gap: &record::Told, asked_at: Moment, flow: Flow) -> bool {
         let What::Gap { source, reason, .. } = gap.what else { return false };
-        let mut outages = self.ground.truth.sources[source].outages.iter();
+        let truth = &self.ground.truth.sources[source];
+        let is_later = |at: Moment| at > asked_at && at <= gap.at;
+        let any_message = |of: &dyn Fn(&Published) -> Option<Moment>| {
+            let messages = self.ground.truth.messages.iter().filter(|message| message.source == source);
+            messages.filter_map(of).any(is_later)
+        };
         match reason {
-            GapReason::Slow => true,
-            GapReason::Outage => outages.any(|(lost, _)| *lost > asked_at && *lost <= gap.at),
-            _ => false,
+            GapReason::Slow => {
+                let dropped = truth.drops.iter().any(|at| is_later(*at));
+                flow == Flow::DropOldest || dropped || any_message(&|message| message.evicted.map(|evicted| evicted.to))
+            }
+            GapReason::Outage => truth.outages.iter().any(|(lost, _)| is_later(*lost)),
+            // What the stream has cut off the log may have had for longer.
+            GapReason::Expired => {
+                let evicted = |message: &Published| message.evicted.map_or(0, |evicted| evicted.to);
+                truth.is_stream && any_message(&|message| message.cut.map(|cut| cut.max(evicted(message))))
+            }
+            GapReason::UnknownCursor => truth.is_stream && truth.restarts.iter().any(|at| is_later(*at)),
+            GapReason::Unbound => false,
         }
     }
 
@@ -167,11 +197,21 @@ impl<'a> Judge<'a> {
             if before.is_some_and(|before| pass.at.before(before)) {
                 self.wrong.push(format!("at {} a message came after a later one", self.history.told[pass.place].at));
             }
-            // What is live and late may come for the sake of another subscription.
             let is_old = phase.start.is_some_and(|start| pass.at.to <= start.from);
             if is_old && pass.replay && !phase.last {
                 let at = self.history.told[pass.place].at;
                 self.wrong.push(format!("at {at} a message came from before what was asked for"));
+            }
+        }
+        for (place, told) in phase.told(self.history) {
+            // What is live and late may come for the sake of another subscription.
+            let What::Message(received @ Received { replay: false, redelivered: false, alone: true, .. }) = told.what
+            else {
+                continue;
+            };
+            let message = self.ground.message(received.number);
+            if phase.is_before(message.at) && message.source == phase.source && Some(place) > phase.subscribed {
+                self.wrong.push(format!("at {} a message came live from before what was asked for", told.at));
             }
         }
     }
@@ -198,155 +238,20 @@ impl<'a> Judge<'a> {
             self.is_justified(gap, start, phase, &passes);
         }
         self.outages_once(start, phase, &gaps);
+        self.unknown_once(start, phase, &gaps);
         if gaps.iter().all(|gap| gap.reason != GapReason::UnknownCursor) || phase.start.is_none() {
             self.is_counted(phase, subscribed, &gaps);
         }
     }
 
     /// What a phase owed up to a moment and did not bring by its end, nor any phase before it.
-    fn missing(&self, phase: &Phase, until: Moment) -> Vec<Number> {
+    pub(super) fn missing(&self, phase: &Phase, until: Moment) -> Vec<Number> {
         let Some(start) = phase.start else { return Vec::new() };
-        let matching = self.ground.matching(phase.source, &self.history.pattern);
+        let matching = self.ground.matching(phase.source, &self.history.wanted);
         let at = |number: &Number| self.ground.message(*number).at;
         let first = matching.partition_point(|number| at(number).from <= start.to);
         let owed = matching[first..].iter().copied().take_while(|number| at(number).from <= until);
         let owed = owed.filter(|number| at(number).to <= until);
         owed.filter(|number| self.places.get(number).is_none_or(|place| *place >= phase.to)).collect()
-    }
-
-    /// A missing message is covered by a gap told in time, unless a newer one on its topic is enough.
-    fn is_covered(&mut self, number: Number, phase: &Phase, passes: &[Pass], gaps: &[Told]) {
-        let message = self.ground.message(number);
-        let next = passes.iter().find(|pass| message.at.before(pass.at));
-        let until = next.map_or(phase.to, |pass| pass.place);
-        let told_by = self.history.told.get(until).map_or(Moment::MAX, |told| told.at);
-        if phase.latest && message.fate != Fate::Lost && self.ground.is_superseded(number, told_by) {
-            return;
-        }
-        // What a resume judged was told at its beginning, before what else there was to be replayed.
-        let judged = phase.resumes && phase.subscribed_at(self.history).is_some_and(|at| message.at.from <= at);
-        let before = passes.iter().filter(|pass| pass.place < until && pass.at.before(message.at));
-        // What drops the oldest says so at once, though others of its session are still sent older messages.
-        let dropped_by = message.at.from;
-        let since = if phase.drops_oldest {
-            let told = self.history.told.iter().position(|told| told.at >= dropped_by);
-            told.map(|place| place.saturating_sub(1)).max(phase.subscribed)
-        } else if judged {
-            phase.subscribed
-        } else {
-            before.map(|pass| pass.place).max().or(phase.subscribed)
-        };
-        let covers = |gap: &&Told| Some(gap.place) > since && gap.place < until && may_cover(gap.reason, message.fate);
-        if !gaps.iter().any(|gap| covers(&gap)) {
-            let when = if until == phase.to { "by the end".to_owned() } else { format!("before {told_by}") };
-            self.wrong.push(format!("#{number} of {} was missed without a gap {when}", message.at.from));
-        }
-    }
-
-    /// A gap stands only where something was or may have been missed, for the reason that it tells.
-    fn is_justified(&mut self, gap: &Told, start: Span, phase: &Phase, passes: &[Pass]) {
-        let before = passes.iter().rfind(|pass| pass.place < gap.place);
-        let after = passes.iter().find(|pass| pass.place > gap.place && pass.message);
-        let is_first = before.is_none();
-        let since = before.map_or(start.from, |pass| pass.at.from.max(start.from));
-        let judged = is_first && phase.resumes;
-        let until = after.filter(|_| !judged).map_or(gap.at, |pass| pass.at.to.min(gap.at));
-        let source = phase.source;
-        let stretches = self.ground.uncovered(source, &self.history.pattern);
-        let mut within = stretches.iter().filter(|stretch| stretch.to > since && stretch.from <= until);
-        let is_right = match gap.reason {
-            GapReason::Outage => within.any(|stretch| stretch.outage),
-            GapReason::Unbound => phase.resumes && is_first && within.any(|stretch| stretch.unbound),
-            GapReason::UnknownCursor => is_first && phase.resumes && self.ground.restarted(source, start, gap.at),
-            GapReason::Expired => is_first && phase.resumes && self.lost_from_log(phase, since, gap),
-            GapReason::Slow => self.ground.dropped(source, since, until) || self.lost_from_log(phase, since, gap),
-        };
-        if !is_right || gap.missed == Some(0) {
-            self.wrong.push(format!("the gap '{}' at {} is needless", gap.reason.name(), gap.at));
-        }
-    }
-
-    /// Whether something that the log had is missing since a moment; without a number only if the log may forget it.
-    fn lost_from_log(&self, phase: &Phase, since: Moment, gap: &Told) -> bool {
-        let lost = self.missing(phase, gap.at).into_iter().map(|number| self.ground.message(number));
-        let any = lost.filter(|message| message.at.to > since).any(|message| message.fate != Fate::Lost);
-        let elsewhere = self.early(phase.source, since, gap.at) > 0;
-        (any || elsewhere || self.ground.brought_again(phase.source, since, gap.at))
-            && (gap.missed.is_some() || self.ground.may_forget(phase.source, since, gap.at))
-    }
-
-    /// How many messages of a source came early, of those after one moment and up to another.
-    fn early(&self, source: usize, after: Moment, until: Moment) -> u64 {
-        let early = self.history.told.iter().filter_map(|told| match told.what {
-            What::Message(received) if received.early => Some(self.ground.message(received.number)),
-            _ => None,
-        });
-        let within = early.filter(|message| message.source == source && message.at.to > after);
-        within.filter(|message| message.at.from <= until).count() as u64
-    }
-
-    /// An outage is told once.
-    fn outages_once(&mut self, start: Span, phase: &Phase, gaps: &[Told]) {
-        let told: Vec<&Told> = gaps.iter().filter(|gap| gap.reason == GapReason::Outage).collect();
-        let Some(last) = told.last() else { return };
-        let stretches = self.ground.uncovered(phase.source, &self.history.pattern);
-        let within = stretches.iter().filter(|stretch| stretch.to > start.from && stretch.from <= last.at);
-        let outages = self.ground.truth.sources[phase.source].outages.iter();
-        let lost = outages.filter(|(from, to)| *to > start.from && *from <= last.at).count();
-        let happened = within.filter(|stretch| stretch.outage).count().max(lost);
-        if told.len() > happened.max(1) {
-            let outages = if happened == 1 { "outage was" } else { "outages were" };
-            self.wrong.push(format!("{happened} {outages} told {} times by {}", told.len(), last.at));
-        }
-    }
-
-    /// The numbers in gaps add up to what is missing of what the log or the broker let go of.
-    fn is_counted(&mut self, phase: &Phase, subscribed: usize, gaps: &[Told]) {
-        let counted: Vec<&Told> =
-            gaps.iter().filter(|gap| matches!(gap.reason, GapReason::Expired | GapReason::Slow)).collect();
-        let Some(last) = counted.last() else { return };
-        let told: u64 = counted.iter().filter_map(|gap| gap.missed).sum();
-        let kept = phase.end.map_or(0, |end| end.from);
-        let reached = kept.max(last.at).max(self.history.told[subscribed].at);
-        if phase.start.is_some_and(|start| self.ground.brought_again(phase.source, start.from, reached)) {
-            return;
-        }
-        let lost = |until| {
-            let missing = self.missing(phase, until).into_iter();
-            missing.filter(|number| self.ground.message(*number).fate != Fate::Lost).collect::<Vec<Number>>()
-        };
-        // The log does not know what came by the way of another subscription.
-        let early = phase.start.map_or(0, |start| self.early(phase.source, start.from, reached));
-        let (least, most) = (lost(kept), lost(reached).len() as u64 + early);
-        if told > most {
-            self.wrong.push(format!("gaps by {} tell {told} messages, {most} were missed", last.at));
-        }
-        let is_lost = |number: &&Number| {
-            let is_superseded = phase.latest && self.ground.is_superseded(**number, Moment::MAX);
-            !is_superseded && !self.is_told_uncounted(**number, phase, gaps)
-        };
-        let least = least.iter().filter(is_lost).count() as u64;
-        if told < least && counted.iter().all(|gap| gap.missed.is_some()) {
-            self.wrong.push(format!("gaps by {} tell {told} messages, {least} were missed", last.at));
-        }
-    }
-
-    /// Whether the broker dropped a message where nothing covered the pattern: the gap that says so counts nothing.
-    fn is_told_uncounted(&self, number: Number, phase: &Phase, gaps: &[Told]) -> bool {
-        let message = self.ground.message(number);
-        let stretches = self.ground.uncovered(phase.source, &self.history.pattern);
-        let is_within = |stretch: &Stretch| stretch.from <= message.at.from && message.at.to <= stretch.to;
-        let tells = |gap: &Told| matches!(gap.reason, GapReason::Outage | GapReason::Unbound);
-        message.fate == Fate::Dropped && phase.resumes && stretches.iter().any(is_within) && gaps.iter().any(tells)
-    }
-}
-
-/// Whether a gap of this reason can be about a message with this fate.
-fn may_cover(reason: GapReason, fate: Fate) -> bool {
-    match (reason, fate) {
-        (GapReason::UnknownCursor, _) | (_, Fate::Unknown) => true,
-        (GapReason::Expired, fate) => fate == Fate::Logged,
-        (GapReason::Slow, fate) => fate != Fate::Lost,
-        (GapReason::Outage | GapReason::Unbound, fate) => fate != Fate::Logged,
     }
 }

@@ -1,12 +1,16 @@
 //! The checker judged by short histories that a person can check: what keeps the rule passes, and each way to break it is
 //! found, with truths that are certain and with such as a real broker gives.
 
+use passerelle::model::filter::{Combination, Filter, Scalar};
 use passerelle::model::flow::Flow;
 use passerelle::model::gap::GapReason;
+use passerelle::model::selector::Selector;
 use passerelle::model::topic::{Pattern, Topic};
+use passerelle::model::value::{Headers, Value};
 
 use crate::history::record::{
-    Binding, Cursors, Fate, History, Moment, Number, Published, Received, Record, SourceTruth, Span, Told, Truth, What,
+    AskedFor, Binding, Cursors, FORGED, Fate, History, Line, Moment, Number, Published, Received, Record, SourceTruth,
+    Span, Told, Truth, What,
 };
 use crate::history::rule::check;
 
@@ -15,8 +19,7 @@ fn record() -> Record {
     let binding = Binding { pattern: Pattern::all(), from: 1, to: None };
     let source = SourceTruth { name: "events".into(), bindings: vec![binding], ..SourceTruth::default() };
     let topic = Topic::parse("a").unwrap();
-    let message =
-        |at| Published { source: 0, topic: topic.clone(), at: Span::at(at), fate: Fate::Logged, again: Vec::new() };
+    let message = |at| Published::new(0, topic.clone(), Span::at(at), Fate::Logged);
     let messages = [10, 20, 30, 40].map(message).to_vec();
     Record { truth: Truth { sources: vec![source], messages, remembered: 1000 }, ..Record::default() }
 }
@@ -26,7 +29,7 @@ fn at(moment: Moment) -> Cursors {
 }
 
 fn message(number: Number, replay: bool) -> What {
-    What::Message(Received { number, replay, redelivered: false, early: false })
+    What::Message(Received { number, replay, ..Received::default() })
 }
 
 fn gap(reason: GapReason, missed: Option<u64>) -> What {
@@ -50,9 +53,12 @@ fn resumed(record: &mut Record, resumed: bool, told: Vec<What>) -> Vec<String> {
 }
 
 fn judge(record: &mut Record, told: Vec<What>) -> Vec<String> {
+    judge_for(record, Pattern::parse("a").unwrap().into(), told)
+}
+
+fn judge_for(record: &mut Record, wanted: Selector, told: Vec<What>) -> Vec<String> {
     let told = told.into_iter().zip(50..).map(|(what, at)| Told { at, what }).collect();
-    let pattern = Pattern::parse("a").unwrap();
-    record.histories = vec![History { name: "one".into(), pattern, sources: vec![0], told }];
+    record.histories = vec![History { name: "one".into(), wanted, sources: vec![0], told }];
     check(record).into_iter().map(|violation| violation.sentence).collect()
 }
 
@@ -86,7 +92,7 @@ fn at_the_boundary_nothing_is_lost_or_doubled() {
 
 #[test]
 fn a_queue_may_bring_a_message_again_when_it_says_so() {
-    let again = |redelivered| What::Message(Received { number: 1, replay: false, redelivered, early: false });
+    let again = |redelivered| What::Message(Received { number: 1, redelivered, ..Received::default() });
     let told = |redelivered| [live(&[0, 1, 2, 3]), vec![again(redelivered)]].concat();
     let mut record = record();
     assert!(!fresh(&mut record, told(true)).is_empty(), "this is no queue");
@@ -102,11 +108,18 @@ fn what_is_missing_is_covered_by_a_gap_before_the_next_message_with_its_number()
         told.insert(place, gap);
         told
     };
-    assert_eq!(fresh(&mut record(), told(gap(GapReason::Slow, Some(1)), 1)), Vec::<String>::new());
-    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, Some(1)), 2)).is_empty(), "too late");
-    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, Some(2)), 1)).is_empty(), "too wide");
-    assert!(!fresh(&mut record(), told(gap(GapReason::Outage, None), 1)).is_empty(), "the wrong reason");
-    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, None), 1)).is_empty(), "the number is known");
+    let evicted = |at| {
+        let mut record = record();
+        record.truth.messages[1].evicted = Some(Span::at(at));
+        record
+    };
+    assert_eq!(fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(1)), 1)), Vec::<String>::new());
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(1)), 2)).is_empty(), "too late");
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Slow, Some(2)), 1)).is_empty(), "too wide");
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Outage, None), 1)).is_empty(), "the wrong reason");
+    assert!(!fresh(&mut evicted(30), told(gap(GapReason::Slow, None), 1)).is_empty(), "the number is known");
+    assert!(!fresh(&mut record(), told(gap(GapReason::Slow, Some(1)), 1)).is_empty(), "the log has it");
+    assert!(!fresh(&mut evicted(60), told(gap(GapReason::Slow, Some(1)), 1)).is_empty(), "the log had it then");
 }
 
 #[test]
@@ -172,4 +185,106 @@ fn what_is_not_certain_passes() {
     record.truth.sources[0].bindings.push(Binding { pattern: Pattern::all(), from: 25, to: None });
     let told = vec![message(0, false), gap(GapReason::Outage, None), message(2, false), message(3, false)];
     assert_eq!(fresh(&mut record, told), Vec::<String>::new());
+}
+
+/// Messages 1 and 3 are for us.
+#[test]
+fn what_a_filter_holds_back_is_not_owed_and_does_not_come() {
+    let for_us = || {
+        let fields = [("to".to_owned(), Scalar::Text("us".to_owned()))].into();
+        let filter = Filter::new(Combination::All, fields).unwrap().map(std::sync::Arc::new);
+        Selector { filter, pattern: Pattern::parse("a").unwrap() }
+    };
+    let judge = |record: &mut Record, told: Vec<What>| {
+        let header = ("to".to_owned(), Value::Text("us".to_owned()));
+        for number in [1, 3] {
+            record.truth.messages[number].headers = Headers(vec![header.clone()]);
+        }
+        let begin = vec![asked(vec![None]), What::Subscribed { cursors: at(5), resumed: false }];
+        judge_for(record, for_us(), [begin, told].concat())
+    };
+    assert_eq!(judge(&mut record(), live(&[1, 3])), Vec::<String>::new());
+    assert!(!judge(&mut record(), live(&[3])).is_empty(), "it is for us");
+    assert!(!judge(&mut record(), live(&[1, 2, 3])).is_empty(), "it is not");
+    let told = |missed| [live(&[1]), vec![gap(GapReason::Slow, missed)], live(&[3])].concat();
+    assert!(!judge(&mut record(), told(None)).is_empty(), "nothing left the log");
+    let mut evicted = record();
+    evicted.truth.messages[2].evicted = Some(Span::at(40));
+    assert_eq!(judge(&mut evicted, told(None)), Vec::<String>::new(), "who knows for whom it was");
+    assert!(!judge(&mut evicted, told(Some(1))).is_empty(), "it was not for us");
+}
+
+fn stream() -> Record {
+    let mut record = record();
+    record.truth.sources[0].is_stream = true;
+    record.truth.sources[0].restarts = vec![1];
+    record
+}
+
+#[test]
+fn of_a_stream_what_was_cut_off_is_missed_and_nothing_else() {
+    let cut = || {
+        let mut record = stream();
+        record.truth.messages[1].cut = Some(45);
+        record.truth.messages[1].evicted = Some(Span::at(45));
+        record
+    };
+    let told = |reason, missed| vec![message(0, false), gap(reason, missed), message(2, false), message(3, false)];
+    for missed in [Some(1), None] {
+        assert_eq!(fresh(&mut cut(), told(GapReason::Expired, missed)), Vec::<String>::new());
+        assert!(!fresh(&mut stream(), told(GapReason::Expired, missed)).is_empty(), "the stream has it");
+    }
+    assert!(!fresh(&mut cut(), told(GapReason::Expired, Some(2))).is_empty(), "it was one");
+    assert!(!fresh(&mut cut(), told(GapReason::Slow, Some(1))).is_empty(), "a slow reader reads the stream");
+}
+
+#[test]
+fn that_a_stream_was_made_anew_is_told_once() {
+    let remade = || {
+        let mut record = stream();
+        record.truth.sources[0].restarts.push(25);
+        record
+    };
+    let unknown = || gap(GapReason::UnknownCursor, None);
+    let told = |times: usize| [live(&[0]), vec![unknown(); times], live(&[2, 3])].concat();
+    assert_eq!(fresh(&mut remade(), told(1)), Vec::<String>::new());
+    assert!(!fresh(&mut remade(), told(0)).is_empty(), "1 is gone with the other stream");
+    assert!(!fresh(&mut remade(), told(2)).is_empty());
+    assert!(!fresh(&mut stream(), told(1)).is_empty(), "it is the same stream");
+    let forged = |told: Vec<What>| {
+        let begin = [asked(vec![Some(FORGED)]), What::Subscribed { cursors: at(20), resumed: false }];
+        judge(&mut stream(), begin.into_iter().chain(told).collect())
+    };
+    assert_eq!(forged([vec![unknown()], live(&[2, 3])].concat()), Vec::<String>::new());
+    assert!(!forged(live(&[2, 3])).is_empty(), "nobody gave that cursor");
+}
+
+/// As a node has it that lags behind the one that gave the cursor.
+#[test]
+fn nothing_comes_live_from_before_the_cursor_unless_another_subscription_wants_it() {
+    let told = |alone| {
+        let early = What::Message(Received { number: 0, alone, ..Received::default() });
+        [vec![early], live(&[1, 2, 3])].concat()
+    };
+    assert_eq!(resumed(&mut stream(), true, told(false)), Vec::<String>::new());
+    assert!(!resumed(&mut stream(), true, told(true)).is_empty());
+}
+
+#[test]
+fn on_a_connection_nothing_comes_that_nobody_asked_for() {
+    let line = |asked: &str, source| Line {
+        asked: vec![AskedFor { wanted: Pattern::parse(asked).unwrap().into(), source, replays: false }],
+        messages: vec![Received::default()],
+        ..Line::default()
+    };
+    for (line, right) in [(line("#", None), true), (line("b", None), false), (line("#", Some(1)), false)] {
+        let record = Record { lines: vec![line], ..record() };
+        assert_eq!(check(&record).is_empty(), right, "{:?}", record.lines);
+    }
+}
+
+#[test]
+fn what_never_comes_to_rest_is_found() {
+    let mut record = Record { stuck: vec![0], ..record() };
+    assert_eq!(fresh(&mut record, live(&[0, 1, 2, 3])), ["it never came to rest"]);
 }

@@ -1,69 +1,27 @@
-//! A whole run out of one number: sources, a node with its shards, and clients that come, read, stop reading, go and come
-//! back, while links fail, brokers drop, logs overflow, shards lag and nodes start anew. The same number gives the same run.
+//! A whole run out of one number: sources, nodes with their shards, and clients that come, read, stop reading, go and come
+//! back, while links fail, brokers drop, logs overflow, streams are cut, shards lag and nodes start anew. The same number gives
+//! the same run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fastrand::Rng;
-use passerelle::config::LogBounds;
 use passerelle::hub::feed::SourceState;
 use passerelle::hub::log::{LIVE_BYTES_MIN, LIVE_MESSAGES_MIN, ReadBounds};
 use passerelle::hub::shard::CursorForm;
-use passerelle::model::flow::Flow;
-use passerelle::model::topic::{Pattern, Topic};
-use passerelle::protocol::Command;
+use passerelle::model::selector::Selector;
+use passerelle::protocol::{Command, Only};
 use passerelle::session::limits::Terms;
 
-use crate::history::broker::{Clock, Kind, Source};
 use crate::history::client::{Note, Notes, Page, Saved, Stream, Subscription, Wish};
-use crate::history::node::{Frame, Front, LineId, Sockets, terms};
-use crate::history::record::{Cursors, History, Line, Received, Record, Told, What};
+use crate::history::node::{Frame, Front, LineId, terms};
+use crate::history::record::{AskedFor, Cursors, FORGED, History, Line, Received, Record, Told, What};
+use crate::history::scenario::{Scenario, Terrain};
+use crate::history::source::{Clock, Source, World};
 use crate::history::tamper::{Tamper, Tampering};
-
-const TOPICS: [&str; 10] = ["a", "b", "a.b", "a.c", "b.c", "a.b.c", "c.b", "a.a", "c", "b.a.c"];
-const PATTERNS: [&str; 16] =
-    ["#", "a.#", "*.b", "a.*", "#.c", "a", "b", "a.b", "*", "*.*", "b.#", "c", "a.b.c", "#.b.#", "c.*", "b.c"];
 
 /// After so many rounds a run that has nothing more to do must be at rest.
 const ROUNDS_MAX: usize = 20_000;
-
-/// What one run is like; drawn from its number.
-struct Scenario {
-    steps: usize,
-    clients: usize,
-    shards: usize,
-    kinds: Vec<Kind>,
-    payload: Bytes,
-    sockets: Sockets,
-    drop_oldest_keep: usize,
-    /// How many messages one burst may bring.
-    burst_max: usize,
-    age_max_ms: u64,
-    /// How often a client changes what it does, in a thousand steps.
-    restless: u32,
-}
-
-impl Scenario {
-    fn draw(rng: &mut Rng) -> Self {
-        let kinds = [Kind::OnDemand, Kind::OnDemand, Kind::OnDemand, Kind::Fixed, Kind::Queue];
-        let payload = if rng.u8(..3) == 0 { rng.usize(20_000..200_000) } else { 0 };
-        let crowded = rng.u8(..12) == 0;
-        Self {
-            steps: rng.usize(150..700),
-            clients: if crowded { rng.usize(60..150) } else { rng.usize(3..14) },
-            shards: rng.usize(1..4),
-            kinds: (0..rng.usize(1..4)).map(|_| kinds[rng.usize(..kinds.len())]).collect(),
-            payload: Bytes::from(vec![0; payload]),
-            sockets: Sockets { takes_max: rng.usize(1..12), waiting_max: rng.usize(1..20) },
-            drop_oldest_keep: rng.usize(1..6),
-            burst_max: if rng.u8(..20) == 0 { LIVE_MESSAGES_MIN + 200 } else { 6 },
-            age_max_ms: if rng.u8(..4) == 0 { 1_000 } else { 600_000 },
-            restless: rng.u32(20..250),
-        }
-    }
-}
 
 /// A client, and the connection that it has.
 struct Client {
@@ -78,11 +36,11 @@ enum ClientKind {
 
 /// One run.
 pub(crate) struct Simulation {
-    rng: Rng,
+    world: World,
     scenario: Scenario,
-    clock: Clock,
     sources: Vec<Source>,
     names: Vec<String>,
+    /// The shards of all nodes: as many of each, one node after the other.
     fronts: Vec<Front>,
     /// Until which step each shard does nothing.
     stalled: Vec<usize>,
@@ -96,47 +54,42 @@ pub(crate) struct Simulation {
 }
 
 /// The record of the run with this number; what was tampered with on the way is none of the hub's doing.
-pub(crate) fn run(seed: u64, tampering: Option<Tampering>) -> Record {
-    let mut simulation = Simulation::new(seed, tampering);
+pub(crate) fn run(seed: u64, terrain: Terrain, tampering: Option<Tampering>) -> Record {
+    let mut simulation = Simulation::new(seed, terrain, tampering);
     for step in 0..simulation.scenario.steps {
         simulation.step(step);
     }
     simulation.settle();
     simulation.record.tampered = simulation.tamper.planted;
+    simulation.record.truth = simulation.world.truth;
     simulation.record
 }
 
 impl Simulation {
-    fn new(seed: u64, tampering: Option<Tampering>) -> Self {
+    fn new(seed: u64, terrain: Terrain, tampering: Option<Tampering>) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let scenario = Scenario::draw(&mut rng);
-        let mut record = Record::default();
-        record.truth.remembered = LIVE_MESSAGES_MIN;
-        let bounds = LogBounds {
-            messages_max: LIVE_MESSAGES_MIN,
-            bytes_max: LIVE_BYTES_MIN,
-            age_max: Duration::from_millis(scenario.age_max_ms),
-            ..LogBounds::default()
-        };
-        let kinds = scenario.kinds.iter().enumerate();
+        let scenario = Scenario::draw(terrain, &mut rng);
+        let mut world =
+            World { rng, clock: Clock::new(), truth: Default::default(), payload: scenario.payload.clone() };
+        world.truth.remembered = LIVE_MESSAGES_MIN;
+        let kinds = scenario.kinds.iter().map(|kind| (*kind, scenario.nodes));
         let sources: Vec<Source> =
-            kinds.map(|(place, kind)| Source::new(place, *kind, bounds, &mut record.truth)).collect();
+            kinds.enumerate().map(|(place, kind)| Source::new(place, kind, scenario.log, &mut world)).collect();
         let mut simulation = Self {
-            clock: Clock { moment: 0, now_ms: 1_000, start: Instant::now() },
-            names: record.truth.sources.iter().map(|source| source.name.clone()).collect(),
+            names: world.truth.sources.iter().map(|source| source.name.clone()).collect(),
             sources,
             fronts: Vec::new(),
-            stalled: vec![0; scenario.shards],
+            stalled: vec![0; scenario.shards * scenario.nodes],
             clients: Vec::new(),
             terms: terms(),
             next_line: 0,
             lines: BTreeMap::new(),
             tamper: Tamper::new(tampering, seed),
-            record,
+            record: Record::default(),
             scenario,
-            rng,
+            world,
         };
-        simulation.start_node();
+        simulation.fronts = (0..simulation.stalled.len()).map(|front| simulation.front(front)).collect();
         for _ in 0..simulation.scenario.clients {
             let client = simulation.new_client();
             simulation.clients.push(client);
@@ -144,59 +97,63 @@ impl Simulation {
         simulation
     }
 
-    fn start_node(&mut self) {
-        let states: Vec<Arc<SourceState>> = self.sources.iter().map(|source| source.state.clone()).collect();
-        let Scenario { drop_oldest_keep, sockets, .. } = self.scenario;
-        self.fronts = (0..self.scenario.shards).map(|_| Front::new(&states, drop_oldest_keep, sockets)).collect();
+    /// A new shard at this place.
+    fn front(&self, place: usize) -> Front {
+        let node = self.node_of(place);
+        let states: Vec<Arc<SourceState>> = self.sources.iter().map(|source| source.state(node).clone()).collect();
+        Front::new(&states, self.scenario.drop_oldest_keep, self.scenario.sockets)
+    }
+
+    /// The node of the shard at this place.
+    fn node_of(&self, front: usize) -> usize {
+        front / self.scenario.shards
     }
 
     fn bounds(&mut self) -> ReadBounds {
-        ReadBounds { messages_max: self.rng.usize(1..12), bytes_max: LIVE_BYTES_MIN }
+        ReadBounds { messages_max: self.world.rng.usize(1..12), bytes_max: LIVE_BYTES_MIN }
     }
 
     fn step(&mut self, step: usize) {
-        let source = self.rng.usize(..self.sources.len());
-        let shard = self.rng.usize(..self.fronts.len());
+        let source = self.world.rng.usize(..self.sources.len());
+        let node = self.world.rng.usize(..self.scenario.nodes);
+        let shard = self.world.rng.usize(..self.fronts.len());
         let restless = self.scenario.restless;
-        let restart = if self.rng.u8(..4) == 0 { 4 } else { 0 };
-        let weights = [200, 160, 260, 160, 100, 6, 6, restart, restless, 30, 12, 40];
+        let restart = if self.world.rng.u8(..4) == 0 { 4 } else { 0 };
+        let weights = [200, 160, 260, 160, 100, 6, 6, restart, restless, 30, 12, 40, self.scenario.remade];
         match self.draw(&weights) {
             0 => self.publish(source),
             1 => {
-                let count = self.rng.usize(1..2 * self.scenario.burst_max);
-                let (truth, clock) = (&mut self.record.truth, &mut self.clock);
-                self.sources[source].deliver(count, &self.scenario.payload, truth, clock);
+                let count = self.world.rng.usize(1..2 * self.scenario.burst_max);
+                self.sources[source].deliver(node, count, &mut self.world);
             }
             2 => self.work(shard, step),
             3 => {
-                let client = self.rng.usize(..self.clients.len());
-                let count = self.rng.usize(1..20);
+                let client = self.world.rng.usize(..self.clients.len());
+                let count = self.world.rng.usize(1..20);
                 self.read(client, count);
             }
-            4 => drop(self.sources[source].step(&mut self.record.truth, &mut self.clock)),
-            5 => self.sources[source].link_down(&mut self.record.truth, &mut self.clock),
-            6 => {
-                let (count, counted) = (self.rng.usize(1..4), self.rng.bool());
-                self.sources[source].drop_head(count, counted, &mut self.record.truth, &mut self.clock);
-            }
-            7 => self.restart(),
+            4 => drop(self.sources[source].step(node, &mut self.world)),
+            5 => self.sources[source].link_down(node, &mut self.world),
+            6 => self.sources[source].shorten(&mut self.world),
+            7 => self.restart(node),
             8 => self.client_acts(),
             9 => {
-                self.clock.now_ms += self.rng.u64(1..400);
-                self.sources.iter().for_each(|source| source.expire(&self.clock));
+                self.world.clock.now_ms += self.world.rng.u64(1..400);
+                self.sources.iter_mut().for_each(|source| source.expire(&mut self.world));
             }
-            10 => self.stalled[shard] = step + self.rng.usize(10..120),
-            _ => {
-                let client = self.rng.usize(..self.clients.len());
+            10 => self.stalled[shard] = step + self.world.rng.usize(10..120),
+            11 => {
+                let client = self.world.rng.usize(..self.clients.len());
                 if let Some((shard, line)) = self.clients[client].line {
                     self.fronts[shard].heartbeat(line);
                 }
             }
+            _ => self.sources[source].remake(&mut self.world),
         }
     }
 
     fn draw(&mut self, weights: &[u32]) -> usize {
-        let mut drawn = self.rng.u32(..weights.iter().sum::<u32>());
+        let mut drawn = self.world.rng.u32(..weights.iter().sum::<u32>());
         weights
             .iter()
             .position(|weight| {
@@ -208,9 +165,9 @@ impl Simulation {
     }
 
     fn publish(&mut self, source: usize) {
-        for _ in 0..self.rng.usize(1..=self.scenario.burst_max) {
-            let topic = Topic::parse(TOPICS[self.rng.usize(..TOPICS.len())]).expect("a topic");
-            self.sources[source].publish(topic, &mut self.record.truth, &mut self.clock);
+        for _ in 0..self.world.rng.usize(1..=self.scenario.burst_max) {
+            let (topic, headers) = Scenario::message(&mut self.world.rng);
+            self.sources[source].publish(topic, headers, &mut self.world);
         }
     }
 
@@ -222,7 +179,7 @@ impl Simulation {
         let front = &mut self.fronts[shard];
         front.turn(bounds);
         front.check_openings();
-        front.replay_some(self.rng.usize(1..4), bounds);
+        front.replay_some(self.world.rng.usize(1..4), bounds);
     }
 
     /// The client reads some of what its socket has.
@@ -248,8 +205,8 @@ impl Simulation {
 
     fn note_line(&mut self, line: LineId, frame: &Frame) {
         let Frame::Message(message) = frame else { return };
-        let received =
-            Received { number: message.number, replay: message.replay, redelivered: message.redelivered, early: false };
+        let (number, replay, redelivered) = (message.number, message.replay, message.redelivered);
+        let received = Received { number, replay, redelivered, ..Received::default() };
         if let Some(place) = self.lines.get(&line) {
             self.record.lines[*place].messages.push(received);
         }
@@ -259,13 +216,22 @@ impl Simulation {
         let Some((shard, line)) = self.clients[client].line else { return };
         for command in commands {
             if let Command::Subscribe(subscribe) = &command
-                && (!subscribe.after.0.is_empty() || subscribe.last > 0)
                 && let Some(place) = self.lines.get(&line)
             {
-                self.record.lines[*place].replays.push(subscribe.pattern.clone());
+                let source = match &subscribe.only {
+                    Some(Only::Source(name)) => Some(self.place_of(name)),
+                    Some(Only::Exchange(_)) | None => None,
+                };
+                let wanted = Selector { pattern: subscribe.pattern.clone(), filter: subscribe.filter.clone() };
+                let replays = !subscribe.after.0.is_empty() || subscribe.last > 0;
+                self.record.lines[*place].asked.push(AskedFor { wanted, source, replays });
             }
             self.fronts[shard].command(line, command);
         }
+    }
+
+    fn place_of(&self, name: &str) -> usize {
+        self.names.iter().position(|known| known == name).expect("a source's name")
     }
 
     fn note(&mut self, notes: Notes) {
@@ -276,27 +242,25 @@ impl Simulation {
                     What::Subscribed { cursors: self.cursors(cursors.0.into_iter().collect()), resumed }
                 }
                 Note::Message(received) => What::Message(received),
-                Note::Gap { source, reason, missed } => {
-                    let source = self.names.iter().position(|name| *name == source).expect("a source's name");
-                    What::Gap { source, reason, missed }
-                }
+                Note::Gap { source, reason, missed } => What::Gap { source: self.place_of(&source), reason, missed },
                 Note::CaughtUp { cursors } => What::CaughtUp { cursors: self.cursors(cursors.0.into_iter().collect()) },
                 Note::Ended { kept } => What::Ended { kept: self.cursors(kept) },
             };
-            let at = self.clock.tick();
+            let at = self.world.clock.tick();
             self.record.histories[history].told.push(Told { at, what });
         }
     }
 
     fn cursors(&self, saved: Saved) -> Cursors {
-        let of = |source: &Source| saved.get(&self.names[source.place]).and_then(|cursor| source.moment(*cursor));
-        self.sources.iter().map(of).collect()
+        let of =
+            |(name, source): (&String, &Source)| saved.get(name).map(|cursor| source.moment(*cursor).unwrap_or(FORGED));
+        self.names.iter().zip(&self.sources).map(of).collect()
     }
 
     fn client_acts(&mut self) {
-        let client = self.rng.usize(..self.clients.len());
+        let client = self.world.rng.usize(..self.clients.len());
         let connected = self.clients[client].line.is_some();
-        match self.rng.u8(..10) {
+        match self.world.rng.u8(..10) {
             0..=2 if connected => self.disconnect(client),
             _ if !connected => self.connect(client),
             3..=5 => self.subscribe(client),
@@ -311,7 +275,7 @@ impl Simulation {
     }
 
     fn connect(&mut self, client: usize) {
-        let shard = self.rng.usize(..self.fronts.len());
+        let shard = self.world.rng.usize(..self.fronts.len());
         let line = self.next_line;
         self.next_line += 1;
         self.lines.insert(line, self.record.lines.len());
@@ -322,7 +286,7 @@ impl Simulation {
             ClientKind::Stream(stream) => (CursorForm::Joint, stream.connect(&mut notes)),
         };
         self.clients[client].line = Some((shard, line));
-        self.fronts[shard].connect(line, form, &self.terms, self.clock.now());
+        self.fronts[shard].connect(line, form, &self.terms, self.world.clock.now());
         self.note(notes);
         self.say(client, commands);
     }
@@ -340,49 +304,65 @@ impl Simulation {
 
     fn new_client(&mut self) -> Client {
         let number = self.next_line;
-        let kind = if self.rng.u8(..3) == 0 {
+        let kind = if self.world.rng.u8(..3) == 0 {
             let wish = self.wish();
-            let wishes = (0..self.rng.usize(1..4)).map(|_| self.pattern()).collect::<std::collections::BTreeSet<_>>();
-            let wishes = wishes.into_iter().map(|pattern| Wish { pattern, ..wish.clone() });
+            let patterns = (0..self.world.rng.usize(1..4)).map(|_| Scenario::pattern(&mut self.world.rng));
+            let patterns = patterns.collect::<BTreeSet<_>>();
+            let wishes = patterns.into_iter().map(|pattern| {
+                let wanted = Selector { pattern, filter: wish.wanted.filter.clone() };
+                Wish { wanted, ..wish.clone() }
+            });
             let wishes: Vec<Wish> = wishes.collect();
             let with_history = |wish: Wish| (self.new_history(&format!("stream {number}"), &wish), wish);
-            ClientKind::Stream(Stream::new(wishes.into_iter().map(with_history).collect()))
+            let stream = Stream::new(wishes.into_iter().map(with_history).collect());
+            ClientKind::Stream(stream.after(self.forged()))
         } else {
             ClientKind::Page(Page::default())
         };
         Client { kind, line: None }
     }
 
-    fn pattern(&mut self) -> Pattern {
-        Pattern::parse(PATTERNS[self.rng.usize(..PATTERNS.len())]).expect("a pattern")
+    fn wish(&mut self) -> Wish {
+        let only = self.world.rng.usize(..self.names.len());
+        let source = (self.world.rng.u8(..4) == 0).then(|| self.names[only].clone());
+        self.scenario.wish(source, &mut self.world.rng)
     }
 
-    fn wish(&mut self) -> Wish {
-        let only = (self.rng.u8(..4) == 0).then(|| self.names[self.rng.usize(..self.names.len())].clone());
-        let last = if self.rng.u8(..5) == 0 { self.rng.usize(1..4) } else { 0 };
-        let flow = Flow::ALL[self.rng.usize(..3)];
-        Wish { pattern: self.pattern(), source: only, last, flow }
+    /// Sometimes cursors that nobody gave.
+    fn forged(&mut self) -> Saved {
+        let mut saved = Saved::new();
+        if self.world.rng.u8(..15) == 0 {
+            for (name, source) in self.names.iter().zip(&self.sources) {
+                if self.world.rng.bool() {
+                    saved.insert(name.clone(), source.forged(&mut self.world));
+                }
+            }
+        }
+        saved
     }
 
     fn new_history(&mut self, client: &str, wish: &Wish) -> usize {
-        let Wish { pattern, source, flow, .. } = wish;
+        let Wish { wanted, source, flow, .. } = wish;
         let reads = |name: &&String| source.as_ref().is_none_or(|only| only == *name);
         let sources = (0..self.names.len()).filter(|place| reads(&&self.names[*place])).collect();
         let history = self.record.histories.len();
-        let name = format!("history {history}: {client}, {pattern}, {}", flow.name());
-        self.record.histories.push(History { name, pattern: pattern.clone(), sources, told: Vec::new() });
+        let filter = wanted.filter.as_ref().map_or(String::new(), |filter| format!(", {filter:?}"));
+        let name = format!("history {history}: {client}, {}, {}{filter}", wanted.pattern, flow.name());
+        self.record.histories.push(History { name, wanted: wanted.clone(), sources, told: Vec::new() });
         history
     }
 
     fn subscribe(&mut self, client: usize) {
         let wish = self.wish();
         let ClientKind::Page(page) = &self.clients[client].kind else { return };
-        if page.subscriptions.len() > 4 || page.subscriptions.iter().any(|one| one.wish.pattern == wish.pattern) {
+        if page.subscriptions.len() > 4
+            || page.subscriptions.iter().any(|one| one.wish.wanted.pattern == wish.wanted.pattern)
+        {
             return;
         }
         let history = self.new_history(&format!("client {client}"), &wish);
         let mut notes = Notes::new();
-        let subscription = Subscription::new(history, wish, Saved::new());
+        let subscription = Subscription::new(history, wish, self.forged());
         let ClientKind::Page(page) = &mut self.clients[client].kind else { return };
         let commands = page.subscribe(subscription, &mut notes);
         self.note(notes);
@@ -392,10 +372,12 @@ impl Simulation {
     /// Ends a subscription; sometimes another one begins where it ended.
     fn unsubscribe(&mut self, client: usize) {
         let place = match &self.clients[client].kind {
-            ClientKind::Page(page) if !page.subscriptions.is_empty() => self.rng.usize(..page.subscriptions.len()),
+            ClientKind::Page(page) if !page.subscriptions.is_empty() => {
+                self.world.rng.usize(..page.subscriptions.len())
+            }
             _ => return,
         };
-        let again = self.rng.bool();
+        let again = self.world.rng.bool();
         let ClientKind::Page(page) = &mut self.clients[client].kind else { return };
         let (wish, saved) = {
             let one = &page.subscriptions[place];
@@ -413,8 +395,8 @@ impl Simulation {
     }
 
     fn replace(&mut self, client: usize) {
-        let resumes = self.rng.bool();
-        let place = self.rng.usize(..5);
+        let resumes = self.world.rng.bool();
+        let place = self.world.rng.usize(..5);
         let mut notes = Notes::new();
         let ClientKind::Page(page) = &mut self.clients[client].kind else { return };
         let commands = page.replace(place, resumes, &mut notes);
@@ -422,11 +404,18 @@ impl Simulation {
         self.say(client, commands);
     }
 
-    fn restart(&mut self) {
-        (0..self.clients.len()).for_each(|client| self.disconnect(client));
-        let (truth, clock) = (&mut self.record.truth, &mut self.clock);
-        self.sources.iter_mut().for_each(|source| source.restart(truth, clock));
-        self.start_node();
+    fn restart(&mut self, node: usize) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].line.is_some_and(|(front, _)| self.node_of(front) == node) {
+                self.disconnect(client);
+            }
+        }
+        self.sources.iter_mut().for_each(|source| source.restart(node, &mut self.world));
+        for front in 0..self.fronts.len() {
+            if self.node_of(front) == node {
+                self.fronts[front] = self.front(front);
+            }
+        }
     }
 
     /// Everything is mended and everybody comes back and reads, until there is nothing left to do.
@@ -436,30 +425,41 @@ impl Simulation {
                 self.connect(client);
             }
         }
+        let mut idle = 0;
         for _ in 0..ROUNDS_MAX {
-            let mut busy = false;
-            let (truth, clock) = (&mut self.record.truth, &mut self.clock);
-            for source in &mut self.sources {
-                while source.step(truth, clock) || !source.is_up() {
-                    busy = true;
-                }
-                let end = source.state.log().end();
-                source.deliver(usize::MAX, &self.scenario.payload, truth, clock);
-                busy |= source.state.log().end() > end;
-            }
-            let bounds = self.bounds();
-            for front in &mut self.fronts {
-                busy |= front.turn(bounds);
-                front.check_openings();
-                busy |= front.replay_some(16, bounds);
-            }
-            for client in 0..self.clients.len() {
-                busy |= self.read(client, 50);
-            }
-            if !busy {
+            // What is wanted in one round is brought in the next.
+            idle = if self.settle_some() { 0 } else { idle + 1 };
+            if idle > 1 {
+                let waiting = self.clients.iter().flat_map(|client| match &client.kind {
+                    ClientKind::Page(page) => page.waiting(),
+                    ClientKind::Stream(stream) => stream.waiting(),
+                });
+                self.record.stuck = waiting.collect();
                 return;
             }
         }
         panic!("after {ROUNDS_MAX} rounds the run is not at rest");
+    }
+
+    fn settle_some(&mut self) -> bool {
+        let mut busy = false;
+        for source in &mut self.sources {
+            for node in 0..self.scenario.nodes {
+                while source.step(node, &mut self.world) || !source.is_up(node) {
+                    busy = true;
+                }
+                busy |= source.deliver(node, usize::MAX, &mut self.world);
+            }
+        }
+        let bounds = self.bounds();
+        for front in &mut self.fronts {
+            busy |= front.turn(bounds);
+            front.check_openings();
+            busy |= front.replay_some(16, bounds);
+        }
+        for client in 0..self.clients.len() {
+            busy |= self.read(client, 50);
+        }
+        busy
     }
 }

@@ -27,10 +27,16 @@ pub(crate) enum Tampering {
     WideGap,
     /// A gap tells one less than was missed.
     NarrowGap,
+    /// A good cursor is called unknown.
+    UnknownCursor,
+    /// That nothing was missed is said when something was, or the other way round.
+    FalseResume,
+    /// A message comes that was sent to somebody else.
+    Stray,
 }
 
 impl Tampering {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Skip,
         Self::Repeat,
         Self::Swap,
@@ -40,6 +46,9 @@ impl Tampering {
         Self::NeedlessGap,
         Self::WideGap,
         Self::NarrowGap,
+        Self::UnknownCursor,
+        Self::FalseResume,
+        Self::Stray,
     ];
 }
 
@@ -52,12 +61,14 @@ pub(crate) struct Tamper {
     /// The connection whose replay just ended, and its last message.
     boundary: Option<(LineId, Option<Frame>)>,
     replayed: Option<(LineId, Frame)>,
+    /// The last live message, and on which connection.
+    sent: Option<(LineId, Frame)>,
 }
 
 impl Tamper {
     pub(crate) fn new(tampering: Option<Tampering>, seed: u64) -> Self {
         let chances = Rng::with_seed(seed ^ 0x7a3).usize(..6);
-        Self { tampering, chances, planted: false, boundary: None, replayed: None }
+        Self { tampering, chances, planted: false, boundary: None, replayed: None, sent: None }
     }
 
     /// What the client reads instead.
@@ -65,17 +76,17 @@ impl Tamper {
         let Some(tampering) = self.tampering.filter(|_| !self.planted) else { return frames };
         let mut passed: Vec<Frame> = Vec::with_capacity(frames.len());
         for frame in frames {
-            if self.planted || !self.is_chance(tampering, line, &frame, passed.last()) {
-                passed.push(frame);
+            let is_chance = !self.planted && self.is_chance(tampering, line, &frame, passed.last());
+            if is_chance && self.chances == 0 {
+                self.planted = true;
+                self.plant(tampering, frame, &mut passed);
                 continue;
             }
-            if self.chances > 0 {
-                self.chances -= 1;
-                passed.push(frame);
-                continue;
+            self.chances -= usize::from(is_chance);
+            if matches!(&frame, Frame::Message(message) if !message.replay) {
+                self.sent = Some((line, frame.clone()));
             }
-            self.planted = true;
-            self.plant(tampering, frame, &mut passed);
+            passed.push(frame);
         }
         passed
     }
@@ -103,7 +114,11 @@ impl Tamper {
             Tampering::LostGap => matches!(frame, Frame::Gap { .. }),
             Tampering::LostAtBoundary => live && ended.is_some(),
             Tampering::DoubledAtBoundary => self.boundary.as_ref().is_some_and(|(_, last)| last.is_some()),
-            Tampering::NeedlessGap => matches!(frame, Frame::Subscribed { resumed: true, .. }),
+            Tampering::NeedlessGap | Tampering::UnknownCursor => {
+                matches!(frame, Frame::Subscribed { resumed: true, .. })
+            }
+            Tampering::FalseResume => matches!(frame, Frame::Subscribed { .. }),
+            Tampering::Stray => live && self.sent.as_ref().is_some_and(|(known, _)| *known != line),
             Tampering::WideGap | Tampering::NarrowGap => matches!(frame, Frame::Gap { missed: Some(_), .. }),
         }
     }
@@ -121,12 +136,19 @@ impl Tamper {
                     passed.push(Frame::Message(last));
                 }
             }
-            (Tampering::NeedlessGap, frame) => {
+            (Tampering::Stray, frame) => {
+                passed.extend(self.sent.take().map(|(_, sent)| sent).into_iter().chain([frame]))
+            }
+            (Tampering::FalseResume, Frame::Subscribed { id, pattern, cursors, resumed }) => {
+                passed.push(Frame::Subscribed { id, pattern, cursors, resumed: !resumed });
+            }
+            (Tampering::NeedlessGap | Tampering::UnknownCursor, frame) => {
+                let is_outage = tampering == Tampering::NeedlessGap;
                 let gap = match &frame {
                     Frame::Subscribed { pattern, cursors, .. } => cursors.0.first().map(|(source, _)| Frame::Gap {
                         pattern: pattern.clone(),
                         source: source.as_str().into(),
-                        reason: GapReason::Outage,
+                        reason: if is_outage { GapReason::Outage } else { GapReason::UnknownCursor },
                         missed: None,
                     }),
                     _ => None,

@@ -1,6 +1,9 @@
 //! Stories of streams, found by the history checker on a real broker (`tests/it/history/real`).
 
+use futures_util::FutureExt;
+
 use super::*;
+use crate::hub::archive::{Fetched, Stretch};
 use crate::model::stream;
 
 /// Longer than a log without bounds of its own keeps anything.
@@ -11,7 +14,7 @@ fn streamed(messages: u64) -> (Shard, Feed, Hub) {
     let bounds = LogBounds { age_max: std::time::Duration::from_secs(1), ..LogBounds::default() };
     let hub = Hub::new(vec![SourceState::of_stream(Arc::new(test_info()), bounds)]);
     let (shard, feed) = (Shard::new(&hub, 2), Feed::new(hub.sources()[0].clone()));
-    feed.begin_empty();
+    feed.begin(0);
     (0..messages).for_each(|offset| place(&feed, offset, 0));
     (shard, feed, hub)
 }
@@ -63,9 +66,128 @@ fn a_cursor_that_the_log_knew_is_unknown_when_the_stream_is_made_anew_before_the
     let (mut shard, feed, _hub) = streamed(2);
     let subscriber = shard.join(CursorForm::Separate);
     shard.subscribe(subscriber, resuming(at(1))).unwrap();
-    feed.remade();
-    feed.begin_empty();
+    feed.remade(0);
     let activated = shard.activate(subscriber, SubscriptionId(1));
     let reasons: Vec<GapReason> = activated[0].gaps.iter().map(|gap| gap.reason).collect();
     assert_eq!((activated[0].resumed, reasons), (false, vec![GapReason::UnknownCursor]));
+}
+
+/// A subscriber that has handed a cursor back, with what it was told.
+fn resumed(shard: &mut Shard, position: u64) -> (SubscriberId, Activated) {
+    let subscriber = shard.join(CursorForm::Separate);
+    let opening = shard.subscribe(subscriber, resuming(position)).unwrap();
+    assert_eq!(Shard::stands(&opening), Ok(true));
+    let activated = shard.activate(subscriber, SubscriptionId(1)).pop().unwrap();
+    (subscriber, activated)
+}
+
+/// The offsets that a replay brings.
+fn replayed(shard: &mut Shard, subscriber: SubscriberId) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    loop {
+        let replay = shard.replay(subscriber, SMALL, std::time::Instant::now());
+        let excerpt = replay.excerpt.iter().flat_map(|(_, excerpt)| excerpt.publications());
+        let all = replay.messages.iter().map(|replayed| &replayed.publication).chain(excerpt);
+        offsets.extend(all.map(|publication| stream::named(publication.offset).unwrap()));
+        assert_eq!(replay.gaps, []);
+        if !replay.progressed {
+            return offsets;
+        }
+    }
+}
+
+/// While a node had no link its stream was cut beyond where the node had come to. That is told to who was live, and to
+/// whoever hands back a cursor from before, wherever that is from, and to nobody twice.
+#[test]
+fn what_was_cut_off_while_the_link_was_away_is_told_to_everybody_who_missed_it() {
+    let (mut shard, feed, _hub) = streamed(3);
+    let connect = || feed.link_up_bound(std::time::Instant::now());
+    connect();
+    while shard.take(SMALL).more {}
+    let (live, _) = resumed(&mut shard, at(2));
+    feed.link_down(Meanwhile::Kept);
+    feed.cut(6);
+    place(&feed, 6, 0);
+    connect();
+    let mut told = Vec::new();
+    loop {
+        let taken = shard.take(SMALL);
+        told.extend(taken.notices.into_iter().filter_map(|(id, notice)| match notice {
+            Notice::Gap(missed) => Some((id, missed.reason, missed.missed)),
+            _ => None,
+        }));
+        if !taken.more {
+            break;
+        }
+    }
+    assert_eq!(told, [(live, GapReason::Expired, None)]);
+    for (cursor, gaps, offsets) in [
+        (at(1), 1, vec![2, 6]),
+        (at(2), 1, vec![6]),
+        (at(4), 1, vec![6]),
+        (stream::before(6), 0, vec![6]),
+        (at(6), 0, vec![]),
+    ] {
+        let (subscriber, activated) = resumed(&mut shard, cursor);
+        assert!(activated.gaps.iter().all(|gap| gap.reason == GapReason::Expired));
+        assert_eq!((activated.gaps.len(), activated.resumed), (gaps, gaps == 0), "{cursor}");
+        assert_eq!(replayed(&mut shard, subscriber), offsets, "{cursor}");
+    }
+}
+
+/// A log may reach further back than its stream, which forgets by rules of its own: what the log has is not lost.
+#[test]
+fn what_the_log_has_comes_from_there_though_the_stream_has_cut_it_off() {
+    let (mut shard, feed, hub) = streamed(0);
+    feed.link_up_bound(std::time::Instant::now());
+    (10..20).for_each(|offset| place(&feed, offset, 0));
+    while shard.take(SMALL).more {}
+    let subscriber = shard.join(CursorForm::Separate);
+    let opening = shard.subscribe(subscriber, resuming(at(5))).unwrap();
+    assert_eq!(Shard::stands(&opening), Ok(false), "the stream is asked");
+    let archive = hub.sources()[0].archive().unwrap();
+    let fetch = archive.next(|| 0..=u64::MAX).now_or_never().unwrap();
+    fetch.answer(Fetched::Cut(15, Stretch::default()));
+    let activated = shard.activate(subscriber, SubscriptionId(1)).pop().unwrap();
+    assert_eq!(activated.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Expired]);
+    assert_eq!(replayed(&mut shard, subscriber), (10..20).collect::<Vec<_>>());
+}
+
+/// A stream is made anew, and before the shard has come to say so somebody subscribes: with a cursor from before, which is told
+/// once, or without one. Neither begins before the place that the answer names.
+#[test]
+fn who_begins_in_a_stream_made_anew_is_not_told_so_again() {
+    let (mut shard, feed, _hub) = streamed(20);
+    feed.link_up_bound(std::time::Instant::now());
+    while shard.take(SMALL).more {}
+    let (live, _) = resumed(&mut shard, at(19));
+    feed.remade(stream::before(10));
+    (10..14).for_each(|offset| place(&feed, offset, 0));
+    // The same offset, and another message.
+    let (old, activated) = resumed(&mut shard, at(12) + 1);
+    assert_eq!(activated.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::UnknownCursor]);
+    let fresh = shard.join(CursorForm::Separate);
+    let request = SubscribeRequest { after: JointCursor::default(), ..resuming(0) };
+    shard.subscribe(fresh, request).unwrap();
+    shard.activate(fresh, SubscriptionId(1));
+    place(&feed, 14, 0);
+    for subscriber in [live, old, fresh] {
+        assert_eq!(replayed(&mut shard, subscriber), Vec::<u64>::new(), "the shard is to tell of it first");
+    }
+    let mut notices = Vec::new();
+    loop {
+        let taken = shard.take(SMALL);
+        notices.extend(taken.notices);
+        shard.turn().0.close();
+        shard.turn().0.end();
+        if !taken.more {
+            break;
+        }
+    }
+    assert!(
+        matches!(&notices[..], [(told, Notice::Gap(gap))] if *told == live && gap.reason == GapReason::UnknownCursor)
+    );
+    for subscriber in [old, fresh] {
+        assert_eq!(replayed(&mut shard, subscriber), [14]);
+    }
 }

@@ -158,10 +158,10 @@ impl Worker<'_> {
             self.open = Some((attached, after));
             return self.page(Stretch::default()).await.map(Fetched::Genuine);
         }
-        let publications = publication(&mut self.mapper, self.feed, first.position, &mut first.delivery);
-        let publications = publications.into_iter().collect();
-        self.open = Some((attached, first.position));
-        let stretch = self.page(Stretch { publications, until: first.position }).await?;
+        let publication = publication(&mut self.mapper, self.feed, first.position, &mut first.delivery);
+        let until = end_of(first.position, publication.as_deref());
+        self.open = Some((attached, until));
+        let stretch = self.page(Stretch { publications: publication.into_iter().collect(), until }).await?;
         Ok(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
     }
 
@@ -193,14 +193,16 @@ impl Worker<'_> {
                 return Err(Trouble("the broker does not send on".into()));
             };
             let mut delivery = delivered(next, &attached.deliveries)?;
-            *at = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
+            let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
             (count, bytes) = (count + 1, bytes + delivery.data.len());
             // The broker sends on what was acknowledged.
             if count % ACKNOWLEDGE_EVERY == 0 || bytes >= PAGE_BYTES {
                 acknowledge(&delivery.acker).await?;
             }
+            let publication = publication(&mut self.mapper, self.feed, position, &mut delivery);
+            *at = end_of(position, publication.as_deref());
             page.until = *at;
-            page.publications.extend(publication(&mut self.mapper, self.feed, *at, &mut delivery));
+            page.publications.extend(publication);
         }
         Ok(page)
     }
@@ -211,6 +213,11 @@ impl Worker<'_> {
             attached.close().await;
         }
     }
+}
+
+/// Where somebody stands who was given what is at a position. What cannot be mapped nobody knows by its mark.
+fn end_of(position: u64, publication: Option<&Publication>) -> u64 {
+    publication.map_or(stream::before(stream::following(position)), |publication| publication.offset)
 }
 
 /// What cannot be mapped was counted when it came live, and is passed over here.

@@ -71,10 +71,10 @@ impl Journey {
 impl Account {
     /// Whether a subscription is to be given a message.
     pub(crate) fn wants(&self, history: usize, number: Number) -> bool {
-        let (History { pattern, sources, .. }, journey) = (&self.record.histories[history], &self.journeys[history]);
+        let (History { wanted, sources, .. }, journey) = (&self.record.histories[history], &self.journeys[history]);
         let message = &self.record.truth.messages[number];
         let is_of_publisher = journey.publisher.is_none_or(|publisher| publisher == self.publishers[number]);
-        is_of_publisher && sources.contains(&message.source) && pattern.matches(&message.topic)
+        is_of_publisher && sources.contains(&message.source) && message.is_wanted(wanted)
     }
 
     /// Whether the links of a life's node were harmed at some time between two moments.

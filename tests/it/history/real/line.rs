@@ -7,6 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use passerelle::model::cursor::{Cursor, JointCursor};
 use passerelle::model::gap::GapReason;
 use passerelle::model::topic::Topic;
+use passerelle::model::value::Headers;
 use passerelle::protocol::{Command, Only, Subscribe};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -177,6 +178,7 @@ fn heard(text: &str, id: Option<&str>, book: &Book) -> Heard {
             number: object["data"].as_u64().unwrap_or_else(|| panic!("no number: {object}")) as usize,
             source: book.source(&text("source")),
             topic: Topic::parse(&text("topic")).expect("a topic"),
+            headers: Headers::default(),
             cursor: text("cursor").parse::<Cursor>().expect("a cursor"),
             position: position().unwrap_or_default(),
             replay: is("replay"),

@@ -9,6 +9,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use passerelle::model::cursor::{Cursor, JointCursor};
 use passerelle::model::topic::Topic;
+use passerelle::model::value::Headers;
 use tokio::sync::watch;
 
 use crate::history::node::Message;
@@ -44,7 +45,7 @@ impl Book {
     /// The next number, for a message that is about to be sent.
     fn begin(&self, source: usize, topic: &str, publisher: usize) -> Number {
         let (topic, at) = (Topic::parse(topic).expect("a topic"), Span { from: self.now(), to: Moment::MAX });
-        let published = Published { source, topic, at, fate: Fate::Unknown, again: Vec::new() };
+        let published = Published::new(source, topic, at, Fate::Unknown);
         let mut messages = self.messages.lock().expect("the lock");
         messages.push((published, publisher));
         messages.len() - 1
@@ -69,6 +70,7 @@ impl Book {
             number,
             source: *source,
             topic: topic.clone(),
+            headers: Headers::default(),
             cursor: Cursor::FOREIGN,
             position: JointCursor::default(),
             replay: false,

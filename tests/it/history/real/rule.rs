@@ -218,7 +218,7 @@ impl<'a> Judge<'a> {
         let is_due = |number: Number| {
             chain.is_last || newest.get(&self.account.publishers[number]).is_some_and(|newest| number < *newest)
         };
-        let matching = self.ground.matching(source, &self.history.pattern);
+        let matching = self.ground.matching(source, &self.history.wanted);
         let owed = matching.iter().copied().filter(|number| !came.contains(number)).filter(|number| {
             let message = self.message(*number);
             message.fate == Fate::Logged && is_shown(message) && self.account.wants(self.number, *number)
@@ -241,7 +241,7 @@ impl<'a> Judge<'a> {
     /// A missing message is covered by a gap told in time, unless a newer one on its topic is enough.
     fn is_covered(&mut self, source: usize, number: Number, chain: &Chain<'_>) {
         let neighbours = self.neighbours(number, chain);
-        if self.journey.flow == Flow::Latest && self.ground.is_superseded(number, Moment::MAX) {
+        if self.journey.flow == Flow::Latest && self.ground.is_superseded(number, &self.history.wanted, Moment::MAX) {
             return;
         }
         // Raw clients cannot be told.
@@ -330,7 +330,7 @@ impl<'a> Judge<'a> {
         }
         let since = visit.after[source].map_or(visit.asked_at, |after| after.from);
         let came: BTreeSet<Number> = self.received(0..self.history.told.len()).map(|(_, one)| one.number).collect();
-        let matching = self.ground.matching(source, &self.history.pattern);
+        let matching = self.ground.matching(source, &self.history.wanted);
         let lost = matching.iter().filter(|number| !came.contains(number)).map(|number| self.message(*number).at);
         let most = lost.filter(|at| at.to > since && at.from <= gap.at).count() as u64;
         (1..=most).contains(&gap.missed.unwrap_or(1))

@@ -20,7 +20,7 @@ fn account() -> Account {
     let message = |number: u64| {
         let from = 100 + number % 8 * 10;
         let at = Span { from, to: from + 5 };
-        Published { source: number as usize / 8, topic: topic.clone(), at, fate: Fate::Logged, again: Vec::new() }
+        Published::new(number as usize / 8, topic.clone(), at, Fate::Logged)
     };
     let truth = Truth {
         sources: sources.iter().map(truth_of).collect(),
@@ -37,7 +37,7 @@ fn account() -> Account {
 }
 
 fn message(number: Number) -> What {
-    What::Message(Received { number, replay: false, redelivered: false, early: false })
+    What::Message(Received { number, ..Received::default() })
 }
 
 fn messages(numbers: impl IntoIterator<Item = Number>) -> Vec<What> {
@@ -73,8 +73,8 @@ fn journey(visits: Vec<(Moment, Life)>) -> Journey {
 /// A client that reads one source; told from moment 50 on, ten after each other.
 fn judge(account: &mut Account, source: usize, told: Vec<What>) -> Vec<String> {
     let told = told.into_iter().zip((50..).step_by(10)).map(|(what, at)| Told { at, what }).collect();
-    let (name, pattern) = ("one".to_owned(), Pattern::all());
-    account.record.histories = vec![History { name, pattern, sources: vec![source], told }];
+    let (name, wanted) = ("one".to_owned(), Pattern::all().into());
+    account.record.histories = vec![History { name, wanted, sources: vec![source], told }];
     if account.journeys.is_empty() {
         account.journeys = vec![journey(vec![(50, 0)])];
     }
@@ -132,11 +132,11 @@ fn what_was_sent_at_the_same_time_may_come_in_either_order_and_what_was_not_conf
 
 #[test]
 fn a_queue_may_bring_a_message_again_when_it_says_so() {
-    let again = |redelivered| What::Message(Received { number: 18, replay: false, redelivered, early: false });
+    let again = |redelivered| What::Message(Received { number: 18, redelivered, ..Received::default() });
     let told = |redelivered| [messages(16..24), vec![again(redelivered)]].concat();
     assert_eq!(fresh(2, told(true)), Vec::<String>::new());
     assert!(!fresh(2, told(false)).is_empty());
-    let of_stream = What::Message(Received { number: 10, replay: false, redelivered: true, early: false });
+    let of_stream = What::Message(Received { number: 10, redelivered: true, ..Received::default() });
     assert!(!fresh(1, [messages(8..16), vec![of_stream]].concat()).is_empty());
 }
 
@@ -184,7 +184,8 @@ fn who_goes_is_owed_no_more_of_a_source_than_came_of_it() {
     let begin = || vec![asked(vec![None; 3]), subscribed(false)];
     let told = [begin(), messages([0, 1]), messages(8..16), vec![ended()], begin()].concat();
     let told = told.into_iter().zip((50..).step_by(10)).map(|(what, at)| Told { at, what }).collect();
-    account.record.histories = vec![History { name: "one".into(), pattern: Pattern::all(), sources: vec![0, 1], told }];
+    account.record.histories =
+        vec![History { name: "one".into(), wanted: Pattern::all().into(), sources: vec![0, 1], told }];
     let visits = vec![(50, 0), (180, 0)];
     account.journeys = vec![journey(visits)];
     assert_eq!(check(&account), []);

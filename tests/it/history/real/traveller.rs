@@ -53,7 +53,7 @@ impl Traveller {
     pub(crate) fn new(number: usize, plan: Client, world: Arc<World>) -> Self {
         let name = |place: usize| world.book.names[place].clone();
         let wish = |pattern: &str| Wish {
-            pattern: Pattern::parse(pattern).expect("a pattern"),
+            wanted: Pattern::parse(pattern).expect("a pattern").into(),
             source: plan.source.map(name),
             last: 0,
             flow: plan.flow,
@@ -63,8 +63,8 @@ impl Traveller {
             (0..world.book.names.len()).filter(|one| plan.source.is_none_or(|of| of == *one)).collect();
         let of_wish = |wish: &Wish| {
             let about = format!("{:?}, {}, publisher {:?}", plan.transport, plan.flow.name(), plan.publisher);
-            let name = format!("client {number}: {}, {about}", wish.pattern);
-            History { name, pattern: wish.pattern.clone(), sources: sources.clone(), told: Vec::new() }
+            let name = format!("client {number}: {}, {about}", wish.wanted.pattern);
+            History { name, wanted: wish.wanted.clone(), sources: sources.clone(), told: Vec::new() }
         };
         let histories: Vec<History> = wishes.iter().map(of_wish).collect();
         let count = histories.len();
@@ -73,7 +73,7 @@ impl Traveller {
             flow: plan.flow,
             publisher: plan.publisher,
             is_raw: plan.transport == Transport::Raw,
-            beside: beside(place).map(|(_, wish)| wish.pattern.clone()).collect(),
+            beside: beside(place).map(|(_, wish)| wish.wanted.pattern.clone()).collect(),
             visits: Vec::new(),
             finished: false,
         };
@@ -223,9 +223,10 @@ impl Traveller {
             }
             Logic::Raw => {
                 let Frame::Message(message) = frame else { return Vec::new() };
-                let heard = self.histories.iter().enumerate().filter(|(_, one)| one.pattern.matches(&message.topic));
+                let heard =
+                    self.histories.iter().enumerate().filter(|(_, one)| one.wanted.pattern.matches(&message.topic));
                 let number = message.number;
-                let received = Received { number, replay: false, redelivered: false, early: false };
+                let received = Received { number, ..Received::default() };
                 notes.extend(heard.map(|(place, _)| (place, Note::Message(received))));
                 Vec::new()
             }
@@ -261,8 +262,8 @@ impl Traveller {
     /// matches one stands, nobody says which. So what matches all of those is certain to come.
     fn conclude(&mut self, frame: &Frame) {
         let (Logic::Raw, Frame::Message(message)) = (&self.logic, frame) else { return };
-        let matched = |one: &&History| one.pattern.matches(&message.topic);
-        let patterns = self.histories.iter().filter(matched).map(|one| topics(&one.pattern));
+        let matched = |one: &&History| one.wanted.pattern.matches(&message.topic);
+        let patterns = self.histories.iter().filter(matched).map(|one| topics(&one.wanted.pattern));
         let Some(shown) = patterns.reduce(|one, other| &one & &other) else { return };
         for (certain, _) in self.certain.iter_mut().zip(&self.histories).filter(|(_, one)| matched(one)) {
             certain.extend(shown.iter().map(|topic| (message.source, *topic)));
@@ -274,7 +275,7 @@ impl Traveller {
         if self.is_settled || !self.is_last || !*self.world.calm.borrow() {
             return;
         }
-        let all = |one: &History| one.sources.len() * topics(&one.pattern).len();
+        let all = |one: &History| one.sources.len() * topics(&one.wanted.pattern).len();
         if self.certain.iter().zip(&self.histories).all(|(certain, one)| certain.len() == all(one)) {
             self.is_settled = true;
             self.world.settled.send_modify(|settled| *settled += 1);
@@ -289,7 +290,8 @@ impl Traveller {
                     What::Asked { after: self.places(&after), last, flow }
                 }
                 Note::Subscribed { cursors, resumed } => {
-                    let History { sources, pattern, .. } = &self.histories[place];
+                    let History { sources, wanted, .. } = &self.histories[place];
+                    let pattern = &wanted.pattern;
                     let of_topic = |topic: usize| sources.iter().map(move |source| (*source, topic));
                     self.certain[place].extend(topics(pattern).into_iter().flat_map(of_topic));
                     What::Subscribed { cursors: self.joint_places(&cursors), resumed }
@@ -329,7 +331,7 @@ impl Traveller {
             let is_last_of = |source: usize| {
                 let matching = markers.iter().rev().find(|marker| {
                     let is_of_publisher = self.plan.publisher.is_none_or(|publisher| publisher == marker.publisher);
-                    marker.source == source && is_of_publisher && history.pattern.matches(&marker.topic)
+                    marker.source == source && is_of_publisher && history.wanted.pattern.matches(&marker.topic)
                 });
                 matching.is_none_or(|marker| self.came[place].contains(&marker.number))
             };
