@@ -202,16 +202,16 @@ impl Reader<'_> {
         if archive.cut(log.floor()) >= floor {
             // The stream holds less than the log.
             gaps.extend(log.cut_off(&self.wanted.pattern, span.start, floor).map(|gap| gap.filtered(self.wanted)));
-            return ReadOn { found: Passed::Own(Vec::new()), next: floor, told: floor };
+            return ReadOn { found: Passed::Own(Vec::new()), next: floor };
         }
         let Found::Page { from, page } = archive.read(span.start, log.floor()) else {
-            return ReadOn { found: Passed::Own(Vec::new()), next: span.start, told: 0 };
+            return ReadOn { found: Passed::Own(Vec::new()), next: span.start };
         };
         if from > span.start {
             gaps.extend(log.cut_off(&self.wanted.pattern, span.start, from).map(|gap| gap.filtered(self.wanted)));
         }
         let found = logs.passages.read(Store::Page(&page, log.info().id), self.wanted, from..span.end);
-        ReadOn { found: Passed::Shared(found.excerpt), next: found.next, told: from.min(found.next) }
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 
     /// From the log itself.
@@ -221,9 +221,8 @@ impl Reader<'_> {
             View::All | View::Newest(_) => log.read(&self.wanted.pattern, span.start, span.end, logs.own_bounds()),
         };
         chunk.publications.retain(|publication| self.wanted.lets_in(&publication.draft));
-        let told = chunk.gap.map_or(0, |_| log.evicted().min(chunk.next));
         gaps.extend(chunk.gap.map(|gap| gap.filtered(self.wanted)));
-        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next, told }
+        ReadOn { found: Passed::Own(chunk.publications), next: chunk.next }
     }
 
     /// Where what comes next is not in the log but in the stream behind it.
@@ -240,9 +239,8 @@ impl Reader<'_> {
             return self.read_alone(log, span, logs, gaps);
         }
         let found = logs.passages.read(Store::Log(log, logs.bounds), self.wanted, span);
-        let told = found.gap.map_or(0, |_| log.evicted().min(found.next));
         gaps.extend(found.gap.map(|gap| gap.filtered(self.wanted)));
-        ReadOn { found: Passed::Shared(found.excerpt), next: found.next, told }
+        ReadOn { found: Passed::Shared(found.excerpt), next: found.next }
     }
 }
 
@@ -323,8 +321,6 @@ type Place<'a> = (&'a Lane, &'a Log);
 struct ReadOn {
     found: Passed,
     next: u64,
-    /// What is missing up to here was told, wherever others make it read on.
-    told: u64,
 }
 
 enum Passed {
@@ -372,7 +368,6 @@ pub(super) fn read_together(
     // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
     let shares = alone || reads_older || readers.iter().all(|reader| *reader.read >= log.evicted());
     let mut dropped = Vec::new();
-    let mut told = vec![0; readers.len()];
     for drops_oldest in [false, true] {
         if drops_oldest {
             dropped = if each {
@@ -393,9 +388,6 @@ pub(super) fn read_together(
             tell(reader, gaps);
             horizon = horizon.min(read.next);
             let replayed = |publication| Replayed::of(reader.subscription, publication);
-            if let Some(told) = told.get_mut(number) {
-                *told = read.told;
-            }
             match read.found {
                 Passed::Shared(excerpt) if alone => excerpt_found = Some((reader.subscription, excerpt)),
                 Passed::Shared(excerpt) => found.extend(excerpt.publications().iter().cloned().map(replayed)),
@@ -417,10 +409,9 @@ pub(super) fn read_together(
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);
     replay.excerpt = excerpt_found.filter(|(_, excerpt)| !excerpt.publications().is_empty());
-    for (reader, told) in readers.iter_mut().zip(told) {
-        let read = horizon.max(told);
-        replay.progressed |= read > *reader.read;
-        *reader.read = read.max(*reader.read);
+    for reader in readers {
+        replay.progressed |= horizon > *reader.read;
+        *reader.read = horizon.max(*reader.read);
     }
     found
 }

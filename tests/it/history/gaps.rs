@@ -88,7 +88,7 @@ impl Judge<'_> {
             }
             // The log counts what came by the way of another subscription, and what only the filter holds back.
             let is_elsewhere = !message.is_wanted(&self.history.wanted) || self.is_early(number);
-            let is_missing = self.places.get(&number).is_none_or(|place| *place >= phase.to);
+            let is_missing = self.places.get(&number).is_none_or(|place| *place >= phase.to || phase.is_later(*place));
             if is_elsewhere && !(phase.drops_oldest && self.is_early(number)) {
                 return self.left(message, gap, phase);
             }
@@ -135,13 +135,16 @@ impl Judge<'_> {
         matches!(place, Some(What::Message(Received { early: true, .. })))
     }
 
-    /// How many messages of a source came early, of those after one moment and up to another.
-    fn early(&self, source: usize, after: Moment, until: Moment) -> u64 {
-        let early = self.history.told.iter().filter_map(|told| match told.what {
-            What::Message(received) if received.early => Some(self.ground.message(received.number)),
+    /// How many messages came by the way of another subscription, or before this one began anew on a node that had not come so
+    /// far, of those after one moment and up to another.
+    fn elsewhere(&self, phase: &Phase, after: Moment, until: Moment) -> u64 {
+        let elsewhere = self.history.told.iter().enumerate().filter_map(|(place, told)| match told.what {
+            What::Message(received) if received.early || phase.is_later(place) => {
+                Some(self.ground.message(received.number))
+            }
             _ => None,
         });
-        let within = early.filter(|message| message.source == source && message.at.to > after);
+        let within = elsewhere.filter(|message| message.source == phase.source && message.at.to > after);
         within.filter(|message| message.at.from <= until).count() as u64
     }
 
@@ -188,9 +191,9 @@ impl Judge<'_> {
             let missing = self.missing(phase, until).into_iter();
             missing.filter(|number| self.ground.message(*number).fate != Fate::Lost).collect::<Vec<Number>>()
         };
-        // The log does not know what came by the way of another subscription.
-        let early = phase.start.map_or(0, |start| self.early(phase.source, start.from, reached));
-        let (least, most) = (lost(kept), lost(reached).len() as u64 + early);
+        // The log does not know what came by another way.
+        let elsewhere = phase.start.map_or(0, |start| self.elsewhere(phase, start.from, reached));
+        let (least, most) = (lost(kept), lost(reached).len() as u64 + elsewhere);
         if told > most {
             self.wrong.push(format!("gaps by {} tell {told} messages, {most} were missed", last.at));
         }

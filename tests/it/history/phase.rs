@@ -129,6 +129,11 @@ impl Phase {
         self.begins.is_some_and(|begins| at.to <= begins.from)
     }
 
+    /// Whether it began as if for the first time after a place.
+    pub(crate) fn is_later(&self, place: usize) -> bool {
+        !self.resumes && place < self.from
+    }
+
     /// When `subscribed` was told.
     pub(crate) fn subscribed_at(&self, history: &History) -> Option<Moment> {
         self.subscribed.map(|place| history.told[place].at)

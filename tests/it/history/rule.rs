@@ -128,11 +128,19 @@ impl<'a> Judge<'a> {
                 |place: &usize| matches!(self.history.told[*place].what, What::Message(known) if known.redelivered);
             let before = self.places.get(&received.number);
             let redelivered = received.redelivered || before.is_some_and(says_so);
-            if before.is_some() && !(redelivered && self.ground.truth.sources[message.source].is_queue) {
+            let may_come_again = redelivered && self.ground.truth.sources[message.source].is_queue;
+            if before.is_some_and(|before| !may_come_again && !self.began_anew((*before, place), message)) {
                 self.wrong.push(format!("#{} came again", received.number));
             }
             self.places.entry(received.number).or_insert(place);
         }
+    }
+
+    /// Whether between two places the subscription began as if for the first time, on a node that had not come so far yet.
+    fn began_anew(&self, (before, again): (usize, usize), message: &Published) -> bool {
+        let phases = phases(self.history, message.source);
+        let phase = phases.iter().find(|phase| (phase.from..phase.to).contains(&again));
+        phase.is_some_and(|phase| phase.is_later(before) && !phase.is_before(message.at))
     }
 
     /// `resumed` says that nothing was missed, and is said when nothing was.

@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 
 use super::*;
-use crate::hub::archive::{Fetched, Stretch};
+use crate::hub::archive::{Fetched, Stretch, Verdict};
 use crate::model::stream;
 
 /// Longer than a log without bounds of its own keeps anything.
@@ -190,4 +190,82 @@ fn who_begins_in_a_stream_made_anew_is_not_told_so_again() {
     for subscriber in [old, fresh] {
         assert_eq!(replayed(&mut shard, subscriber), [14]);
     }
+}
+
+/// What falls behind goes on before the first message that it was not sent, and that place is one that the stream can be asked
+/// for: the number before a message's is another mark at the same offset.
+#[test]
+fn who_falls_behind_asks_a_stream_for_a_place_that_there_is() {
+    for flow in Flow::ALL {
+        let (mut shard, feed, hub) = streamed(5);
+        feed.link_up_bound(std::time::Instant::now());
+        while shard.take(SMALL).more {}
+        let subscriber = shard.join(CursorForm::Separate);
+        shard.subscribe(subscriber, SubscribeRequest { flow, after: JointCursor::default(), ..resuming(0) }).unwrap();
+        shard.activate(subscriber, SubscriptionId(1));
+        shard.replay(subscriber, SMALL);
+        (5..8).for_each(|offset| place(&feed, offset, 0));
+        shard.take(SMALL);
+        shard.turn().0.close();
+        let (source, read) = shard.turn().0.origin().unwrap();
+        shard.fall_behind(subscriber, source, read);
+        shard.turn().0.end();
+        for steps in 0..3 {
+            let cursor = shard.cursors(subscriber).0[0].1;
+            assert_eq!(hub.sources()[0].log().verdict(cursor), Some(Verdict::Genuine), "{flow:?} after {steps} steps");
+            shard.replay(subscriber, ReadBounds { messages_max: 1, ..SMALL });
+        }
+    }
+}
+
+/// One subscription of a client falls behind in the stream itself, and another one with it that only wants what is new: what is
+/// fetched for the one is not lost for the other.
+#[test]
+fn what_is_fetched_for_one_subscription_is_no_loss_for_another() {
+    let (mut shard, feed, hub) = streamed(5);
+    feed.link_up_bound(std::time::Instant::now());
+    while shard.take(SMALL).more {}
+    let subscriber = shard.join(CursorForm::Separate);
+    for (id, pattern, flow) in [(1, "#", Flow::CatchUp), (2, "x", Flow::Latest), (3, "*", Flow::DropOldest)] {
+        let wanted = Pattern::parse(pattern).unwrap().into();
+        let after = JointCursor::default();
+        let request = SubscribeRequest { id: SubscriptionId(id), wanted, flow, after, ..resuming(0) };
+        shard.subscribe(subscriber, request).unwrap();
+        shard.activate(subscriber, SubscriptionId(id));
+        shard.replay(subscriber, SMALL);
+    }
+    (5..8).for_each(|offset| place(&feed, offset, 0));
+    shard.take(SMALL);
+    shard.turn().0.close();
+    let (source, read) = shard.turn().0.origin().unwrap();
+    shard.fall_behind(subscriber, source, read);
+    shard.turn().0.end();
+    // The log lets go of all of it.
+    place(&feed, 8, LATER_MS);
+    while shard.take(SMALL).more {}
+    assert_eq!(replayed(&mut shard, subscriber), Vec::<u64>::new(), "it is fetched");
+    let fetch = hub.sources()[0].archive().unwrap().next(|| 0..=u64::MAX).now_or_never().unwrap();
+    let publication = |offset: u64| {
+        let topic = Topic::parse("x").unwrap();
+        let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
+        Arc::new(Publication { source: feed.info().clone(), offset: at(offset), draft })
+    };
+    fetch.answer(Fetched::Genuine(Stretch { publications: (5..8).map(publication).collect(), until: at(7) }));
+    assert_eq!(replayed(&mut shard, subscriber), [5, 6, 7, 8]);
+}
+
+/// A subscription that takes over from one that read the stream before is told that it is another one, as that would have been.
+#[test]
+fn who_takes_over_from_a_subscription_on_the_stream_before_is_told_that_it_is_another() {
+    let (mut shard, feed, _hub) = streamed(3);
+    feed.link_up_bound(std::time::Instant::now());
+    while shard.take(SMALL).more {}
+    let (subscriber, _) = resumed(&mut shard, at(2));
+    feed.remade(0);
+    place(&feed, 0, 0);
+    let again = SubscribeRequest { id: SubscriptionId(2), after: JointCursor::default(), ..resuming(0) };
+    shard.subscribe(subscriber, again).unwrap();
+    shard.activate(subscriber, SubscriptionId(2));
+    let told = shard.take(SMALL).notices;
+    assert!(matches!(&told[..], [(_, Notice::Gap(gap))] if gap.reason == GapReason::UnknownCursor));
 }
