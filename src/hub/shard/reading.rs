@@ -330,6 +330,14 @@ enum Passed {
     Own(Vec<Arc<Publication>>),
 }
 
+/// What one of them reads of the stream itself is no loss for the others. Whether any does.
+fn read_all_of_older(readers: &mut [Reader<'_>], lane: &Lane, log: &Log) -> bool {
+    let any = readers.iter().any(|reader| reader.older(lane, log).is_some());
+    let older = readers.iter_mut().filter(|reader| any && *reader.read < log.floor());
+    older.for_each(|reader| reader.view = View::All);
+    any
+}
+
 /// The next piece for all of these readers of one source: in the order of its log, each message once, as far as all of
 /// them have been read. What one reader alone is given others may be given too, so that is an excerpt of `replay`.
 pub(super) fn read_together(
@@ -359,22 +367,15 @@ pub(super) fn read_together(
     let mut excerpt_found = None;
     let mut found: Vec<Replayed> = Vec::new();
     let alone = readers.len() == 1;
-    let reads_older = readers.iter().any(|reader| reader.older(lane, &log).is_some());
-    if reads_older {
-        // What one of them reads of the stream itself is no loss for the others.
-        let older = readers.iter_mut().filter(|reader| *reader.read < log.floor());
-        older.for_each(|reader| reader.view = View::All);
-    }
+    let reads_older = read_all_of_older(readers, lane, &log);
     // A passage may have what the log has let go of: what is told to be gone for one must not come by another's.
     let shares = alone || reads_older || readers.iter().all(|reader| *reader.read >= log.evicted());
     let mut dropped = Vec::new();
     for drops_oldest in [false, true] {
         if drops_oldest {
-            dropped = if each {
-                readers.chunks(1).flat_map(|reader| drop_oldest(reader, &log, until, horizon)).collect()
-            } else {
-                drop_oldest(readers, &log, until, horizon)
-            };
+            // Subscriptions that are told apart drop nothing for each other.
+            let together = readers.chunks(if each { 1 } else { readers.len().max(1) });
+            dropped = together.flat_map(|readers| drop_oldest(readers, &log, until, horizon)).collect();
         }
         let read_now = |reader: &Reader<'_>| *reader.read < until && reader.drops_oldest() == drops_oldest;
         for (number, reader) in readers.iter().enumerate().filter(|(_, reader)| read_now(reader)) {

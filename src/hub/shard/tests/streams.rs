@@ -203,7 +203,7 @@ fn who_falls_behind_asks_a_stream_for_a_place_that_there_is() {
         let subscriber = shard.join(CursorForm::Separate);
         shard.subscribe(subscriber, SubscribeRequest { flow, after: JointCursor::default(), ..resuming(0) }).unwrap();
         shard.activate(subscriber, SubscriptionId(1));
-        shard.replay(subscriber, SMALL);
+        shard.replay(subscriber, SMALL, std::time::Instant::now());
         (5..8).for_each(|offset| place(&feed, offset, 0));
         shard.take(SMALL);
         shard.turn().0.close();
@@ -213,7 +213,7 @@ fn who_falls_behind_asks_a_stream_for_a_place_that_there_is() {
         for steps in 0..3 {
             let cursor = shard.cursors(subscriber).0[0].1;
             assert_eq!(hub.sources()[0].log().verdict(cursor), Some(Verdict::Genuine), "{flow:?} after {steps} steps");
-            shard.replay(subscriber, ReadBounds { messages_max: 1, ..SMALL });
+            shard.replay(subscriber, ReadBounds { messages_max: 1, ..SMALL }, std::time::Instant::now());
         }
     }
 }
@@ -232,7 +232,7 @@ fn what_is_fetched_for_one_subscription_is_no_loss_for_another() {
         let request = SubscribeRequest { id: SubscriptionId(id), wanted, flow, after, ..resuming(0) };
         shard.subscribe(subscriber, request).unwrap();
         shard.activate(subscriber, SubscriptionId(id));
-        shard.replay(subscriber, SMALL);
+        shard.replay(subscriber, SMALL, std::time::Instant::now());
     }
     (5..8).for_each(|offset| place(&feed, offset, 0));
     shard.take(SMALL);
