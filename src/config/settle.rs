@@ -8,6 +8,7 @@ pub(super) mod broker;
 mod cloudevents;
 mod consume;
 pub(super) mod listen;
+mod placeholders;
 mod presence;
 mod route;
 mod source;

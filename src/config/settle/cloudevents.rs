@@ -1,7 +1,6 @@
 //! `[cloudevents]`: how messages that are no CloudEvents are called as such. Templates with placeholders in braces.
 
-use super::Settler;
-use crate::config::key::nearest;
+use super::{Settler, placeholders};
 use crate::model::event_names::{EventNames, EventPart, EventTemplate};
 
 /// Placeholders, without those for header fields.
@@ -28,50 +27,22 @@ fn read(text: &str) -> Result<EventTemplate, String> {
     if text.is_empty() {
         return Err("is empty: every event has one; remove the key for the default".into());
     }
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        let Some((name, after)) = after.split_once('}') else {
-            return Err(format!("is {text:?}: a brace is opened and not closed"));
-        };
-        literal(before, text, &mut parts)?;
-        parts.push(placeholder(name, text)?);
-        rest = after;
-    }
-    literal(rest, text, &mut parts)?;
-    Ok(EventTemplate(parts))
-}
-
-fn literal(piece: &str, text: &str, parts: &mut Vec<EventPart>) -> Result<(), String> {
-    if piece.contains('}') {
-        return Err(format!("is {text:?}: a brace is closed and was not opened"));
-    }
-    if piece.chars().any(|character| character.is_whitespace() || character.is_control()) {
-        return Err(format!("is {text:?}: leave blanks out"));
-    }
-    if !piece.is_empty() {
-        parts.push(EventPart::Text(piece.to_owned()));
-    }
-    Ok(())
+    let literal = |piece: &str| {
+        if piece.chars().any(|character| character.is_whitespace() || character.is_control()) {
+            return Err(format!("is {text:?}: leave blanks out"));
+        }
+        Ok(EventPart::Text(piece.to_owned()))
+    };
+    placeholders::parts(text, literal, |name| placeholder(name, text)).map(EventTemplate)
 }
 
 fn placeholder(name: &str, text: &str) -> Result<EventPart, String> {
     match name {
         "source" => Ok(EventPart::Source),
         "topic" => Ok(EventPart::Topic),
-        _ => match name.strip_prefix("header.") {
-            Some(field) if !field.is_empty() => Ok(EventPart::Header(field.to_owned())),
-            _ => Err(unknown(name, text)),
-        },
-    }
-}
-
-fn unknown(name: &str, text: &str) -> String {
-    match nearest(name, PLACEHOLDERS.iter().copied()) {
-        Some(known) => format!("is {text:?}: {{{name}}} is not known: did you mean {{{known}}}?"),
-        None => {
-            let all = PLACEHOLDERS.iter().map(|known| format!("{{{known}}}")).collect::<Vec<_>>().join(", ");
-            format!("is {text:?}: {{{name}}} is none of {all}")
+        _ => {
+            let field = placeholders::header(name).ok_or_else(|| placeholders::unknown(name, text, PLACEHOLDERS));
+            field.map(EventPart::Header)
         }
     }
 }

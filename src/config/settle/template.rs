@@ -1,6 +1,6 @@
 //! `topic = "…"`: literal text with placeholders in braces.
 
-use crate::config::key::nearest;
+use super::placeholders;
 use crate::config::{TemplatePart, TopicTemplate};
 use crate::model::topic::Topic;
 
@@ -15,29 +15,11 @@ pub(super) fn read(text: &str) -> Result<TopicTemplate, String> {
     if text.is_empty() {
         return Err("is empty: name a topic, or remove the key to take the routing key".into());
     }
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        let Some((name, after)) = after.split_once('}') else {
-            return Err(format!("is {text:?}: a brace is opened and not closed"));
-        };
-        literal(before, text, &mut parts)?;
-        parts.push(placeholder(name, text)?);
-        rest = after;
-    }
-    literal(rest, text, &mut parts)?;
-    Ok(TopicTemplate(parts))
-}
-
-fn literal(piece: &str, text: &str, parts: &mut Vec<TemplatePart>) -> Result<(), String> {
-    if piece.contains('}') {
-        return Err(format!("is {text:?}: a brace is closed and was not opened"));
-    }
-    Topic::parse(piece).map_err(|error| error.to_string())?;
-    if !piece.is_empty() {
-        parts.push(TemplatePart::Text(piece.to_owned()));
-    }
-    Ok(())
+    let literal = |piece: &str| {
+        Topic::parse(piece).map_err(|error| error.to_string())?;
+        Ok(TemplatePart::Text(piece.to_owned()))
+    };
+    placeholders::parts(text, literal, |name| placeholder(name, text)).map(TopicTemplate)
 }
 
 fn placeholder(name: &str, text: &str) -> Result<TemplatePart, String> {
@@ -46,19 +28,9 @@ fn placeholder(name: &str, text: &str) -> Result<TemplatePart, String> {
         "exchange" => Ok(TemplatePart::Exchange),
         "queue" => Ok(TemplatePart::Queue),
         "source" => Ok(TemplatePart::Source),
-        _ => match name.strip_prefix("header.") {
-            Some(field) if !field.is_empty() => Ok(TemplatePart::Header(field.to_owned())),
-            _ => Err(unknown(name, text)),
-        },
-    }
-}
-
-fn unknown(name: &str, text: &str) -> String {
-    match nearest(name, PLACEHOLDERS.iter().copied()) {
-        Some(known) => format!("is {text:?}: {{{name}}} is not known: did you mean {{{known}}}?"),
-        None => {
-            let all = PLACEHOLDERS.iter().map(|known| format!("{{{known}}}")).collect::<Vec<_>>().join(", ");
-            format!("is {text:?}: {{{name}}} is none of {all}")
+        _ => {
+            let field = placeholders::header(name).ok_or_else(|| placeholders::unknown(name, text, PLACEHOLDERS));
+            field.map(TemplatePart::Header)
         }
     }
 }
