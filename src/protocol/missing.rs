@@ -1,39 +1,145 @@
 //! What was missed, kept until the next message, for protocols that have no word for it between messages.
 
+use std::sync::Arc;
+
 use crate::model::gap::GapReason;
 use crate::protocol::Gap;
 
-/// What a subscription missed since its last message: told with the next.
+/// What a subscription missed since its last message: told with the next. There is one entry a source and reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Missing(Vec<Missed>);
+
+/// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Missing {
-    reasons: Vec<(GapReason, String)>,
-    /// How many, if known of all.
-    missed: Option<u64>,
+pub(super) struct Missed {
+    pub(super) source: Arc<str>,
+    pub(super) reason: GapReason,
+    /// How many, if that is known.
+    pub(super) count: Option<u64>,
 }
 
+/// What the subscriptions of a session have still to be told, by what tells them apart there. Empty while nothing is missed.
+#[derive(Debug)]
+pub(super) struct Untold<K>(Vec<(K, Missing)>);
+
 impl Missing {
-    pub(super) fn of(gap: &Gap) -> Self {
-        Self { reasons: vec![(gap.reason, gap.source.to_string())], missed: gap.missed }
+    /// One gap more before the next message.
+    pub(super) fn add(&mut self, gap: &Gap) {
+        match self.0.iter_mut().find(|one| one.source == gap.source && one.reason == gap.reason) {
+            Some(known) => known.count = sum(known.count, gap.missed),
+            None => self.0.push(Missed { source: gap.source.clone(), reason: gap.reason, count: gap.missed }),
+        }
     }
 
-    /// One more before the next message.
-    pub(super) fn add(&mut self, gap: &Gap) {
-        let reason = (gap.reason, gap.source.to_string());
-        if !self.reasons.contains(&reason) {
-            self.reasons.push(reason);
-        }
-        self.missed = self.missed.zip(gap.missed).map(|(before, now)| before.saturating_add(now));
+    /// Each by itself.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Missed> {
+        self.0.iter()
     }
 
     /// As names and values, for a protocol that writes them with the message.
     pub(super) fn fields(&self) -> [(String, String); 3] {
-        let listed =
-            |text: fn(&(GapReason, String)) -> &str| self.reasons.iter().map(text).collect::<Vec<_>>().join(",");
-        let missed = self.missed.map_or("unknown".to_owned(), |missed| missed.to_string());
+        let listed = |text: fn(&Missed) -> &str| self.0.iter().map(text).collect::<Vec<_>>().join(",");
+        let count = self.0.iter().map(|one| one.count).fold(Some(0), sum);
         [
-            ("gap".into(), listed(|(reason, _)| reason.name())),
-            ("gap-source".into(), listed(|(_, source)| source)),
-            ("gap-missed".into(), missed),
+            ("gap".into(), listed(|one| one.reason.name())),
+            ("gap-source".into(), listed(|one| &one.source)),
+            ("gap-missed".into(), count.map_or("unknown".to_owned(), |count| count.to_string())),
         ]
+    }
+}
+
+/// Two counts together, if both are known.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.zip(other).map(|(one, other)| one.saturating_add(other))
+}
+
+impl<K> Default for Untold<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: PartialEq> Untold<K> {
+    /// Whether nobody has anything to be told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many subscriptions have.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether one has.
+    pub(super) fn holds(&self, key: &K) -> bool {
+        self.0.iter().any(|(known, _)| known == key)
+    }
+
+    /// Notes what a subscription missed.
+    pub(super) fn note(&mut self, key: &K, gap: &Gap)
+    where
+        K: Clone,
+    {
+        match self.0.iter_mut().find(|(known, _)| known == key) {
+            Some((_, missing)) => missing.add(gap),
+            None => {
+                let mut missing = Missing::default();
+                missing.add(gap);
+                self.0.push((key.clone(), missing));
+            }
+        }
+    }
+
+    /// What is to be told with a message of the first subscription that is meant.
+    pub(super) fn of(&self, is_meant: impl Fn(&K) -> bool) -> Option<&Missing> {
+        self.0.iter().find(|(key, _)| is_meant(key)).map(|(_, missing)| missing)
+    }
+
+    /// The same, which is told now.
+    pub(super) fn take(&mut self, is_meant: impl Fn(&K) -> bool) -> Option<Missing> {
+        let place = self.0.iter().position(|(key, _)| is_meant(key))?;
+        Some(self.0.swap_remove(place).1)
+    }
+
+    /// Forgets a subscription that has ended: there is nobody to tell.
+    pub(super) fn forget(&mut self, key: &K) {
+        self.0.retain(|(known, _)| known != key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::topic::Pattern;
+
+    fn gap(source: &str, reason: GapReason, missed: Option<u64>) -> Gap {
+        Gap { pattern: Pattern::all(), label: None, source: source.into(), missed, reason }
+    }
+
+    #[test]
+    fn gaps_of_one_source_and_reason_are_one_and_an_unknown_count_makes_the_sum_unknown() {
+        let mut missing = Missing::default();
+        missing.add(&gap("events", GapReason::Slow, Some(2)));
+        missing.add(&gap("events", GapReason::Slow, Some(3)));
+        missing.add(&gap("orders", GapReason::Outage, Some(1)));
+        let texts = |missing: &Missing| missing.fields().map(|(name, value)| format!("{name}:{value}"));
+        assert_eq!(texts(&missing), ["gap:slow,outage", "gap-source:events,orders", "gap-missed:6"]);
+        missing.add(&gap("orders", GapReason::Outage, None));
+        assert_eq!(texts(&missing), ["gap:slow,outage", "gap-source:events,orders", "gap-missed:unknown"]);
+    }
+
+    #[test]
+    fn what_is_told_is_told_once_and_to_whom_it_concerns() {
+        let mut untold = Untold::default();
+        for key in [1, 2, 1] {
+            untold.note(&key, &gap("events", GapReason::Slow, Some(1)));
+        }
+        assert_eq!((untold.len(), untold.holds(&2)), (2, true));
+        let told = untold.of(|key| *key == 1).cloned();
+        assert_eq!(told.as_ref().map(|one| one.entries().map(|entry| entry.count).collect()), Some(vec![Some(2)]));
+        assert_eq!(untold.take(|key| *key == 1), told);
+        assert_eq!(untold.take(|key| *key == 1), None);
+        untold.forget(&2);
+        assert!(untold.is_empty());
     }
 }

@@ -24,7 +24,7 @@ use super::writer;
 use crate::model::close::CloseReason;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::Pattern;
-use crate::protocol::missing::Missing;
+use crate::protocol::missing::{Missing, Untold};
 use crate::protocol::{
     Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Tick,
 };
@@ -51,7 +51,7 @@ pub(super) struct Mqtt {
     pub(super) subscriptions: Subscriptions,
     pub(super) upward: Upward,
     pub(super) window: Window,
-    missing: Vec<(Pattern, Missing)>,
+    untold: Untold<Pattern>,
     keep_alive: KeepAlive,
     /// The session's own name, by which it knows its own messages.
     connection: Option<Arc<str>>,
@@ -105,7 +105,7 @@ impl Mqtt {
             subscriptions: Subscriptions::default(),
             upward: Upward::default(),
             window: Window::default(),
-            missing: Vec::new(),
+            untold: Untold::default(),
             keep_alive: KeepAlive::default(),
             connection: None,
             will: None,
@@ -253,26 +253,21 @@ impl Mqtt {
 
     /// Kept for the next message that the subscription gets; 3.x has no word for it.
     fn missed(&mut self, gap: &Gap) {
-        if self.client.version < Version::V5 {
-            return;
-        }
-        if let Some((_, missing)) = self.missing.iter_mut().find(|(pattern, _)| *pattern == gap.pattern) {
-            missing.add(gap);
-        } else if self.missing.len() < MISSING_MAX {
-            self.missing.push((gap.pattern.clone(), Missing::of(gap)));
+        let has_room = self.untold.len() < MISSING_MAX || self.untold.holds(&gap.pattern);
+        if self.client.version >= Version::V5 && has_room {
+            self.untold.note(&gap.pattern, gap);
         }
     }
 
     /// What was missed of a subscription that has ended is of no interest.
     pub(super) fn forget(&mut self, pattern: &Pattern) {
-        self.missing.retain(|(known, _)| known != pattern);
+        self.untold.forget(pattern);
     }
 
     /// Takes what was missed before this message.
     fn take_missing(&mut self, message: &Message<'_>) -> Option<Missing> {
         let topic = &message.publication.draft.topic;
-        let place = self.missing.iter().position(|(pattern, _)| pattern.matches(topic))?;
-        Some(self.missing.swap_remove(place).1)
+        self.untold.take(|pattern| pattern.matches(topic))
     }
 
     fn publisher(&self, message: &Message<'_>) -> Publisher {
@@ -360,7 +355,7 @@ impl Codec for Mqtt {
     }
 
     fn receiving(&self) -> Receiving {
-        let is_plain = self.missing.is_empty() && self.client.packet_bytes_max == usize::MAX;
+        let is_plain = self.untold.is_empty() && self.client.packet_bytes_max == usize::MAX;
         match self.subscriptions.needs() {
             needs if needs.acknowledgements => Receiving::Own(self.window.room()),
             needs if needs.publishers || !is_plain => Receiving::Own(usize::MAX),

@@ -15,7 +15,7 @@ use super::writer::{self, ConnectedFrame, ErrorFrame, HEART_BEAT};
 use crate::model::close::CloseReason;
 use crate::model::delivery::DeliveryTag;
 use crate::model::label::Label;
-use crate::protocol::missing::Missing;
+use crate::protocol::missing::Untold;
 use crate::protocol::{
     Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Tick,
 };
@@ -45,7 +45,7 @@ pub(super) struct Stomp {
     /// Of committed transactions: parts that are not done yet, and the receipt for all of them.
     pub(super) committed: BTreeMap<u64, (usize, Option<String>)>,
     pub(super) commits: u64,
-    missing: Vec<(Label, Missing)>,
+    untold: Untold<Label>,
     pub(super) heart_beat: HeartBeat,
     beats: Beats,
 }
@@ -122,7 +122,7 @@ impl Stomp {
             transactions: Transactions::default(),
             committed: BTreeMap::new(),
             commits: 0,
-            missing: Vec::new(),
+            untold: Untold::default(),
             heart_beat: HeartBeat::NONE,
             beats: Beats::default(),
         }
@@ -205,16 +205,14 @@ impl Stomp {
     }
 
     fn missed(&mut self, gap: &Gap) {
-        let Some(label) = &gap.label else { return };
-        match self.missing.iter_mut().find(|(known, _)| known == label) {
-            Some((_, missing)) => missing.add(gap),
-            None => self.missing.push((label.clone(), Missing::of(gap))),
+        if let Some(label) = &gap.label {
+            self.untold.note(label, gap);
         }
     }
 
     /// A label that is used no more has nothing to be told.
     pub(super) fn forget(&mut self, label: &Label) {
-        self.missing.retain(|(known, _)| known != label);
+        self.untold.forget(label);
     }
 
     fn done(&mut self, id: &CommandId) -> Option<Outbound> {
@@ -344,13 +342,12 @@ impl Codec for Stomp {
     }
 
     fn receiving(&self) -> Receiving {
-        if self.missing.is_empty() { Receiving::Shared } else { Receiving::Own(usize::MAX) }
+        if self.untold.is_empty() { Receiving::Shared } else { Receiving::Own(usize::MAX) }
     }
 
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let [label] = message.labels else { return None };
-        let missing = self.missing.iter().position(|(known, _)| known == label);
-        let missing = missing.map(|place| self.missing.swap_remove(place).1);
+        let missing = self.untold.take(|known| known == label);
         Some(message::of_publication(&Name::of(label)?, message.publication, message.stage, missing.as_ref()))
     }
 }

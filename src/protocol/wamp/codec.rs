@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::answers::Asked;
 use super::client_message::ClientMessage;
 use super::content;
-use super::event::{self, Missing};
+use super::event;
 use super::greeting::Greeting;
 use super::id::Id;
 use super::kind::Kind;
@@ -19,6 +19,7 @@ use super::value::Dict;
 use crate::model::close::CloseReason;
 use crate::model::label::Label;
 use crate::model::outgoing::Reply;
+use crate::protocol::missing::Untold;
 use crate::protocol::{Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Outbound, Receiving, Said};
 
 /// The codec.
@@ -27,7 +28,7 @@ pub(super) struct Wamp {
     pub(super) serializer: Serializer,
     pub(super) standing: Standing,
     pub(super) subscriptions: BTreeMap<Id, Listening>,
-    missing: Vec<(Label, Missing)>,
+    untold: Untold<Label>,
     /// What is said before the connection closes, where it is known already.
     last_word: Option<RouterMessage>,
 }
@@ -57,8 +58,8 @@ pub(super) struct Listening {
 
 impl Wamp {
     pub(super) fn new(serializer: Serializer) -> Self {
-        let (subscriptions, missing) = (BTreeMap::new(), Vec::new());
-        Self { serializer, standing: Standing::New, subscriptions, missing, last_word: None }
+        let (subscriptions, untold) = (BTreeMap::new(), Untold::default());
+        Self { serializer, standing: Standing::New, subscriptions, untold, last_word: None }
     }
 
     pub(super) fn write(&self, message: RouterMessage) -> Outbound {
@@ -88,19 +89,13 @@ impl Wamp {
     /// Forgets a subscription, which has nothing to be told any more.
     pub(super) fn forget(&mut self, subscription: Id) -> Option<Listening> {
         let listening = self.subscriptions.remove(&subscription)?;
-        self.missing.retain(|(known, _)| *known != listening.label);
+        self.untold.forget(&listening.label);
         Some(listening)
     }
 
     fn missed(&mut self, gap: &Gap) {
-        let Some(label) = &gap.label else { return };
-        match self.missing.iter_mut().find(|(known, _)| known == label) {
-            Some((_, missing)) => missing.add(gap),
-            None => {
-                let mut missing = Missing::default();
-                missing.add(gap);
-                self.missing.push((label.clone(), missing));
-            }
+        if let Some(label) = &gap.label {
+            self.untold.note(label, gap);
         }
     }
 
@@ -208,19 +203,16 @@ impl Codec for Wamp {
     }
 
     fn receiving(&self) -> Receiving {
-        if self.missing.is_empty() { Receiving::Shared } else { Receiving::Own(usize::MAX) }
+        if self.untold.is_empty() { Receiving::Shared } else { Receiving::Own(usize::MAX) }
     }
 
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let [label] = message.labels else { return None };
-        let place = self.missing.iter().position(|(known, _)| known == label);
-        let missing = place.and_then(|place| self.missing.get(place)).map(|(_, missing)| missing);
+        let missing = self.untold.of(|known| known == label);
         let published = (message.publication, message.stage);
         let outbound = event::of_publication(self.serializer, &Name::of(label)?, published, missing)?;
         // It was told: the next event comes without it.
-        if let Some(place) = place {
-            self.missing.swap_remove(place);
-        }
+        self.untold.forget(label);
         Some(outbound)
     }
 }

@@ -3,11 +3,9 @@
 //! Its details are `topic`, `timestamp`, `cursor`, `retained` where it comes because somebody asked for the past, and `gap`
 //! where something before it was or may have been missed.
 
-use std::sync::Arc;
-
 use crate::model::cursor::JointCursor;
-use crate::model::gap::GapReason;
 use crate::model::publication::Publication;
+use crate::protocol::missing::{Missed, Missing};
 use crate::protocol::wamp::content;
 use crate::protocol::wamp::id::Id;
 use crate::protocol::wamp::label::Name;
@@ -15,37 +13,16 @@ use crate::protocol::wamp::router_message::Event;
 use crate::protocol::wamp::serializer::Serializer;
 use crate::protocol::wamp::time;
 use crate::protocol::wamp::value::{Dict, Value};
-use crate::protocol::{Gap, Message, Outbound, Stage};
+use crate::protocol::{Message, Outbound, Stage};
 
-/// What a subscription missed since its last event: told with the next. There is one entry a source and reason.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Missing(Vec<Missed>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Missed {
-    source: Arc<str>,
-    reason: GapReason,
-    /// How many, if that is known.
-    count: Option<u64>,
-}
-
-impl Missing {
-    /// One gap more before the next event.
-    pub(super) fn add(&mut self, gap: &Gap) {
-        match self.0.iter_mut().find(|one| one.source == gap.source && one.reason == gap.reason) {
-            Some(known) => known.count = known.count.zip(gap.missed).map(|(before, now)| before.saturating_add(now)),
-            None => self.0.push(Missed { source: gap.source.clone(), reason: gap.reason, count: gap.missed }),
-        }
-    }
-
-    fn value(&self) -> Value {
-        let one = |missed: &Missed| {
-            let count = missed.count.map_or(Value::Null, Value::from);
-            let dict = Dict::default().with("source", Value::text(&*missed.source));
-            Value::Dict(dict.with("reason", Value::text(missed.reason.name())).with("missed", count))
-        };
-        Value::List(self.0.iter().map(one).collect())
-    }
+/// What a subscription missed, as the detail `gap`.
+fn gaps(missing: &Missing) -> Value {
+    let one = |missed: &Missed| {
+        let count = missed.count.map_or(Value::Null, Value::from);
+        let dict = Dict::default().with("source", Value::text(&*missed.source));
+        Value::Dict(dict.with("reason", Value::text(missed.reason.name())).with("missed", count))
+    };
+    Value::List(missing.entries().map(one).collect())
 }
 
 /// A live message, or one of a replay, for whoever has the subscription.
@@ -75,7 +52,7 @@ pub(super) fn of_publication(
         details = details.with("retained", Value::Bool(true));
     }
     if let Some(missing) = missing {
-        details = details.with("gap", missing.value());
+        details = details.with("gap", gaps(missing));
     }
     let id = content::named(&attributes.headers).unwrap_or_else(|| position(publication));
     let payload = content::payload(serializer, &draft.payload, attributes.content_type.as_deref(), &attributes.headers);
@@ -97,9 +74,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::model::gap::GapReason;
     use crate::model::label::Label;
     use crate::model::publication::RawFrames;
     use crate::model::topic::Pattern;
+    use crate::protocol::Gap;
     use crate::protocol::tests::publication_from;
 
     fn shown(outbound: Option<Outbound>) -> Option<String> {
