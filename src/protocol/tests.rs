@@ -10,9 +10,12 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::cursor::Epoch;
+use crate::model::cursor::{Epoch, JointCursor};
 use crate::model::delivery::{Delivery, DeliveryTag};
+use crate::model::gap::GapReason;
+use crate::model::outgoing::Reply;
 use crate::model::publication::{Attributes, Draft, PublishedAt, RawFrames, SourceId};
+use crate::model::topic::Pattern;
 use crate::model::value::{Headers, Value};
 
 /// A publication of the source `events`, epoch 1, offset 3, topic `a.b`.
