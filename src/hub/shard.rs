@@ -14,6 +14,7 @@ mod pace;
 mod pacing;
 mod passages;
 mod reading;
+mod subscriber;
 mod subscription;
 mod words;
 
@@ -38,6 +39,7 @@ use pacing::Step;
 pub use passages::Excerpt;
 use passages::Passages;
 use reading::Logs;
+use subscriber::{Subscriber, close, enter_paced};
 use subscription::{Part, Progress, Rest, Subscription};
 pub use words::{
     Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replay, Replayed, SubscribeRequest,
@@ -63,16 +65,6 @@ pub struct Shard {
     keeps_retained: bool,
     /// Who does not want back what it publishes, by the name under which it does.
     origins: HashMap<Arc<str>, SubscriberId>,
-}
-
-#[derive(Debug, Default)]
-struct Subscriber {
-    subscriptions: Vec<Subscription>,
-    form: Option<CursorForm>,
-    /// Whether other subscriptions are live than when this was last asked.
-    changed: bool,
-    /// Under which it publishes what it does not want back.
-    origin: Option<Arc<str>>,
 }
 
 impl Shard {
@@ -546,67 +538,6 @@ impl Shard {
                 notices.extend(missed.map(|missed| (id, Notice::Gap(missed))));
             }
         }
-    }
-}
-
-impl Subscriber {
-    /// How far everything of a source was sent, or nothing when it does not read that source.
-    fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
-        self.subscriptions.iter().filter_map(|subscription| subscription.floor(source, position)).min()
-    }
-
-    /// The same, of those that stand, if they agree.
-    fn common_floor(&self, source: SourceId, position: u64) -> Option<u64> {
-        let standing = self.subscriptions.iter().filter(|subscription| !subscription.is_waiting());
-        let mut floors = standing.filter_map(|subscription| subscription.floor(source, position));
-        let first = floors.next()?;
-        floors.all(|floor| floor == first).then_some(first)
-    }
-
-    /// Puts what others of its subscriptions want just so back into the index, where they are live: one that left has taken
-    /// them with it, because the index knows a subscriber once for each pattern and filter.
-    fn enter_again(&mut self, lanes: &mut [Lane], id: SubscriberId, left: &Selector) {
-        if self.form != Some(CursorForm::Each) {
-            return;
-        }
-        for subscription in self.subscriptions.iter_mut().filter(|known| known.wanted == *left) {
-            for source in subscription.live_sources().collect::<Vec<_>>() {
-                if let Some(lane) = lanes.get_mut(source.index()) {
-                    lane.live.enter(&mut subscription.wanted, id);
-                }
-            }
-        }
-    }
-
-    /// The sources in which it is behind, and not only by the pace of some; with a joint cursor all of them or none.
-    fn behind(&self) -> Vec<SourceId> {
-        let joint = self.form == Some(CursorForm::Joint);
-        let counts = |one: &&Subscription| one.is_behind() && (joint || !one.is_paced());
-        let parts = self.subscriptions.iter().filter(counts).flat_map(|subscription| &subscription.parts);
-        parts.filter(|part| joint || part.is_behind()).map(|part| part.source).collect()
-    }
-}
-
-/// From its start on a paced subscription keeps from being pushed what it sends itself.
-fn enter_paced(lanes: &mut [Lane], id: SubscriberId, subscription: &mut Subscription) {
-    if subscription.pace.is_some() {
-        for part in &subscription.parts {
-            let Some(lane) = lanes.get_mut(part.source.index()) else { continue };
-            lane.paced.enter(&mut subscription.wanted, (id, subscription.id));
-        }
-    }
-}
-
-/// Takes a subscription out of the index and gives its claims back.
-fn close(lanes: &mut [Lane], id: SubscriberId, subscription: &Subscription) {
-    for part in &subscription.parts {
-        let Some(lane) = lanes.get_mut(part.source.index()) else { continue };
-        if subscription.pace.is_some() {
-            lane.paced.leave(&subscription.wanted, (id, subscription.id));
-        } else if matches!(part.progress, Progress::Live { .. }) {
-            lane.live.leave(&subscription.wanted, id);
-        }
-        lane.release(&subscription.wanted.pattern);
     }
 }
 
