@@ -297,7 +297,8 @@ impl Codec for Mqtt {
         let mut pending = std::mem::take(&mut self.pending);
         let (said, read) = self.read(&pending);
         pending.advance(read);
-        self.pending = pending;
+        // Read whole, it would still hold the memory of its message.
+        self.pending = if pending.is_empty() { Bytes::new() } else { pending };
         said
     }
 
