@@ -42,14 +42,17 @@ async fn bridge(rabbit: &Rabbit) -> Bridge {
     let up = |link| bridge.metric(&format!("passerelle_amqp_link_up{{link=\"{link}\"}}")) == Some(1.0);
     until("both links are up", || up("publish") && up("consume")).await;
     // The reply queue comes a moment after its link; until then calls are refused.
-    loop {
-        let outcome = bridge.upstream.call(request(&unique("nobody"), "x")).await;
-        match outcome {
-            CallOutcome::Unroutable => return bridge,
-            CallOutcome::Unavailable(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            outcome => panic!("{outcome:?}"),
+    let calls_are_taken = async {
+        loop {
+            match bridge.upstream.call(request(&unique("nobody"), "x")).await {
+                CallOutcome::Unroutable => return,
+                CallOutcome::Unavailable(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                outcome => panic!("{outcome:?}"),
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, calls_are_taken).await.expect("calls are taken");
+    bridge
 }
 
 #[tokio::test(flavor = "multi_thread")]
