@@ -118,35 +118,19 @@ fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
     use crate::model::cursor::{Cursor, Epoch};
-    use crate::model::publication::RawFrames;
-    use crate::protocol::Stage;
-    use crate::protocol::tests::publication_from;
-
-    fn live(payload: &'static [u8]) -> String {
-        let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
-        let positions = [(publication.source.clone(), publication.offset)];
-        match encode_message(Message {
-            publication: &publication,
-            positions: &positions,
-            stage: Stage::Live,
-            labels: &[],
-        }) {
-            Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
-            other => panic!("{other:?}"),
-        }
-    }
+    use crate::protocol::tests::live_text;
 
     #[test]
     fn a_message_is_one_block_with_the_joint_cursor() {
         let expected = "id: events~1.3\ndata: {\"op\":\"message\",\"source\":\"events\",\"topic\":\"a.b\",\
                         \"cursor\":\"1.3\",\"data\":{\"x\":1},\"timestamp_ms\":1000}\n\n";
-        assert_eq!(live(b"{\"x\":1}"), expected);
+        assert_eq!(live_text(encode_message, b"{\"x\":1}"), expected);
     }
 
     #[test]
     fn no_payload_can_start_a_field_or_end_the_block() {
         for payload in [b"[1,\n\n2,\r\r3\r\n\r\n]".as_slice(), b"x\n\nevent: goodbye\n\n", b"\r\rdata: {}\r\n"] {
-            let block = live(payload);
+            let block = live_text(encode_message, payload);
             let body = block.strip_suffix("\n\n").unwrap();
             assert!(!body.contains("\n\n") && !body.contains('\r'), "{block:?}");
             let starts = ["id: ", "data: "];

@@ -85,35 +85,19 @@ pub(super) fn line(mut object: Vec<u8>, after: Option<&JointCursor>) -> Bytes {
 mod tests {
     use super::*;
     use crate::model::cursor::{Cursor, Epoch};
-    use crate::model::publication::RawFrames;
-    use crate::protocol::Stage;
-    use crate::protocol::tests::publication_from;
-
-    fn live(payload: &'static [u8]) -> String {
-        let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
-        let positions = [(publication.source.clone(), publication.offset)];
-        match encode_message(Message {
-            publication: &publication,
-            positions: &positions,
-            stage: Stage::Live,
-            labels: &[],
-        }) {
-            Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
-            other => panic!("{other:?}"),
-        }
-    }
+    use crate::protocol::tests::live_text;
 
     #[test]
     fn a_message_is_one_line_that_says_where_to_go_on() {
         let expected = "{\"op\":\"message\",\"source\":\"events\",\"topic\":\"a.b\",\"cursor\":\"1.3\",\
                         \"data\":{\"x\":1},\"timestamp_ms\":1000,\"after\":\"events~1.3\"}\n";
-        assert_eq!(live(b"{\"x\":1}"), expected);
+        assert_eq!(live_text(encode_message, b"{\"x\":1}"), expected);
     }
 
     #[test]
     fn no_payload_can_end_the_line() {
         for payload in [b"[1,\n\n2,\r\r3\r\n]".as_slice(), b"x\n{}\n", b"\r\r{}\r\n"] {
-            let line = live(payload);
+            let line = live_text(encode_message, payload);
             let body = line.strip_suffix('\n').unwrap();
             assert!(!body.contains(['\n', '\r']), "{line:?}");
             let object: serde_json::Value = serde_json::from_str(body).unwrap();

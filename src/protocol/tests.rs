@@ -25,6 +25,16 @@ pub(crate) fn publication_from(raw_frames: RawFrames, payload: Bytes) -> Publica
     Publication { source: source(raw_frames), offset: 3, draft }
 }
 
+/// The text of a live message with this payload, alone in its source.
+pub(crate) fn live_text(encode: fn(Message<'_>) -> Option<Outbound>, payload: &'static [u8]) -> String {
+    let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
+    let positions = [(publication.source.clone(), publication.offset)];
+    match encode(Message { publication: &publication, positions: &positions, stage: Stage::Live, labels: &[] }) {
+        Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn source(raw_frames: RawFrames) -> Arc<SourceInfo> {
     Arc::new(SourceInfo {
         id: SourceId(0),
