@@ -56,7 +56,8 @@ pub enum Command {
     },
     /// Wait no more for the answer to a call: that is done at once, and nobody who got the request is told.
     Abandon {
-        /// The id of the call, which is answered with [`Event::Done`]. One that is under way no more was answered.
+        /// The id of the call, which is answered with [`Done`](super::Event::Done). One that is under way no more was
+        /// answered.
         id: CommandId,
     },
     /// Bring a queue's messages, each to be settled.
@@ -164,8 +165,8 @@ pub struct Subscribe {
     pub flow: Option<Flow>,
     /// How many messages a second it wants at most; what comes faster is left to its flow.
     pub max_rate: Option<Rate>,
-    /// What its codec writes with each of its messages. With [`Labels::Each`] a label that the session holds already changes
-    /// nothing: it is done when that subscription stands.
+    /// What its codec writes with each of its messages. With [`Each`](super::Labels::Each) a label that the session holds
+    /// already changes nothing: it is done when that subscription stands.
     pub label: Option<Label>,
 }
 
