@@ -22,6 +22,10 @@ impl Judge<'_> {
         {
             return;
         }
+        let source = &self.ground.truth.sources[phase.source];
+        if message.cut.is_some_and(|cut| source.unmarked.contains(&cut)) {
+            return;
+        }
         // What a resume judged was told at its beginning, before what else there was to be replayed.
         let judged = phase.resumes && phase.subscribed_at(self.history).is_some_and(|at| message.at.from <= at);
         // What `last` brings is older than the beginning, and says nothing of how far it has come.

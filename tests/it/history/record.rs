@@ -115,6 +115,8 @@ pub(crate) struct SourceTruth {
     pub(crate) blanks: Vec<(Moment, Option<Moment>)>,
     /// When a new log began, or of a stream another one by its name, and every older cursor became worthless.
     pub(crate) restarts: Vec<Moment>,
+    /// Those at which a node stood at a place without a mark: it cannot tell that the stream is another one.
+    pub(crate) unmarked: Vec<Moment>,
 }
 
 /// What truly happened.

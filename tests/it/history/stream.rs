@@ -125,6 +125,9 @@ impl Stream {
         let gone = self.stored.remake(at);
         self.note_gone(gone, at, world);
         world.truth.sources[self.place].restarts.push(at);
+        if self.ends.iter().any(End::is_unmarked) {
+            world.truth.sources[self.place].unmarked.push(at);
+        }
         (0..self.ends.len()).for_each(|node| self.link_down(node));
     }
 
@@ -255,6 +258,12 @@ impl End {
     fn new(place: usize, bounds: LogBounds) -> Self {
         let state = SourceState::of_stream(info(place, epoch(place)), bounds);
         Self { feed: Feed::new(state.clone()), state, held: Held::default(), next: None, rebuilt: false }
+    }
+
+    /// Whether it has read no message yet by which it would know the stream again.
+    fn is_unmarked(&self) -> bool {
+        let standing = self.feed.standing();
+        standing.has_begun && stream::named(standing.end).is_none()
     }
 
     /// Begins where the log ends, and sees to it that it is the same stream.
