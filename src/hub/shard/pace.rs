@@ -140,6 +140,9 @@ pub(super) fn governor(all: &[Subscription], publication: &Publication) -> Optio
 
 /// Whether the subscription of this number sends what it reads, or another one of the session has sent it or will.
 pub(super) fn is_sent_by(all: &[Subscription], number: usize, publication: &Publication) -> bool {
+    if all.get(number).is_some_and(|one| one.was_asked_after(publication)) {
+        return true;
+    }
     if let Some(governor) = governor(all, publication) {
         return governor == number && is_awaited(all, number, publication);
     }

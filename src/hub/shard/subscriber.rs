@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::hub::index::SubscriberId;
 use crate::hub::shard::CursorForm;
 use crate::hub::shard::lane::Lane;
-use crate::hub::shard::subscription::{Progress, Subscription};
+use crate::hub::shard::subscription::{Part, Progress, Subscription};
 use crate::model::publication::SourceId;
 use crate::model::selector::Selector;
 
@@ -31,6 +31,12 @@ impl Subscriber {
         let mut floors = standing.filter_map(|subscription| subscription.floor(source, position));
         let first = floors.next()?;
         floors.all(|floor| floor == first).then_some(first)
+    }
+
+    /// How far everything live of a source was sent; `position` is where the shard is.
+    pub(super) fn live_floor(&self, source: SourceId, position: u64) -> u64 {
+        let parts = self.subscriptions.iter().filter_map(|subscription| subscription.part(source));
+        parts.filter_map(Part::behind_at).min().map_or(position, |read| read.min(position))
     }
 
     /// Puts what others of its subscriptions want just so back into the index, where they are live: one that left has taken

@@ -47,6 +47,9 @@ pub(super) struct Part {
     pub(super) source: SourceId,
     /// Everything after this offset the session was sent or will be, by this one or for its sake.
     pub(super) began: u64,
+    /// Everything up to this offset that others of the subscriber want it had been sent when this was asked for: that comes
+    /// again, whoever sent it.
+    pub(super) asked_at: u64,
     /// Losses before this offset were told, or concern nobody, when it started.
     pub(super) judged_until: u64,
     /// How often its stream had turned out to be another one when it started.
@@ -225,7 +228,7 @@ impl Subscription {
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
-                part.began = older.began;
+                (part.began, part.asked_at) = (older.began, older.asked_at);
                 (part.judged_until, part.remade) = (older.judged_until, older.remade);
             } else {
                 resumed = false;
@@ -356,6 +359,11 @@ impl Subscription {
         };
         let (subscription, wanted, judged_until) = (self.id, &self.wanted, &mut part.judged_until);
         Some(Reader { subscription, wanted, view, read, judged_until })
+    }
+
+    /// Whether others may have sent a publication before this was asked for.
+    pub(super) fn was_asked_after(&self, publication: &Publication) -> bool {
+        self.part(publication.source.id).is_some_and(|part| publication.offset <= part.asked_at)
     }
 
     pub(super) fn part(&self, source: SourceId) -> Option<&Part> {

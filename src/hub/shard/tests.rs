@@ -455,6 +455,24 @@ fn subscribing_again_replaces_without_losing_or_repeating_a_live_message() {
 }
 
 #[test]
+fn a_cursor_asks_for_what_was_sent_before_by_another_and_not_for_what_that_is_still_to_send() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "#", &[]);
+    append(&bench.hub, 0, "x");
+    bench.turn();
+    bench.full.insert(subscriber);
+    append(&bench.hub, 0, "x");
+    bench.turn();
+    assert!(bench.shard.is_behind(subscriber));
+    bench.subscribe(subscriber, "x", &[0, 0]);
+    append(&bench.hub, 0, "x");
+    bench.full.clear();
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], ["a1", "a2", "a3", "a1"]);
+}
+
+#[test]
 fn who_left_is_sent_nothing_and_its_claims_are_given_back() {
     let mut bench = Bench::new();
     let first = bench.shard.join(CursorForm::Separate);
