@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long one that a failed test leaves behind may take to say what it counted.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// A running passerelle.
 pub(crate) struct Program {
     child: Child,
@@ -106,6 +109,22 @@ impl Program {
         thread.file_name().and_then(|number| number.to_str()?.parse().ok()).expect("a number")
     }
 
+    /// What it has counted of its sources and its clients, as far as it still answers.
+    fn counted(&self) -> String {
+        use std::io::{Read, Write};
+        let ask = || -> std::io::Result<String> {
+            let mut stream = std::net::TcpStream::connect(&self.admin)?;
+            stream.set_read_timeout(Some(MOMENT))?;
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let is_telling =
+            |line: &&str| line.starts_with("passerelle_") && !line.ends_with(" 0") && !line.contains("_bucket");
+        ask().unwrap_or_else(|error| error.to_string()).lines().filter(is_telling).collect::<Vec<_>>().join("\n")
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         signal(self.child.id(), "TERM");
@@ -133,7 +152,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("what passerelle said: {:#?}", self.lines());
+            eprintln!("what passerelle said: {:#?}\nwhat it counted:\n{}", self.lines(), self.counted());
         }
         // It may have ended by itself.
         let _ = self.child.kill();

@@ -120,9 +120,23 @@ pub(crate) struct Client {
     pub(crate) channel: Channel,
 }
 
+/// A broker with much to do may reset a connection whose handshake takes too long.
+async fn connection(rabbit: &Rabbit) -> Connection {
+    let connecting = async {
+        loop {
+            match Connection::connect(&rabbit.url(), ConnectionProperties::default()).await {
+                Ok(connection) => return connection,
+                Err(error) => eprintln!("connects once more: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, connecting).await.expect("a connection in time")
+}
+
 impl Client {
     pub(crate) async fn connect(rabbit: &Rabbit) -> Self {
-        let connection = Connection::connect(&rabbit.url(), ConnectionProperties::default()).await.unwrap();
+        let connection = connection(rabbit).await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         Self { connection, channel }

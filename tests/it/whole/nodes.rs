@@ -66,10 +66,18 @@ impl Load {
     }
 
     /// Ends it, and answers how many there were.
-    async fn end(self) -> u64 {
+    async fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.publishing.await.expect("every message was published");
-        self.published.load(Ordering::Relaxed)
+        (&mut self.publishing).await.expect("every message was published");
+        self.published()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{} messages were confirmed", self.published());
+        }
     }
 }
 
