@@ -243,15 +243,16 @@ async fn what_the_broker_had_to_drop_is_counted_and_told() {
     settings.amqp.prefetch = 1;
     let bridge = Bridge::start(&settings);
     let _claim = bridge.claim("events", "#").await;
-    client.publish_numbers(&exchange, "a", 0..5_000).await;
+    // No more than there may be holes in a log: were each a hole of its own, all of them could still be counted.
+    client.publish_numbers(&exchange, "a", 0..1_000).await;
     let missed = || -> u64 {
         let holes = bridge.holes("events");
         assert!(holes.iter().all(|(reason, _)| *reason == GapReason::Slow), "{holes:?}");
         holes.iter().map(|(_, missed)| missed.expect("few enough to be counted")).sum()
     };
     let all = || bridge.log("events").len() as u64 + missed();
-    until_or(|| all() >= 5_000, || format!("5,000 received or missed, {}", all())).await;
-    assert_eq!(all(), 5_000);
+    until_or(|| all() >= 1_000, || format!("1,000 received or missed, {}", all())).await;
+    assert_eq!(all(), 1_000);
     assert!(missed() > 0, "a prefetch of one and a queue of 100 bytes cannot keep up");
     bridge.stop().await;
 }

@@ -22,8 +22,7 @@ impl Judge<'_> {
         {
             return;
         }
-        let source = &self.ground.truth.sources[phase.source];
-        if message.cut.is_some_and(|cut| source.unmarked.contains(&cut)) {
+        if self.is_unseen(message) {
             return;
         }
         // What a resume judged was told at its beginning, before what else there was to be replayed.
@@ -47,6 +46,11 @@ impl Judge<'_> {
             let when = if until == phase.to { "by the end".to_owned() } else { format!("before {told_by}") };
             self.wrong.push(format!("#{number} of {} was missed without a gap {when}", message.at.from));
         }
+    }
+
+    /// Whether a message went with its stream while a node stood where it could not tell that another one took the name.
+    fn is_unseen(&self, message: &Published) -> bool {
+        message.cut.is_some_and(|cut| self.ground.truth.sources[message.source].unmarked.contains(&cut))
     }
 
     /// A gap stands only where something was or may have been missed, for the reason that it tells.
@@ -203,7 +207,8 @@ impl Judge<'_> {
         }
         let is_lost = |number: &&Number| {
             let is_superseded = phase.latest && self.ground.is_superseded(**number, &self.history.wanted, Moment::MAX);
-            !is_superseded && !self.is_told_uncounted(**number, phase, gaps)
+            let is_unseen = self.is_unseen(self.ground.message(**number));
+            !is_superseded && !is_unseen && !self.is_told_uncounted(**number, phase, gaps)
         };
         let least = least.iter().filter(is_lost).count() as u64;
         if told < least && counted.iter().all(|gap| gap.missed.is_some()) {
