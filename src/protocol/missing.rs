@@ -65,16 +65,6 @@ impl<K: PartialEq> Untold<K> {
         self.0.is_empty()
     }
 
-    /// How many subscriptions have.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether one has.
-    pub(super) fn holds(&self, key: &K) -> bool {
-        self.0.iter().any(|(known, _)| known == key)
-    }
-
     /// Notes what a subscription missed.
     pub(super) fn note(&mut self, key: &K, gap: &Gap)
     where
@@ -134,7 +124,6 @@ mod tests {
         for key in [1, 2, 1] {
             untold.note(&key, &gap("events", GapReason::Slow, Some(1)));
         }
-        assert_eq!((untold.len(), untold.holds(&2)), (2, true));
         let told = untold.of(|key| *key == 1).cloned();
         assert_eq!(told.as_ref().map(|one| one.entries().map(|entry| entry.count).collect()), Some(vec![Some(2)]));
         assert_eq!(untold.take(|key| *key == 1), told);

@@ -32,9 +32,6 @@ use crate::protocol::{
 /// Bytes of a CONNECT, which anybody may send: a will's payload and a password are counted by two bytes each.
 const CONNECT_BYTES_MAX: usize = 256 << 10;
 
-/// Patterns with something missed that is still to be told.
-const MISSING_MAX: usize = 64;
-
 /// The codec.
 #[derive(Debug)]
 pub(super) struct Mqtt {
@@ -251,10 +248,9 @@ impl Mqtt {
         }
     }
 
-    /// Kept for the next message that the subscription gets; 3.x has no word for it.
+    /// Kept for the next message that the subscription gets, of which there are only so many; 3.x has no word for it.
     fn missed(&mut self, gap: &Gap) {
-        let has_room = self.untold.len() < MISSING_MAX || self.untold.holds(&gap.pattern);
-        if self.client.version >= Version::V5 && has_room {
+        if self.client.version >= Version::V5 {
             self.untold.note(&gap.pattern, gap);
         }
     }

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::known;
 use crate::model::close::CloseReason;
+use crate::model::gap::GapReason;
 use crate::model::label::Label;
+use crate::model::topic::Pattern;
 use crate::protocol::mqtt::codec::Mqtt;
 use crate::protocol::mqtt::packet::*;
 use crate::protocol::mqtt::properties::{ConnectProperties, ReasonProperties, SubscribeProperties};
@@ -15,7 +17,9 @@ use crate::protocol::mqtt::reason::ReasonCode;
 use crate::protocol::mqtt::wire::Text;
 use crate::protocol::mqtt::writer;
 use crate::protocol::tests::publication_from;
-use crate::protocol::{Codec, Command, Event, Fault, Incoming, Message, Opening, Outbound, Receiving, Said, Stage};
+use crate::protocol::{
+    Codec, Command, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Stage,
+};
 
 fn mqtt() -> Mqtt {
     Mqtt::new(&Opening::default())
@@ -131,6 +135,22 @@ fn everything_may_come_in_one_message() {
     assert!(matches!(all[0], Said::Command(Command::Connect { .. })));
     assert_eq!(topics(&all), ["a"]);
     assert!(matches!(all.last(), Some(Said::Command(Command::Leave { .. }))), "nothing follows a DISCONNECT");
+}
+
+/// The pattern of the message comes last of very many: what it missed is told all the same.
+#[test]
+fn however_many_patterns_missed_something_each_is_told() {
+    let mut codec = connected(&connect(Version::V5, |_| ()));
+    let label = subscribed(&mut codec, Qos::AtMostOnce);
+    let patterns = (0..999).map(|number| format!("other.{number}")).chain(["a.b".to_owned()]);
+    for pattern in patterns {
+        let pattern = Pattern::parse(&pattern).unwrap();
+        let (source, missed, reason) = ("events".into(), Some(3), GapReason::Slow);
+        assert!(codec.encode(&Event::Gap(Gap { pattern, label: None, source, missed, reason })).is_none());
+    }
+    let tells = |bytes: Option<Bytes>| bytes.unwrap().windows(10).any(|bytes| bytes == b"gap-missed");
+    assert!(tells(message(&mut codec, &label, b"first")));
+    assert!(!tells(message(&mut codec, &label, b"second")), "it is told once");
 }
 
 #[test]
