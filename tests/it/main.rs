@@ -10,6 +10,7 @@
 mod amqp;
 mod clients;
 mod dashboards;
+mod fuzz;
 mod history;
 mod operations;
 mod packaging;

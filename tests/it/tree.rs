@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::repository::{entries, files_below, files_named, root, text};
 
 /// What may lie at the top (issue of the first form, item 1), and whether it must.
-const TOP: [(&str, bool); 20] = [
+const TOP: [(&str, bool); 21] = [
     ("Cargo.toml", true),
     ("Cargo.lock", true),
     ("src", true),
@@ -24,9 +24,10 @@ const TOP: [(&str, bool); 20] = [
     ("packaging", true),
     ("LICENSE", true),
     ("CHANGELOG.md", true),
+    ("CONTRIBUTING.md", true),
     (".ci", true),
     ("bench", false),
-    ("fuzz", false),
+    ("fuzz", true),
     ("clippy.toml", true),
     ("rustfmt.toml", true),
 ];

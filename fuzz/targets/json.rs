@@ -1,0 +1,8 @@
+//! Clients of passerelle's own JSON.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use passerelle_fuzz::conversation::{Talk, converse};
+
+fuzz_target!(|data: &[u8]| converse(&["passerelle.v1.json"], Talk::Messages, data));
