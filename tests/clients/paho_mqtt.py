@@ -114,8 +114,10 @@ def publish(order):
 
 
 def acknowledge(_order):
-    while held:
-        message = held.pop(0)
+    # With the first there is room for another, which comes while the second is acknowledged, and is held in its turn.
+    taken = held[:]
+    del held[: len(taken)]
+    for message in taken:
         client.ack(message.mid, message.qos)
 
 
