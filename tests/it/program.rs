@@ -122,7 +122,10 @@ impl Program {
         };
         let is_telling =
             |line: &&str| line.starts_with("passerelle_") && !line.ends_with(" 0") && !line.contains("_bucket");
-        ask().unwrap_or_else(|error| error.to_string()).lines().filter(is_telling).collect::<Vec<_>>().join("\n")
+        match ask() {
+            Ok(answer) => answer.lines().filter(is_telling).collect::<Vec<_>>().join("\n"),
+            Err(error) => error.to_string(),
+        }
     }
 
     /// Asks it to stop.
