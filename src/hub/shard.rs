@@ -128,12 +128,12 @@ impl Shard {
         let mut checks = Vec::new();
         for source in sources {
             let lane = &mut self.lanes[source.index()];
-            let subscriber = self.subscribers.get(id.index());
-            let asked_at = subscriber.map_or(0, |subscriber| subscriber.live_floor(source, lane.position()));
             let (shared, claim) = lane.claim(&wanted.pattern);
             wanted.pattern = shared;
             let name = &lane.info().name;
             let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
+            let subscriber = self.subscribers.get(id.index()).filter(|_| after.is_some());
+            let asked_at = subscriber.map_or(0, |subscriber| subscriber.live_floor(source, lane.position()));
             let progress = Progress::Waiting { after };
             parts.push(Part { source, began: 0, asked_at, judged_until: 0, remade: 0, progress });
             opening.claims.push(claim);
