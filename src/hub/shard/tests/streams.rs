@@ -192,6 +192,15 @@ fn who_begins_in_a_stream_made_anew_is_not_told_so_again() {
     }
 }
 
+/// Takes a turn of which the subscriber's socket takes nothing.
+fn fall_behind(shard: &mut Shard, subscriber: SubscriberId) {
+    shard.take(SMALL);
+    shard.turn().0.close();
+    let (source, read) = shard.turn().0.origin().unwrap();
+    shard.fall_behind(subscriber, source, read);
+    shard.turn().0.end();
+}
+
 /// What falls behind goes on before the first message that it was not sent, and that place is one that the stream can be asked
 /// for: the number before a message's is another mark at the same offset.
 #[test]
@@ -205,11 +214,7 @@ fn who_falls_behind_asks_a_stream_for_a_place_that_there_is() {
         shard.activate(subscriber, SubscriptionId(1));
         shard.replay(subscriber, SMALL, std::time::Instant::now());
         (5..8).for_each(|offset| place(&feed, offset, 0));
-        shard.take(SMALL);
-        shard.turn().0.close();
-        let (source, read) = shard.turn().0.origin().unwrap();
-        shard.fall_behind(subscriber, source, read);
-        shard.turn().0.end();
+        fall_behind(&mut shard, subscriber);
         for steps in 0..3 {
             let cursor = shard.cursors(subscriber).0[0].1;
             assert_eq!(hub.sources()[0].log().verdict(cursor), Some(Verdict::Genuine), "{flow:?} after {steps} steps");
@@ -235,11 +240,7 @@ fn what_is_fetched_for_one_subscription_is_no_loss_for_another() {
         shard.replay(subscriber, SMALL, std::time::Instant::now());
     }
     (5..8).for_each(|offset| place(&feed, offset, 0));
-    shard.take(SMALL);
-    shard.turn().0.close();
-    let (source, read) = shard.turn().0.origin().unwrap();
-    shard.fall_behind(subscriber, source, read);
-    shard.turn().0.end();
+    fall_behind(&mut shard, subscriber);
     // The log lets go of all of it.
     place(&feed, 8, LATER_MS);
     while shard.take(SMALL).more {}
