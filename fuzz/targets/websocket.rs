@@ -3,6 +3,5 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use passerelle_fuzz::frames::read;
 
-fuzz_target!(|data: &[u8]| read(data));
+fuzz_target!(|data: &[u8]| passerelle_fuzz::play("websocket", data));
