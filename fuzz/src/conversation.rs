@@ -14,7 +14,7 @@ use passerelle::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRefusal, Del
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Reply};
 use passerelle::model::presence::Roster;
-use passerelle::model::publication::{Attributes, Draft, Publication, RawFrames, SourceId, SourceInfo};
+use passerelle::model::publication::{Attributes, Draft, Publication, SourceId, SourceInfo};
 use passerelle::model::queue::QueueTemplate;
 use passerelle::model::topic::{Pattern, Topic};
 use passerelle::protocol::{
@@ -75,8 +75,8 @@ fn play<'a>(
                 Ok(Said::Answered(outbound)) => conversation.get(Some(outbound)),
                 Err(fault) => conversation.perform(|session, actions| session.fault(fault, actions)),
             }
-            left = left.checked_sub(1).expect("as much is said as there are bytes for");
-            // A session that does not read is waited for: everything is answered at once here, so it is leaving.
+            left = left.checked_sub(1).expect("no more is said than there are bytes for");
+            // Nothing is in flight here, so the session reads on until it ends.
             said = conversation.codec.more();
         }
         if conversation.session.has_ended() {
@@ -104,13 +104,7 @@ impl Conversation {
         let identity = Identity { user: None, expires_at: None, grants };
         let start =
             Start { connection: "c".into(), protocol: row, admission: Ok(Arc::new(identity)), at: Instant::now() };
-        let info = SourceInfo {
-            id: SourceId(0),
-            name: "events".into(),
-            epoch: Epoch(1),
-            raw_frames: RawFrames::Auto,
-            events: Default::default(),
-        };
+        let info = SourceInfo::new(SourceId(0), "events", Epoch(1));
         let mut conversation = Self {
             row,
             codec: (row.codec)(opening),

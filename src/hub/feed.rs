@@ -375,20 +375,14 @@ mod tests {
     use super::*;
     use crate::hub::interest::{BindingKind, Standing};
     use crate::model::cursor::{Cursor, Epoch};
-    use crate::model::publication::{Attributes, RawFrames};
+    use crate::model::publication::Attributes;
     use crate::model::topic::Topic;
 
     const ON_DEMAND: BindingMode =
         BindingMode::OnDemand { kind: BindingKind::Topic, linger: std::time::Duration::from_secs(1), bindings_max: 9 };
 
     fn source(bindings: BindingMode) -> (Feed, Arc<SourceState>, Arc<Notify>) {
-        let info = Arc::new(SourceInfo {
-            id: SourceId(0),
-            name: "events".into(),
-            epoch: Epoch(3),
-            raw_frames: RawFrames::Auto,
-            events: Default::default(),
-        });
+        let info = Arc::new(SourceInfo::new(SourceId(0), "events", Epoch(3)));
         let state = SourceState::new(info, LogBounds::default(), bindings);
         let doorbell = Arc::new(Notify::new());
         state.add_doorbell(doorbell.clone());

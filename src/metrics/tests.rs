@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::cursor::Epoch;
 use crate::model::outgoing::{CallOutcome, PublishOutcome};
-use crate::model::publication::{Attributes, Draft, RawFrames, SourceInfo};
+use crate::model::publication::{Attributes, Draft, SourceInfo};
 use crate::model::topic::Topic;
 
 const JSON: ProtocolId = ProtocolId(0);
@@ -22,13 +22,7 @@ fn shows(metrics: &Metrics, line: &str) {
 }
 
 fn publication(published_at: PublishedAt, received_at: UnixMillis) -> Publication {
-    let source = Arc::new(SourceInfo {
-        id: ORDERS,
-        name: "orders".into(),
-        epoch: Epoch(1),
-        raw_frames: RawFrames::Auto,
-        events: Default::default(),
-    });
+    let source = Arc::new(SourceInfo::new(ORDERS, "orders", Epoch(1)));
     let attributes = Attributes { published_at, ..Attributes::default() };
     let topic = Topic::parse("orders.eu").unwrap();
     Publication { source, offset: 1, draft: Draft { topic, payload: Default::default(), attributes, received_at } }

@@ -37,6 +37,11 @@ pub struct SourceInfo {
 }
 
 impl SourceInfo {
+    /// A source whose frames and events are as they are where nothing is said of them.
+    pub fn new(id: SourceId, name: &str, epoch: Epoch) -> Self {
+        Self { id, name: name.into(), epoch, raw_frames: RawFrames::default(), events: EventNames::default() }
+    }
+
     /// The cursor of a position in its log.
     pub fn cursor(&self, offset: u64) -> Cursor {
         Cursor { epoch: self.epoch, offset }

@@ -36,13 +36,7 @@ pub(crate) fn live_text(encode: fn(Message<'_>) -> Option<Outbound>, payload: &'
 }
 
 fn source(raw_frames: RawFrames) -> Arc<SourceInfo> {
-    Arc::new(SourceInfo {
-        id: SourceId(0),
-        name: "events".into(),
-        epoch: Epoch(1),
-        raw_frames,
-        events: Default::default(),
-    })
+    Arc::new(SourceInfo { raw_frames, ..SourceInfo::new(SourceId(0), "events", Epoch(1)) })
 }
 
 fn codecs() -> Vec<(&'static Subprotocol, Box<dyn Codec + Send>)> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::cursor::Epoch;
-use crate::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
+use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::Topic;
 
 /// Where a log begins that no page reaches.
@@ -19,13 +19,7 @@ fn at(offset: u64) -> u64 {
 }
 
 fn publication(offset: u64) -> Arc<Publication> {
-    let info = SourceInfo {
-        id: SourceId(0),
-        name: "events".into(),
-        epoch: Epoch(1),
-        raw_frames: RawFrames::Auto,
-        events: Default::default(),
-    };
+    let info = SourceInfo::new(SourceId(0), "events", Epoch(1));
     let payload = Bytes::from(vec![b'x'; 100]);
     let draft = Draft { topic: Topic::parse("a").unwrap(), payload, attributes: Attributes::default(), received_at: 0 };
     Arc::new(Publication { source: Arc::new(info), offset: at(offset), draft })

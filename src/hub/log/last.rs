@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::hub::log::ring::{Ring, RingBounds};
     use crate::model::cursor::Epoch;
-    use crate::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
+    use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
     use crate::model::selector::Selector;
     use crate::model::topic::{Pattern, Topic};
 
@@ -123,13 +123,7 @@ mod tests {
     }
 
     fn publication(offset: u64, topic: usize) -> Arc<Publication> {
-        let info = SourceInfo {
-            id: SourceId(0),
-            name: "events".into(),
-            epoch: Epoch(1),
-            raw_frames: RawFrames::Auto,
-            events: Default::default(),
-        };
+        let info = SourceInfo::new(SourceId(0), "events", Epoch(1));
         let topic = Topic::parse(TOPICS[topic]).unwrap();
         let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
         Arc::new(Publication { source: Arc::new(info), offset, draft })

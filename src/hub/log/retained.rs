@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::model::cursor::Epoch;
-    use crate::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
+    use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
     use crate::model::topic::Pattern;
 
     const TOPICS: [&str; 5] = ["a", "a.b", "a.b.c", "b", ""];
@@ -115,13 +115,7 @@ mod tests {
     type Step = (usize, bool, bool);
 
     fn publication(offset: u64, (topic, retained, is_empty): Step) -> Arc<Publication> {
-        let info = SourceInfo {
-            id: SourceId(0),
-            name: "events".into(),
-            epoch: Epoch(1),
-            raw_frames: RawFrames::Auto,
-            events: Default::default(),
-        };
+        let info = SourceInfo::new(SourceId(0), "events", Epoch(1));
         let payload = if is_empty { Bytes::new() } else { Bytes::from_static(b"x") };
         let attributes = Attributes { retained, ..Attributes::default() };
         let topic = Topic::parse(TOPICS[topic]).unwrap();

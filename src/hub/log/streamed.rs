@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::model::cursor::Epoch;
-    use crate::model::publication::{Attributes, RawFrames, SourceId};
+    use crate::model::publication::{Attributes, SourceId};
     use crate::model::topic::Topic;
 
     const EPOCH: Epoch = Epoch(9);
@@ -163,13 +163,7 @@ mod tests {
     }
 
     fn log() -> Log {
-        let info = SourceInfo {
-            id: SourceId(0),
-            name: "events".into(),
-            epoch: EPOCH,
-            raw_frames: RawFrames::Auto,
-            events: Default::default(),
-        };
+        let info = SourceInfo::new(SourceId(0), "events", EPOCH);
         let bounds = LogBounds { messages_max: 1, bytes_max: 1, ..LogBounds::default() };
         Log::of_stream(Arc::new(info), bounds)
     }

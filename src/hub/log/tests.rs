@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::LastBounds;
 use crate::model::cursor::Epoch;
-use crate::model::publication::{Attributes, RawFrames, SourceId};
+use crate::model::publication::{Attributes, SourceId};
 
 const PATTERNS: [&str; 10] = ["#", "*.*", "a.*", "a.#", "*.b", "a.b", "a", "b", "*", "#.b"];
 const TOPICS: [&str; 6] = ["a.b", "a", "b", "a.c", "c.b", "a.b.c"];
@@ -111,13 +111,7 @@ struct World {
 }
 
 fn info() -> Arc<SourceInfo> {
-    Arc::new(SourceInfo {
-        id: SourceId(0),
-        name: "events".into(),
-        epoch: Epoch(7),
-        raw_frames: RawFrames::Auto,
-        events: Default::default(),
-    })
+    Arc::new(SourceInfo::new(SourceId(0), "events", Epoch(7)))
 }
 
 fn bounds(remembered_max: usize) -> Bounds {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{LogBounds, RawFrames};
+use crate::config::LogBounds;
 use crate::hub::feed::{Feed, Meanwhile, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::hub::turn::{Delivery, Encode, Encoding};
@@ -62,13 +62,7 @@ fn hub() -> Hub {
 }
 
 fn test_info() -> SourceInfo {
-    SourceInfo {
-        id: SourceId(0),
-        name: "a".into(),
-        epoch: Epoch(1),
-        raw_frames: RawFrames::Auto,
-        events: Default::default(),
-    }
+    SourceInfo::new(SourceId(0), "a", Epoch(1))
 }
 
 fn append(hub: &Hub, source: usize, topic: &str) {

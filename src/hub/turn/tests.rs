@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::RawFrames;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::Topic;
@@ -22,13 +21,7 @@ impl Encode for Counting {
 }
 
 fn publication(offset: u64) -> Arc<Publication> {
-    let source = Arc::new(SourceInfo {
-        id: SourceId(0),
-        name: "events".into(),
-        epoch: Epoch(1),
-        raw_frames: RawFrames::Auto,
-        events: Default::default(),
-    });
+    let source = Arc::new(SourceInfo::new(SourceId(0), "events", Epoch(1)));
     let topic = Topic::parse("a").unwrap();
     let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
     Arc::new(Publication { source, offset, draft })

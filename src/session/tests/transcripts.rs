@@ -20,7 +20,7 @@ use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
 use crate::model::label::Label;
 use crate::model::outgoing::Target;
 use crate::model::presence::{Member, Roster};
-use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, RawFrames, SourceId, SourceInfo};
+use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, SourceId, SourceInfo};
 use crate::model::queue::QueueTemplate;
 use crate::model::selector::Selector;
 use crate::protocol::mqtt::Version;
@@ -82,9 +82,7 @@ impl Player {
         let presences = Presences(setting("presence").unwrap_or_default().split_whitespace().map(attended).collect());
         let settings = Settings { consume, presences, ..Settings::default() };
         let mut session = Session::new(Arc::new(Terms::new(&settings)), start);
-        let (id, raw_frames) = (SourceId(0), RawFrames::Auto);
-        let source =
-            Arc::new(SourceInfo { id, name: "events".into(), epoch: EPOCH, raw_frames, events: Default::default() });
+        let source = Arc::new(SourceInfo::new(SourceId(0), "events", EPOCH));
         let codec = (row.codec)(opening);
         let begun = after(&mut session, Session::begin);
         let (subscriptions, listening, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use socket2::{Domain, SockRef, Type};
 
 use super::*;
 use crate::auth::{Grants, Identity};
-use crate::config::{LogBounds, RawFrames};
+use crate::config::LogBounds;
 use crate::hub::feed::{Feed, SourceState};
 use crate::hub::interest::BindingMode;
 use crate::model::cursor::Epoch;
@@ -61,13 +61,7 @@ struct Work {
 
 impl Bench {
     fn new() -> Self {
-        let info = SourceInfo {
-            id: SourceId(0),
-            name: "a".into(),
-            epoch: Epoch(1),
-            raw_frames: RawFrames::Auto,
-            events: Default::default(),
-        };
+        let info = SourceInfo::new(SourceId(0), "a", Epoch(1));
         let everything = BindingMode::Fixed(vec![Pattern::all()]);
         let source = SourceState::new(Arc::new(info), LogBounds::default(), everything);
         let feed = Feed::new(source.clone());

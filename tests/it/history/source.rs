@@ -9,7 +9,7 @@ use fastrand::Rng;
 use passerelle::config::LogBounds;
 use passerelle::hub::feed::SourceState;
 use passerelle::model::cursor::{Cursor, Epoch};
-use passerelle::model::publication::{Attributes, Draft, RawFrames, SourceId, SourceInfo};
+use passerelle::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use passerelle::model::topic::Topic;
 use passerelle::model::value::Headers;
 
@@ -198,8 +198,7 @@ impl Held {
 /// The info of the source with this place.
 pub(crate) fn info(place: usize, epoch: Epoch) -> Arc<SourceInfo> {
     let name = ["events", "orders", "stock"][place];
-    let (id, raw_frames) = (SourceId(place as u16), RawFrames::Auto);
-    Arc::new(SourceInfo { id, name: name.into(), epoch, raw_frames, events: Default::default() })
+    Arc::new(SourceInfo::new(SourceId(place as u16), name, epoch))
 }
 
 /// A message as a node makes it of what came.
