@@ -88,18 +88,26 @@ impl Log {
         match knew {
             // What follows is here, or else the stream has to say whether it still has it.
             Some(true) => (position >= self.ring.evicted()).then_some(Verdict::Genuine),
-            Some(false) if is_inside => Some(self.verdict_between(position)),
+            Some(false) if is_inside => self.verdict_between(position),
             Some(false) | None => None,
         }
     }
 
     /// Likewise where the log has passed and holds nothing: what was cut off before it came here another node may have seen.
-    fn verdict_between(&self, position: u64) -> Verdict {
+    fn verdict_between(&self, position: u64) -> Option<Verdict> {
         match self.holes.known_from(position.saturating_sub(1)).next() {
-            Some(hole) if hole.until == position => Verdict::Genuine,
-            Some(hole) if hole.at < position => Verdict::Expired,
-            _ => Verdict::Foreign,
+            Some(hole) if hole.until == position => Some(Verdict::Genuine),
+            Some(hole) if hole.at < position => Some(Verdict::Expired),
+            // Who was away during the cut may hold another stream's messages before it, so that only the stream can say.
+            _ if self.was_cut_after(position) => None,
+            _ => Some(Verdict::Foreign),
         }
+    }
+
+    fn was_cut_after(&self, position: u64) -> bool {
+        let known = self.holes.known_from(position).map(|hole| hole.reason);
+        let forgotten = self.holes.forgotten_from(position).map(|(reason, _)| reason);
+        known.chain(forgotten).any(|reason| reason == GapReason::Expired)
     }
 
     /// As [`Self::resume`], with what the stream said to a cursor on which the log has no verdict; `cut` is where the stream
@@ -194,6 +202,23 @@ mod tests {
             assert_eq!(log.verdict(cursor(position)), verdict, "{position}");
         }
         assert_eq!(log.verdict(Cursor { epoch: Epoch(8), offset: at(15) }), Some(Verdict::Foreign));
+    }
+
+    #[test]
+    fn before_a_cut_only_the_stream_can_call_a_cursor_foreign() {
+        let mut log = log();
+        append(&mut log, 10..20);
+        log.cut(30);
+        append(&mut log, 30..40);
+        for (position, verdict) in [
+            (at(15), Some(Verdict::Genuine)),
+            (at(15) + 1, None),
+            (at(25), Some(Verdict::Expired)),
+            (at(35), Some(Verdict::Genuine)),
+            (at(35) + 1, Some(Verdict::Foreign)),
+        ] {
+            assert_eq!(log.verdict(cursor(position)), verdict, "{position}");
+        }
     }
 
     #[test]
