@@ -12,7 +12,7 @@ use passerelle::model::flow::Flow;
 use passerelle::model::gap::GapReason;
 
 use crate::history::ground::Ground;
-use crate::history::real::account::{Account, Journey};
+use crate::history::real::account::{Account, Journey, Life};
 use crate::history::real::schedule::Kind;
 use crate::history::real::visit::{Answer, Chain, Visit, chains, visits};
 use crate::history::record::{Fate, History, Moment, Number, Published, Received, What};
@@ -51,6 +51,16 @@ struct Gap {
     at: Moment,
     reason: GapReason,
     missed: Option<u64>,
+}
+
+/// What of one source came from one log.
+#[derive(Debug, Default)]
+struct Came {
+    /// Each message, and whether it said that it comes again.
+    said_so: HashMap<Number, bool>,
+    /// The last of each publisher.
+    last: BTreeMap<usize, Number>,
+    last_at: Moment,
 }
 
 impl<'a> Judge<'a> {
@@ -144,38 +154,41 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What comes was asked for, comes in order, and once, but for what a queue says it brings again. A log that does not
-    /// know a cursor may begin with what the client has from another.
+    /// Whose log brings a source's messages at a moment: that of an exchange each node has for itself, and it knows nothing of
+    /// what a client has from another; of all others nodes agree.
+    fn log_at(&self, source: usize, moment: Moment) -> Option<Life> {
+        self.kind(source).is_exchange().then(|| self.journey.life_at(moment)).flatten()
+    }
+
+    /// What comes was asked for, comes in order, and once from each log, but for what a queue says it brings again. A log that
+    /// does not know a cursor may begin with what the client has.
     fn order(&mut self, source: usize) {
-        let mut came: HashMap<Number, bool> = HashMap::new();
-        let mut last: BTreeMap<usize, Number> = BTreeMap::new();
-        let mut last_at: Moment = 0;
+        let mut logs: HashMap<Option<Life>, Came> = HashMap::new();
         for told in &self.history.told {
             match told.what {
-                What::Asked { .. } if self.journey.is_raw => (came, last, last_at) = Default::default(),
-                What::Gap { source: of, reason: GapReason::UnknownCursor, .. } if of == source => {
-                    (came, last, last_at) = Default::default();
-                }
+                What::Asked { .. } if self.journey.is_raw => logs.clear(),
+                What::Gap { source: of, reason: GapReason::UnknownCursor, .. } if of == source => logs.clear(),
                 What::Message(received) if self.message(received.number).source == source => {
                     let Received { number, redelivered, early, .. } = received;
                     if !self.account.wants(self.number, number) {
                         self.wrong.push(format!("#{number} came at {} and was not asked for", told.at));
                     }
+                    let came = logs.entry(self.log_at(source, told.at)).or_default();
                     // Raw frames have no word for it.
                     let said_so = (redelivered || self.journey.is_raw) && self.kind(source).has_queue();
-                    let before = came.insert(number, said_so);
+                    let before = came.said_so.insert(number, said_so);
                     if before.is_some_and(|before| !before) && !said_so {
                         self.wrong.push(format!("#{number} came again at {}", told.at));
                     }
                     if said_so || early {
                         continue;
                     }
-                    let before = last.insert(self.account.publishers[number], number);
+                    let before = came.last.insert(self.account.publishers[number], number);
                     let at = self.message(number).at;
-                    if before.is_some_and(|before| before > number) || at.to < last_at {
+                    if before.is_some_and(|before| before > number) || at.to < came.last_at {
                         self.wrong.push(format!("#{number} came at {} after a later one", told.at));
                     }
-                    last_at = last_at.max(at.from);
+                    came.last_at = came.last_at.max(at.from);
                 }
                 _ => {}
             }
@@ -329,7 +342,12 @@ impl<'a> Judge<'a> {
             return gap.missed != Some(0);
         }
         let since = visit.after[source].map_or(visit.asked_at, |after| after.from);
-        let came: BTreeSet<Number> = self.received(0..self.history.told.len()).map(|(_, one)| one.number).collect();
+        // The log counts what came by the way of another subscription, and what another log brought.
+        let is_known = |(place, one): &(usize, Received)| {
+            !one.early && self.log_at(source, self.history.told[*place].at) == self.log_at(source, gap.at)
+        };
+        let came = self.received(0..self.history.told.len()).filter(is_known);
+        let came: BTreeSet<Number> = came.map(|(_, one)| one.number).collect();
         let matching = self.ground.matching(source, &self.history.wanted);
         let lost = matching.iter().filter(|number| !came.contains(number)).map(|number| self.message(*number).at);
         let most = lost.filter(|at| at.to > since && at.from <= gap.at).count() as u64;

@@ -219,3 +219,32 @@ fn what_came_may_have_come_for_another_pattern_of_a_raw_client() {
     assert_eq!(raw(&[], before_it_stood), [third]);
     assert_eq!(raw(&["*.b"], 10..16), Vec::<String>::new(), "nothing shows that anything stood earlier");
 }
+
+/// What came ahead of its subscription, for another one of the same client.
+fn early(number: Number) -> What {
+    What::Message(Received { number, early: true, ..Received::default() })
+}
+
+/// Two messages at the life 0; elsewhere the third, for another subscription; then back with the cursor of the second.
+fn there_and_back(resumed: bool, told: Vec<What>) -> Vec<String> {
+    let mut account = account();
+    account.sources[0].keeps_ms = Some(0);
+    account.journeys = vec![journey(vec![(50, 0), (100, 1), (130, 0)])];
+    let begin = vec![asked(vec![None; 3]), subscribed(false), message(0), message(1), ended()];
+    let elsewhere = vec![asked(at(0, 110, 80)), early(2), ended()];
+    let back = vec![asked(at(0, 110, 80)), subscribed(resumed)];
+    judge(&mut account, 0, [begin, elsewhere, back, told].concat())
+}
+
+#[test]
+fn each_log_of_an_exchange_brings_and_counts_what_another_has_brought() {
+    assert_eq!(there_and_back(true, messages(2..8)), Vec::<String>::new());
+    assert_eq!(
+        there_and_back(true, messages([2, 3, 2, 4, 5, 6, 7])),
+        ["#2 came again at 170", "#2 came at 170 after a later one"]
+    );
+    let expired = |missed| vec![What::Gap { source: 0, reason: GapReason::Expired, missed: Some(missed) }];
+    let gone = |missed| there_and_back(false, [expired(missed), messages(4..8)].concat());
+    assert_eq!(gone(2), Vec::<String>::new());
+    assert!(!gone(3).is_empty(), "the log let go of two");
+}
