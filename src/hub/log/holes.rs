@@ -36,6 +36,12 @@ impl Holes {
         }
     }
 
+    /// Where the last hole of a reason ends.
+    pub(super) fn last(&self, reason: GapReason) -> Option<u64> {
+        let known = self.known.iter().rev().find(|hole| hole.reason == reason).map(|hole| hole.until);
+        known.or_else(|| self.forgotten.get(&reason).map(|at| at + 1))
+    }
+
     /// Those that end after an offset, in order: what a reader who saw everything up to it has not been told.
     pub(super) fn known_from(&self, offset: u64) -> impl Iterator<Item = &Hole> {
         self.known.range(self.known.partition_point(|hole| hole.until <= offset)..)

@@ -98,16 +98,15 @@ impl Log {
         match self.holes.known_from(position.saturating_sub(1)).next() {
             Some(hole) if hole.until == position => Some(Verdict::Genuine),
             Some(hole) if hole.at < position => Some(Verdict::Expired),
-            // Who was away during the cut may hold another stream's messages before it, so that only the stream can say.
-            _ if self.was_cut_after(position) => None,
+            // Who was away during a cut may hold another stream's messages before it, so that only the stream can say.
+            _ if position < self.cut_until() => None,
             _ => Some(Verdict::Foreign),
         }
     }
 
-    fn was_cut_after(&self, position: u64) -> bool {
-        let known = self.holes.known_from(position).map(|hole| hole.reason);
-        let forgotten = self.holes.forgotten_from(position).map(|(reason, _)| reason);
-        known.chain(forgotten).any(|reason| reason == GapReason::Expired)
+    /// Where the last cut ends: what follows is certainly of the stream as it is; 0 where there was none.
+    fn cut_until(&self) -> u64 {
+        self.holes.last(GapReason::Expired).unwrap_or(0)
     }
 
     /// As [`Self::resume`], with what the stream said to a cursor on which the log has no verdict; `cut` is where the stream
@@ -122,8 +121,9 @@ impl Log {
         if verdict == Verdict::Genuine {
             return Resume { read_after: after.offset, gaps: merge(holes), judged_until };
         }
-        let read_after = cut.max(after.offset);
         let is_believed = stream::named(after.offset).is_none() || self.ring.knew(after.offset) == Some(true);
+        let cut = if is_believed { cut } else { cut.max(self.cut_until()) };
+        let read_after = cut.max(after.offset);
         let expired = if is_believed {
             self.cut_off(pattern, after.offset, read_after)
         } else {
@@ -219,6 +219,10 @@ mod tests {
         ] {
             assert_eq!(log.verdict(cursor(position)), verdict, "{position}");
         }
+        let read_after =
+            |position| log.resume_stream(&Pattern::all(), cursor(position), Verdict::Expired, 0).read_after;
+        assert_eq!(read_after(at(15) + 1), stream::before(30), "what is here from before may be of another stream");
+        assert_eq!(read_after(at(15)), at(15), "that one is of this one");
     }
 
     #[test]
