@@ -133,9 +133,9 @@ impl Shard {
             let name = &lane.info().name;
             let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
             let subscriber = self.subscribers.get(id.index()).filter(|_| after.is_some());
-            let asked_at = subscriber.map_or(0, |subscriber| subscriber.live_floor(source, lane.position()));
+            let sent = subscriber.map(|subscriber| subscriber.sent(source, lane.position())).unwrap_or_default();
             let progress = Progress::Waiting { after };
-            parts.push(Part { source, began: 0, asked_at, judged_until: 0, remade: 0, progress });
+            parts.push(Part { source, began: 0, sent, judged_until: 0, remade: 0, progress });
             opening.claims.push(claim);
             checks.extend(after.and_then(|after| lane.check(after)).map(|check| (source, check)));
         }
@@ -451,6 +451,11 @@ impl Shard {
         if let Some(older) = older {
             self.subscriptions -= usize::from(!older.is_waiting());
             close(&mut self.lanes, id, &older);
+            if rest == Rest::TakenOver {
+                let others = self.subscribers.get_mut(id.index()).map_or(&mut [][..], |known| &mut known.subscriptions);
+                let senders: Vec<SubscriptionId> = others.iter().map(|other| other.id).collect();
+                others.iter_mut().for_each(|other| other.note_successor((older.id, subscription), &senders));
+            }
             if is_paced || older.is_paced() {
                 activated.gaps.extend(self.part(id, older, rest));
             }

@@ -6,7 +6,7 @@ use crate::hub::log::ReadBounds;
 use crate::hub::shard::lane::Lane;
 use crate::hub::shard::pace::{Room, any_paced, governor};
 use crate::hub::shard::reading::{Logs, Reader, read_together, settle_positions};
-use crate::hub::shard::subscription::{Progress, Subscription};
+use crate::hub::shard::subscription::{Progress, SentBefore, Subscription};
 use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId, Wait};
 use crate::model::publication::SourceId;
 use crate::model::stream;
@@ -73,7 +73,7 @@ impl Shard {
             paces.for_each(|pace| pace.begin_anew(source));
             let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
             for part in parts.filter(|part| part.source == source && part.has_begun_before(remade)) {
-                (part.began, part.asked_at, part.judged_until) = (0, 0, 0);
+                (part.began, part.sent, part.judged_until) = (0, SentBefore::default(), 0);
                 part.progress = match part.progress {
                     waiting @ Progress::Waiting { .. } => waiting,
                     Progress::Reading { .. } => Progress::Reading { read: 0 },

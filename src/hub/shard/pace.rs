@@ -138,17 +138,18 @@ pub(super) fn governor(all: &[Subscription], publication: &Publication) -> Optio
     governing.min_by_key(|(_, one)| one.strictness()).map(|(number, _)| number)
 }
 
-/// Whether the subscription of this number sends what it reads, or another one of the session has sent it or will.
+/// Whether the subscription of this number sends what it reads, or another one of the session will, or has since this one was
+/// asked for.
 pub(super) fn is_sent_by(all: &[Subscription], number: usize, publication: &Publication) -> bool {
-    if all.get(number).is_some_and(|one| one.was_asked_after(publication)) {
-        return true;
-    }
+    let Some(one) = all.get(number) else { return false };
     if let Some(governor) = governor(all, publication) {
-        return governor == number && is_awaited(all, number, publication);
+        let had_sent = || all.get(governor).is_some_and(|governor| one.was_asked_after(governor, publication));
+        return if governor == number { is_awaited(all, number, publication) } else { !one.is_parting() && had_sent() };
     }
-    // What it was asked for again; of one that has ended nobody asks anything.
-    let mut others = all.iter().enumerate().filter(|(other, _)| *other != number);
-    !all.get(number).is_some_and(Subscription::is_parting) && !others.any(|(_, other)| other.sends_live(publication))
+    let others = all.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, other)| other);
+    let mut sends = others.filter(|other| other.sends_live(publication) && !one.was_asked_after(other, publication));
+    // Of one that has ended nobody asks anything.
+    !one.is_parting() && sends.next().is_none()
 }
 
 /// Whether anybody is to be sent what the subscription of this number governs: of one that has ended, others only are.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::hub::index::SubscriberId;
 use crate::hub::shard::CursorForm;
 use crate::hub::shard::lane::Lane;
-use crate::hub::shard::subscription::{Part, Progress, Subscription};
+use crate::hub::shard::subscription::{Progress, SentBefore, Subscription};
 use crate::model::publication::SourceId;
 use crate::model::selector::Selector;
 
@@ -33,10 +33,12 @@ impl Subscriber {
         floors.all(|floor| floor == first).then_some(first)
     }
 
-    /// How far everything live of a source was sent; `position` is where the shard is.
-    pub(super) fn live_floor(&self, source: SourceId, position: u64) -> u64 {
-        let parts = self.subscriptions.iter().filter_map(|subscription| subscription.part(source));
-        parts.filter_map(Part::behind_at).min().map_or(position, |read| read.min(position))
+    /// How far its subscriptions have sent everything of a source that came live; `position` is where the shard is.
+    pub(super) fn sent(&self, source: SourceId, position: u64) -> SentBefore {
+        let (paced, others): (Vec<_>, Vec<_>) = self.subscriptions.iter().partition(|one| one.is_paced());
+        let behind = others.iter().filter_map(|one| one.part(source)?.behind_at()).min();
+        let read = |one: &Subscription| Some((one.id, one.floor(source, position)?));
+        SentBefore { unpaced: behind.unwrap_or(position), paced: paced.into_iter().filter_map(read).collect() }
     }
 
     /// Puts what others of its subscriptions want just so back into the index, where they are live: one that left has taken

@@ -47,14 +47,30 @@ pub(super) struct Part {
     pub(super) source: SourceId,
     /// Everything after this offset the session was sent or will be, by this one or for its sake.
     pub(super) began: u64,
-    /// Everything up to this offset that others of the subscriber want it had been sent when this was asked for: that comes
-    /// again, whoever sent it.
-    pub(super) asked_at: u64,
+    /// How far others of the subscriber had sent it everything when this was asked for: that comes again.
+    pub(super) sent: SentBefore,
     /// Losses before this offset were told, or concern nobody, when it started.
     pub(super) judged_until: u64,
     /// How often its stream had turned out to be another one when it started.
     pub(super) remade: u64,
     pub(super) progress: Progress,
+}
+
+/// How far the subscriptions of one subscriber had sent it everything of a source at some moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct SentBefore {
+    /// All that are not paced.
+    pub(super) unpaced: u64,
+    /// Each of those that are.
+    pub(super) paced: Box<[(SubscriptionId, u64)]>,
+}
+
+impl SentBefore {
+    /// Whether a subscription had come beyond an offset.
+    fn includes(&self, sender: SubscriptionId, offset: u64) -> bool {
+        let paced = self.paced.iter().find(|(id, _)| *id == sender);
+        offset <= paced.map_or(self.unpaced, |(_, read)| *read)
+    }
 }
 
 /// How far a part is.
@@ -228,7 +244,7 @@ impl Subscription {
             } else if let Some((older, sent)) = older {
                 resumed = false;
                 read = sent;
-                (part.began, part.asked_at) = (older.began, older.asked_at);
+                (part.began, part.sent) = (older.began, older.sent.clone());
                 (part.judged_until, part.remade) = (older.judged_until, older.remade);
             } else {
                 resumed = false;
@@ -266,8 +282,9 @@ impl Subscription {
             Progress::Live { since } | Progress::Behind { since, .. } => since < publication.offset,
             Progress::Waiting { .. } | Progress::Reading { .. } => false,
         };
-        // What falls behind in another way may never be sent.
+        // What falls behind in another way may never be sent; one that has ended sends only what it governs.
         self.flow == Flow::CatchUp
+            && !self.is_parting()
             && self.part(publication.source.id).is_some_and(is_live)
             && self.wanted.matches(&publication.draft)
     }
@@ -361,9 +378,25 @@ impl Subscription {
         Some(Reader { subscription, wanted, view, read, judged_until })
     }
 
-    /// Whether others may have sent a publication before this was asked for.
-    pub(super) fn was_asked_after(&self, publication: &Publication) -> bool {
-        self.part(publication.source.id).is_some_and(|part| publication.offset <= part.asked_at)
+    /// Whether another one had sent a publication before this was asked for, so that it comes again.
+    pub(super) fn was_asked_after(&self, sender: &Self, publication: &Publication) -> bool {
+        let part = self.part(publication.source.id);
+        part.is_some_and(|part| part.sent.includes(sender.id, publication.offset))
+    }
+
+    /// One took the place of another, and goes on where that has come to: it had sent no more. Of senders that are not among
+    /// these nothing comes any more.
+    pub(super) fn note_successor(
+        &mut self,
+        (before, now): (SubscriptionId, SubscriptionId),
+        senders: &[SubscriptionId],
+    ) {
+        for part in self.parts.iter_mut().filter(|part| !part.sent.paced.is_empty()) {
+            let paced = std::mem::take(&mut part.sent.paced);
+            let successor = paced.iter().find(|(sender, _)| *sender == before).map(|(_, read)| (now, *read));
+            let standing = paced.into_iter().filter(|(sender, _)| *sender == before || senders.contains(sender));
+            part.sent.paced = standing.chain(successor).collect();
+        }
     }
 
     pub(super) fn part(&self, source: SourceId) -> Option<&Part> {

@@ -146,6 +146,26 @@ fn of_several_rates_the_strictest_holds_for_what_all_of_them_want() {
     assert_eq!(bench.seen(subscriber)[4..], ["a3"]);
 }
 
+/// The faster of two has come further than the slower: what either had sent comes again, and what it had not comes once.
+#[test]
+fn a_cursor_asks_for_what_each_of_several_rates_had_sent() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.paced(subscriber, ("#", 100), Flow::CatchUp, &[]);
+    bench.paced(subscriber, ("x", 1), Flow::CatchUp, &[]);
+    for topic in ["x", "y", "x", "y", "y"] {
+        append(&bench.hub, 0, topic);
+    }
+    bench.pass(subscriber);
+    let sent = BTreeSet::from(["a1", "a2", "a4", "a5"]);
+    assert_eq!(bench.seen(subscriber).into_iter().collect::<BTreeSet<_>>(), sent);
+    bench.subscribe(subscriber, "*", &[0, 0]);
+    bench.pass(subscriber);
+    assert_eq!(bench.seen(subscriber)[4..], ["a1", "a2", "a4", "a5"]);
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen(subscriber)[8..], ["a3"]);
+}
+
 #[test]
 fn what_it_had_still_to_send_comes_to_others_when_it_ends() {
     let mut bench = Bench::new();
@@ -336,8 +356,75 @@ fn paced() -> impl Strategy<Value = Paced> {
     ]
 }
 
+impl Bench {
+    /// Does a step; what was published by then goes into `log`, and which subscription has each pattern into `standing`.
+    fn step(
+        &mut self,
+        subscriber: SubscriberId,
+        step: Paced,
+        log: &mut [Vec<&str>; 2],
+        standing: &mut BTreeMap<usize, SubscriptionId>,
+    ) {
+        match step {
+            Paced::Append(source, topic) => {
+                append(&self.hub, source, TOPICS[topic]);
+                log[source].push(TOPICS[topic]);
+            }
+            Paced::Subscribe(pattern, rate) => {
+                let request = self.request(PATTERNS[pattern], &[]);
+                standing.insert(pattern, request.id);
+                self.open(subscriber, SubscribeRequest { max_rate: rate.and_then(Rate::new), ..request });
+            }
+            Paced::Unsubscribe(pattern) => {
+                if let Some(id) = standing.remove(&pattern) {
+                    assert_eq!(self.shard.unsubscribe(subscriber, id), []);
+                }
+            }
+            Paced::Turn => drop(self.turn()),
+            Paced::Replay => drop(self.replay(subscriber)),
+            Paced::Full => drop(self.full.insert(subscriber)),
+            Paced::Drained => drop(self.full.remove(&subscriber)),
+            Paced::Wait(millis) => self.now += Duration::from_millis(millis),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever else a session is sent, and at which rates: who asks for everything from the beginning gets everything from then
+    /// on, and once what nobody had sent, unless who sends it changes meanwhile: what is asked for again may come twice.
+    #[test]
+    fn who_asks_for_everything_gets_it_whatever_others_had_sent(
+        before in prop::collection::vec(paced(), 0..60),
+        rate in prop::option::of(1u64..4),
+        after in prop::collection::vec(paced(), 0..40),
+    ) {
+        let mut bench = Bench::new();
+        let subscriber = bench.shard.join(CursorForm::Separate);
+        let (mut log, mut standing) = Default::default();
+        before.into_iter().for_each(|step| bench.step(subscriber, step, &mut log, &mut standing));
+        let seen_before = bench.seen(subscriber).len();
+        let request = bench.request("*.#", &[0, 0]);
+        bench.open(subscriber, SubscribeRequest { max_rate: rate.and_then(Rate::new), ..request });
+        let changes = after.iter().any(|step| matches!(step, Paced::Subscribe(..) | Paced::Unsubscribe(_)));
+        after.into_iter().for_each(|step| bench.step(subscriber, step, &mut log, &mut standing));
+        bench.full.clear();
+        bench.settle(&[subscriber]);
+        prop_assert_eq!(&bench.gaps, &[]);
+        let seen = bench.seen(subscriber);
+        let (old, new) = seen.split_at(seen_before);
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        new.iter().for_each(|name| *counts.entry(name).or_default() += 1);
+        for (source, topics) in SOURCES.iter().zip(&log) {
+            for number in 1..=topics.len() {
+                let name = format!("{source}{number}");
+                let count = counts.get(&*name).copied().unwrap_or(0);
+                let most = if changes || old.contains(&&*name) { 2 } else { 1 };
+                prop_assert!((1..=most).contains(&count), "{} came {} times: {:?}, then {:?}", name, count, old, new);
+            }
+        }
+    }
 
     /// However paced and other subscriptions of one session come, are replaced and go: what one of them was there for and
     /// still is comes, and nothing comes twice.
@@ -345,33 +432,15 @@ proptest! {
     fn a_session_is_sent_what_it_is_owed_once(steps in prop::collection::vec(paced(), 0..80)) {
         let mut bench = Bench::new();
         let subscriber = bench.shard.join(CursorForm::Separate);
-        let mut log: [Vec<&str>; 2] = Default::default();
-        // Of each pattern that is subscribed: its subscription, and after how many messages of each source it began.
-        let mut standing: BTreeMap<usize, (SubscriptionId, Vec<usize>)> = BTreeMap::new();
+        let (mut log, mut standing): ([Vec<&str>; 2], _) = Default::default();
+        // After how many messages of each source each pattern began.
+        let mut begins: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for step in steps {
-            match step {
-                Paced::Append(source, topic) => {
-                    append(&bench.hub, source, TOPICS[topic]);
-                    log[source].push(TOPICS[topic]);
-                }
-                Paced::Subscribe(pattern, rate) => {
-                    let request = bench.request(PATTERNS[pattern], &[]);
-                    let id = request.id;
-                    bench.open(subscriber, SubscribeRequest { max_rate: rate.and_then(Rate::new), ..request });
-                    let now = log.iter().map(Vec::len).collect();
-                    standing.entry(pattern).or_insert((id, now)).0 = id;
-                }
-                Paced::Unsubscribe(pattern) => {
-                    if let Some((id, _)) = standing.remove(&pattern) {
-                        prop_assert_eq!(bench.shard.unsubscribe(subscriber, id), []);
-                    }
-                }
-                Paced::Turn => drop(bench.turn()),
-                Paced::Replay => drop(bench.replay(subscriber)),
-                Paced::Full => drop(bench.full.insert(subscriber)),
-                Paced::Drained => drop(bench.full.remove(&subscriber)),
-                Paced::Wait(millis) => bench.now += Duration::from_millis(millis),
+            if let Paced::Subscribe(pattern, _) = step {
+                begins.entry(pattern).or_insert_with(|| log.iter().map(Vec::len).collect());
             }
+            bench.step(subscriber, step, &mut log, &mut standing);
+            begins.retain(|pattern, _| standing.contains_key(pattern));
         }
         bench.full.clear();
         bench.settle(&[subscriber]);
@@ -379,7 +448,7 @@ proptest! {
         let seen = bench.seen.remove(&subscriber).unwrap_or_default();
         let once: BTreeSet<&String> = seen.iter().collect();
         prop_assert_eq!(once.len(), seen.len(), "twice: {:?}", &seen);
-        for (pattern, (_, since)) in &standing {
+        for (pattern, since) in &begins {
             let pattern = Pattern::parse(PATTERNS[*pattern]).unwrap();
             for (source, topics) in log.iter().enumerate() {
                 for (number, topic) in topics.iter().enumerate().skip(since[source]) {
