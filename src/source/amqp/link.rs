@@ -120,8 +120,8 @@ async fn serve(
     let words::Peer { address, vhost, user } = &live.peer;
     let words = format!("connected to RabbitMQ at {address}, vhost '{vhost}', as '{user}'");
     context.board.up(subject(link), format!("{words} ({})", link.name()));
-    context.metrics.link_up(link);
     state.send_replace(State::Up(live.clone()));
+    context.metrics.link_up(link);
     let trouble = tokio::select! {
         trouble = watch_over(&live) => Some(trouble),
         () = stop.cancelled() => None,

@@ -227,21 +227,24 @@ async fn supervise<S: Source<Link = Arc<Live>>>(mut source: S, mut link: Link, c
         };
         // A source that stopped has lost nothing, and sessions that are still there shall hear of no outage.
         let Err(trouble) = ended else { return };
-        source.lost();
         backoff.stood_for(since.elapsed());
-        let subject = source.subject();
-        if live.is_alive() {
-            context.board.down(subject, &Trouble(format!("source '{}': {trouble}", source.name())));
+        let (is_alive, subject) = (live.is_alive(), source.subject());
+        let trouble = if is_alive {
+            Trouble(format!("source '{}': {trouble}", source.name()))
+        } else {
+            tokio::select! {
+                trouble = link.lost(&live) => trouble,
+                () = context.sources_stop.cancelled() => return,
+            }
+        };
+        // Who hears of the outage finds that this is not ready.
+        context.board.down(subject, &trouble);
+        source.lost();
+        if is_alive {
             tokio::select! {
                 () = tokio::time::sleep(backoff.pause()) => {}
                 () = context.sources_stop.cancelled() => return,
             }
-        } else {
-            let trouble = tokio::select! {
-                trouble = link.lost(&live) => trouble,
-                () = context.sources_stop.cancelled() => return,
-            };
-            context.board.down(subject, &trouble);
         }
     }
 }

@@ -4,18 +4,18 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
 use crate::config::{self, StreamInput};
 use crate::hub::feed::Feed;
 use crate::model::publication::Publication;
-use crate::source::Trouble;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::mapping::Mapper;
 use crate::source::amqp::receive::{acknowledge, delivered, now};
 use crate::source::amqp::words;
+use crate::source::{Backoff, Trouble};
 
 use super::attach::{self, Attached, Begin, START_TIMEOUT, Terms};
 
@@ -24,6 +24,9 @@ const PREFETCH: u16 = 1_000;
 
 /// Messages that are acknowledged, and told to the log, together.
 const BATCH: usize = 250;
+
+/// Between two tries, at most.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(super) struct Rebuild {
@@ -38,10 +41,11 @@ impl Rebuild {
         Self { source: source.clone(), input: input.clone(), done: done.clone() }
     }
 
-    /// Reads what there is, then waits for ever. What fails is done again on the next link.
+    /// Reads what there is, then waits for ever. What fails is tried again, from the beginning.
     pub(super) async fn run(&self, live: &Live, feed: &Feed) -> Infallible {
         let is_wanted = self.source.log.last.each > 0 && !self.input.last_rebuild.is_zero();
-        if is_wanted && !self.done.load(Ordering::Acquire) {
+        let mut backoff = Backoff::new(PAUSE_MAX);
+        while is_wanted && !self.done.load(Ordering::Acquire) {
             let (name, began) = (&self.source.name, Instant::now());
             match self.read(live, feed).await {
                 Ok(messages) => {
@@ -49,7 +53,10 @@ impl Rebuild {
                     let took = began.elapsed();
                     tracing::info!("source '{name}' knows the last messages again: {messages} read in {took:.1?}");
                 }
-                Err(trouble) => tracing::warn!("source '{name}' could not read its last messages again: {trouble}"),
+                Err(trouble) => {
+                    tracing::warn!("source '{name}' could not read its last messages, trying again: {trouble}");
+                    tokio::time::sleep(backoff.pause()).await;
+                }
             }
         }
         std::future::pending().await
