@@ -67,7 +67,10 @@ test("shows what a service publishes: topic, source, payload, and all of it when
   await shown.locator("summary").click();
   assert.match(await shown.locator("pre").innerText(), /"sku": "K-17"/);
   assert.match(await shown.locator(".facts").innerText(), /tenant/);
-  await page.waitForFunction(() => Number(document.getElementById("rate").textContent) > 0);
+  await until("the rate is shown", async () => {
+    await broker.publish(fresh("rate"), {});
+    return page.evaluate(() => Number(document.getElementById("rate").textContent) > 0);
+  });
 });
 
 test("text and bytes are shown as what they are, and markup as text", async () => {

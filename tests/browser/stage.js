@@ -37,7 +37,11 @@ export async function until(what, ask) {
 /** A browser; its pages fail the test by whatever they complain of. */
 export async function openBrowser() {
   const executablePath = process.env.CHROMIUM ?? execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+  const browser = await chromium.launch({
+    executablePath,
+    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+    timeout: PATIENCE_MS,
+  });
   const complaints = [];
   return {
     complaints,
@@ -139,18 +143,25 @@ async function ports() {
     PASSERELLE_ADMIN__LISTEN: `127.0.0.1:${admin}`,
     PASSERELLE_AUTH__ANONYMOUS_PUBLISH: "true",
   };
-  return { env, address: `http://127.0.0.1:${port}/` };
+  return { env, address: `http://127.0.0.1:${port}/`, admin: `http://127.0.0.1:${admin}/` };
 }
 
 /** A passerelle that a test may stop and start again at the same address. */
 export async function ownPasserelle(settings = {}) {
-  const { env, address } = await ports();
+  const { env, address, admin } = await ports();
   let running;
   const self = {
     address,
+    /** Waits until a metric, with its labels as they are written, has this value. */
+    counts: (metric, value) =>
+      until(`${metric} is ${value}`, async () => {
+        const text = await fetch(`${admin}metrics`).then((answer) => answer.text());
+        return text.split("\n").includes(`${metric} ${value}`);
+      }),
     async start() {
       running = start(program, ["--amqp", amqpUrl], { ...env, ...settings, ...NOT_SETTINGS });
       await answers(running, address);
+      await self.counts('passerelle_amqp_link_up{link="publish"}', 1);
     },
     end: (signal) => running.end(signal),
   };

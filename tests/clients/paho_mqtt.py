@@ -50,10 +50,12 @@ def told(properties):
 
 def on_message(client, _, message):
     head = {"topic": message.topic, "qos": message.qos, "retain": message.retain, "dup": message.dup}
-    show({"message": {**head, **told(message.properties)}, "body": message.payload.decode()})
-    if options.get("hold") and message.qos > 0:
+    holds = options.get("hold") and message.qos > 0
+    # Before it is told: the order to acknowledge may follow at once, in another thread.
+    if holds:
         held.append(message)
-    else:
+    show({"message": {**head, **told(message.properties)}, "body": message.payload.decode()})
+    if not holds:
         client.ack(message.mid, message.qos)
 
 

@@ -36,6 +36,8 @@ impl Program {
             Some(url) => command.args(["--amqp", url]),
             None => command.arg("--embedded"),
         };
+        // A client that a test leaves unread for a while answers no pings; who tests heartbeats says so.
+        command.env("PASSERELLE_SERVER__HEARTBEAT", "1h");
         command.envs(environment.iter().copied());
         let mut child = command.spawn().expect("passerelle starts");
         let log = read_log(&mut child);

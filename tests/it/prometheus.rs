@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use crate::rabbit::free_ports;
+
 /// For anything that Prometheus is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -118,10 +120,9 @@ pub(crate) fn http_get(address: SocketAddr, target: &str) -> std::io::Result<Str
     Ok(answer)
 }
 
-/// A port that was free a moment ago.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("it has an address")
+    let [port] = free_ports();
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// Answers the next connection with a text and hands back what was asked.

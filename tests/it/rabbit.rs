@@ -62,7 +62,7 @@ impl Rabbit {
         let [port, tls_port, exporter_port, epmd_port, dist_port] = free_ports();
         let mut configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n\
-             disk_free_limit.absolute = 50MB\n"
+             disk_free_limit.absolute = 50MB\nhandshake_timeout = 60000\nssl_handshake_timeout = 60000\n"
         );
         // Without the plugin its keys are unknown, and the node does not start.
         if plugins.contains(&EXPORTER) {
@@ -198,9 +198,10 @@ impl Rabbit {
                 self.command("rabbitmqctl").args(["-q", "-n", NODE]).args(arguments).output().expect("rabbitmqctl");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let complaint = String::from_utf8_lossy(&output.stderr);
-            // It listens a moment before it says of itself that it runs.
-            let starts = complaint.contains("requires the 'rabbit' app to be running") && Instant::now() < end;
-            if !starts {
+            // It listens a moment before it says of itself that it runs, and a busy node may let the question wait too long.
+            let not_yet = ["requires the 'rabbit' app to be running", "unable to perform an operation on node"];
+            let is_early = not_yet.iter().any(|words| complaint.contains(words)) && Instant::now() < end;
+            if !is_early {
                 assert!(output.status.success(), "{arguments:?}: {text}{complaint}");
                 return text;
             }
@@ -282,7 +283,7 @@ fn signal_process(signal: &str, id: &str) {
 
 /// Ports that nobody listens on, from below those that the system gives to connections: one of these might be taken again
 /// before the node has it.
-fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let free = || loop {
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000))) {
             return listener;

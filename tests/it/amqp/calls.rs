@@ -34,7 +34,7 @@ async fn service(client: &Client, queue: &str) {
 }
 
 fn request(queue: &str, payload: &str) -> Request {
-    Request { message: outgoing(queue, payload), timeout: Duration::from_secs(30) }
+    Request { message: outgoing(queue, payload), timeout: PATIENCE }
 }
 
 async fn bridge(rabbit: &Rabbit) -> Bridge {

@@ -65,6 +65,7 @@ async fn everything_works_on_it_too() {
     end.cancel();
     running.await.unwrap().unwrap();
     until("the outage is told", || !bridge.source("events").link().up).await;
+    bridge.complains("nothing listens").await;
     let again = Listener::bind(&Embedded { listen: address, ..Embedded::default() }).unwrap();
     let end = CancellationToken::new();
     let running = tokio::spawn(again.run(end.clone()));

@@ -84,7 +84,7 @@ async fn a_queue_of_our_own_declaring_has_a_single_active_consumer() {
     let bridge = Bridge::start(&settings(rabbit, vec![source.clone()]));
     bridge.ready().await;
     let listed = rabbit.ctl(&["list_queues", "name", "arguments", "--no-table-headers"]);
-    let ours = listed.lines().find(|line| line.starts_with(&queue)).unwrap();
+    let ours = listed.lines().find(|line| line.split('\t').next() == Some(&queue)).unwrap();
     assert!(ours.contains("x-single-active-consumer"), "{ours}");
     bridge.stop().await;
     // The next node finds the queue as it was declared, with a single active consumer, which cannot be exclusive.
@@ -111,6 +111,9 @@ async fn on_a_quorum_queue_the_count_of_consumers_decides() {
     first.stop().await;
     second.ready().await;
     second.stop().await;
+    let turn = format!("passerelle.turn.{queue}");
+    let queues = || rabbit.ctl(&["list_queues", "name", "--no-table-headers"]);
+    until("its turn is given back", || !queues().lines().any(|name| name == turn)).await;
     let _stranger = consume(&client, &queue).await;
     let third = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
     third.complains("already has 1 consumer, passerelle would take its messages").await;

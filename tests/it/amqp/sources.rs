@@ -130,7 +130,7 @@ async fn a_binding_lingers_and_then_goes() {
     let exchange = unique("topic");
     client.exchange(&exchange, ExchangeKind::Topic).await;
     let mut source = exchange_source("events", &exchange);
-    exchange_input(&mut source).linger = Duration::from_secs(3);
+    exchange_input(&mut source).linger = Duration::from_secs(8);
     let bridge = Bridge::start(&settings(rabbit, vec![source]));
     drop(bridge.claim("events", "a").await);
     client.publish(&exchange, "a", "while it lingers").await;

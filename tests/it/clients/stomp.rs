@@ -219,6 +219,9 @@ async fn a_queue_is_shared_and_what_is_not_acknowledged_returns() {
             assert_eq!(last["body"], "last", "{library:?}, {broker:?}");
             let ack = other.settle("ack", &last);
             assert!(other.done(ack).await.is_empty());
+            drop(other);
+            // Or the next one's messages come to it in turn.
+            until("nobody consumes", async || program.metric("passerelle_consumers").await == Some(0.0)).await;
         }
     }
 }

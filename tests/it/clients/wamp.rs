@@ -235,9 +235,12 @@ async fn a_client_that_was_away_goes_on_where_it_was() {
             let closed = client.next().await;
             assert_eq!(closed["reason"], "wamp.close.goodbye_and_out", "{library:?}: {closed}");
             until("it has left", async || program.metric("passerelle_subscriptions").await == Some(0.0)).await;
+            let received = async || program.metric("passerelle_source_messages_total{source=\"events\"}").await;
+            let before = received().await.unwrap_or_default();
             for number in 1..=20 {
                 service.publish(&topic, &format!("\"{number}\"")).await;
             }
+            until("all has come", async || received().await >= Some(before + 20.0)).await;
             let mut client = library.join(&program).await;
             if library.script == JS {
                 let options = json!({ "match": "prefix", "after": cursor });

@@ -139,9 +139,16 @@ async fn answered(client: &mut Client, id: u64, mut command: Value) {
     while client.object().await["id"] != command["id"] {}
 }
 
+/// A connection on which little waits for who does not read.
+async fn connect_narrowly(public: &str) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+    socket.connect(public.parse().expect("an address")).await.expect("a connection")
+}
+
 /// Does not read for a while, then does for as long, and has messages dropped that it was too slow for.
 async fn stall(public: String) {
-    let stream = tokio::net::TcpStream::connect(&public).await.expect("a connection");
+    let stream = connect_narrowly(&public).await;
     let path = "/ws?pattern=big&on_slow=drop-oldest";
     let mut client = Client::shake_hands(stream, (&public, path), &[]).await.expect("a handshake");
     loop {
@@ -156,7 +163,7 @@ async fn stall(public: String) {
 async fn ask_only(public: String) {
     let ping = Message::text(json!({ "op": "ping", "id": "x".repeat(60) }).to_string());
     loop {
-        let stream = tokio::net::TcpStream::connect(&public).await.expect("a connection");
+        let stream = connect_narrowly(&public).await;
         let json = [("sec-websocket-protocol", "passerelle.v1.json")];
         let client = Client::shake_hands(stream, (&public, "/ws"), &json).await.expect("a handshake");
         let (mut questions, _answers) = client.split();

@@ -230,7 +230,16 @@ pub(crate) struct Service {
 impl Service {
     /// Connects.
     pub(crate) async fn connect(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
+        // A broker that starts resets some handshakes.
+        let connecting = async {
+            loop {
+                match Connection::connect(url, ConnectionProperties::default()).await {
+                    Ok(connection) => break connection,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        let connection = tokio::time::timeout(PATIENCE, connecting).await.expect("a connection");
         let channel = connection.create_channel().await.expect("a channel");
         Self { _connection: connection, channel }
     }

@@ -62,14 +62,16 @@ async fn two_hundred_mixtures_of_patterns_get_exactly_their_messages() {
         };
         let wanted: Vec<bool> = topics.iter().map(|topic| matches(topic)).collect();
         let expected: Vec<usize> = (0..MESSAGES).filter(|message| wanted[published[*message]]).collect();
-        subscribers.push(tokio::spawn(async move {
-            for message in expected {
-                let text = client.text().await;
-                assert!(text.contains(&format!("\"data\":{message},")), "{patterns:?}: {text} instead of {message}");
-            }
-            assert!(client.is_quiet_for(Duration::from_millis(200)).await, "nothing more");
-        }));
+        subscribers.push((client, patterns, expected));
     }
+    let listen = |(mut client, patterns, expected): (Client, Vec<String>, Vec<usize>)| async move {
+        for message in expected {
+            let text = client.text().await;
+            assert!(text.contains(&format!("\"data\":{message},")), "{patterns:?}: {text} instead of {message}");
+        }
+        assert!(client.is_quiet_for(Duration::from_millis(200)).await, "nothing more");
+    };
+    let subscribers: Vec<_> = subscribers.into_iter().map(|one| tokio::spawn(listen(one))).collect();
     let service = Service::connect(&program.amqp).await;
     for (message, topic) in published.iter().enumerate() {
         service.publish(&topics[*topic], &message.to_string()).await;

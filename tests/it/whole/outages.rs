@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{Client, Service};
 use crate::program::Program;
@@ -58,13 +59,10 @@ async fn it_starts_before_its_broker() {
     assert!(program.get("/readyz").await.starts_with("HTTP/1.1 503"));
     assert!(program.get("/livez").await.starts_with("HTTP/1.1 200"));
     let mut client = Client::json(&program).await;
-    let waiting = tokio::spawn(async move {
-        client.subscribe("a").await;
-        client
-    });
+    client.send(Message::text(json!({ "op": "subscribe", "id": 1, "pattern": "a" }).to_string())).await;
     rabbit.run();
-    let mut client = waiting.await.unwrap();
     program.ready().await;
+    assert_eq!(client.news().await["op"], "subscribed");
     Service::connect(&program.amqp).await.publish("a", "1").await;
     assert_eq!(client.news().await["data"], 1);
 }

@@ -124,19 +124,30 @@ async fn a_cursor_is_good_after_a_restart_and_on_another_node() {
     stream.publish(100..150).await;
     let second = stream.serve(&[("PASSERELLE_SERVER__SHARDS", "3")]).await;
     let third = stream.serve(&[]).await;
+    // Ready is who stands in the stream, wherever; when the last message has come everything before it has.
+    let mut live = Vec::new();
+    for program in [&second, &third] {
+        let mut client = Client::json(program).await;
+        client.subscribe(&stream.topic("#")).await;
+        live.push(client);
+    }
+    stream.publish(150..151).await;
+    for client in &mut live {
+        while client.news().await["data"] != 150 {}
+    }
     for program in [&second, &third] {
         let mut client = Client::json(program).await;
         let subscribed = stream.resume(&mut client, &cursor).await;
         assert_eq!((&subscribed["op"], &subscribed["resumed"]), (&json!("subscribed"), &json!(true)), "{subscribed}");
-        expect(&mut client, 100..150).await;
+        expect(&mut client, 100..151).await;
         expect_caught_up(&mut client).await;
     }
     let mut client = Client::json(&second).await;
     stream.resume(&mut client, &cursor).await;
-    let cursor = expect(&mut client, 100..150).await;
+    let cursor = expect(&mut client, 100..151).await;
     expect_caught_up(&mut client).await;
-    stream.publish(150..160).await;
-    assert_ne!(expect(&mut client, 150..160).await, cursor);
+    stream.publish(151..160).await;
+    assert_ne!(expect(&mut client, 151..160).await, cursor);
 }
 
 #[tokio::test(flavor = "multi_thread")]

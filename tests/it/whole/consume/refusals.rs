@@ -67,7 +67,7 @@ async fn a_queue_is_declared_on_demand_and_goes_when_nobody_comes_back() {
         let environment = [
             ("PASSERELLE_CONSUME__BOX__QUEUE", queue.as_str()),
             ("PASSERELLE_CONSUME__BOX__DECLARE", "true"),
-            ("PASSERELLE_CONSUME__BOX__EXPIRES", "1s"),
+            ("PASSERELLE_CONSUME__BOX__EXPIRES", "5s"),
         ];
         let program = broker.serve(&environment).await;
         let mut client = Client::json(&program).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use super::{Light, NO_HEARTBEAT, join};
+use super::{Light, join};
 use crate::program::Program;
 use crate::rabbit::Rabbit;
 use crate::whole::client::Service;
@@ -72,9 +72,18 @@ fn topic(number: usize) -> String {
 }
 
 /// A program's only source, with so many bindings at most.
-fn limited(bindings_max: &str) -> [(&str, &str); 3] {
+fn limited(bindings_max: &str) -> [(&str, &str); 2] {
     let limit = ("PASSERELLE_SOURCE__EVENTS__BINDINGS_MAX", bindings_max);
-    [NO_HEARTBEAT, ("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"), limit]
+    [("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"), limit]
+}
+
+/// Ends a watch, also where a test has failed: the runtime waits for what blocks.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Looks at the bindings for as long as a flag is down; answers the most that there were, and how often it looked.
@@ -95,8 +104,8 @@ async fn thousands_of_topics(environment: &[(&str, &str)]) -> (usize, usize) {
     program.ready().await;
     let mut crowd = Vec::new();
     join(&mut crowd, &program, FEW).await;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let (watched, over) = (host.clone(), is_over.clone());
+    let is_over = Over(Arc::default());
+    let (watched, over) = (host.clone(), is_over.0.clone());
     let watching = tokio::task::spawn_blocking(move || watch(&watched, &over));
     // In waves, so that topics are bound by themselves before there are too many.
     for wave in 0..MANY / WAVE {
@@ -121,7 +130,7 @@ async fn thousands_of_topics(environment: &[(&str, &str)]) -> (usize, usize) {
         let text = crowd[number % FEW].text().await;
         assert!(text.contains(&format!("\"data\":{number},")), "{text} instead of {number}");
     }
-    is_over.store(true, Ordering::Relaxed);
+    drop(is_over);
     let (most, looks) = watching.await.expect("a watch");
     assert!(looks > 0);
     (most, bindings_of(&host, "amq.topic"))
@@ -136,7 +145,7 @@ async fn five_thousand_topics_are_folded_under_the_limit_of_bindings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_topics_are_under_the_default_limit() {
-    let (most, bound) = thousands_of_topics(&[NO_HEARTBEAT]).await;
+    let (most, bound) = thousands_of_topics(&[]).await;
     assert!(most <= MANY, "at most {most}");
     assert_eq!(bound, MANY, "each topic is bound by itself");
 }
@@ -170,7 +179,7 @@ async fn where_no_cover_may_be_bound_topics_are_bound_until_the_limit_and_then_r
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_carries_as_much_for_five_thousand_sessions_as_for_ten() {
     let (host, url) = own_host();
-    let program = Program::start(Some(&url), &[NO_HEARTBEAT]);
+    let program = Program::start(Some(&url), &[]);
     program.ready().await;
     let pattern = |number: usize| {
         let kind = number % FEW;

@@ -16,9 +16,6 @@ const SHAKING_MAX: usize = 100;
 /// What a client reads at once; there are many.
 const READ_BYTES: usize = 2_048;
 
-/// A client of a crowd reads only when it is its turn, which may take longer than two heartbeats: so there are none.
-const NO_HEARTBEAT: (&str, &str) = ("PASSERELLE_SERVER__HEARTBEAT", "1h");
-
 /// First bytes of the frames that are told apart: each is final.
 const TEXT: u8 = 0x81;
 const PING: u8 = 0x89;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Light, NO_HEARTBEAT, join};
+use super::{Light, join};
 use crate::program::Program;
 use crate::whole::client::Client;
 use crate::whole::streams::Stream;
@@ -49,14 +49,16 @@ async fn cursors(stream: &Stream) -> Vec<Value> {
     client.subscribe(&stream.topic("#")).await;
     stream.publish(0..MESSAGES as u64).await;
     let mut cursors = Vec::new();
-    for _ in 0..CURSORS {
+    // When this program has all of them, another one finds all of them in the stream.
+    for _ in 0..MESSAGES {
         cursors.push(client.news().await["cursor"].clone());
     }
+    cursors.truncate(CURSORS);
     cursors
 }
 
 async fn serve(stream: &Stream) -> Program {
-    stream.serve(&[NO_HEARTBEAT, ("PASSERELLE_SERVER__SHARDS", &SHARDS.to_string())]).await
+    stream.serve(&[("PASSERELLE_SERVER__SHARDS", &SHARDS.to_string())]).await
 }
 
 /// So many clients resume, each after one of these cursors, and get what each of them has missed of so many messages, and
