@@ -17,7 +17,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::model::close::{CloseReason, Reconnect};
 
-/// The subprotocol that we speak.
+/// The subprotocol that we speak where nothing else is asked for.
 const SUBPROTOCOL: &str = "passerelle.v1.json";
 
 /// For connecting and the handshake.
@@ -109,12 +109,20 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A WebSocket that speaks `passerelle.v1.json`.
+/// A WebSocket that speaks `passerelle.v1.json`, unless it was opened for another.
 pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     /// Connects and says who is there.
     pub(super) async fn connect(target: &Target) -> Result<Self, Ended> {
+        let mut socket = Self::open(target, SUBPROTOCOL).await?;
+        let client = concat!("passerelle-cli/", env!("CARGO_PKG_VERSION"));
+        socket.send(&serde_json::json!({ "op": "connect", "id": 0, "client": client })).await?;
+        Ok(socket)
+    }
+
+    /// Connects, to speak a subprotocol.
+    pub(super) async fn open(target: &Target, subprotocol: &'static str) -> Result<Self, Ended> {
         let wrong = |why: &str| {
             Ended::Refused(format!(
                 "{:?} is no WebSocket address: {why}; write such as ws://127.0.0.1:8080/ws",
@@ -125,29 +133,40 @@ impl Socket {
             return Err(wrong("it does not begin with ws:// or wss://"));
         }
         let mut request = target.url.as_str().into_client_request().map_err(|error| wrong(&error.to_string()))?;
-        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
         if let Some(token) = target.token() {
             request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
         }
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect_async(request)).await;
-        let (socket, _) = connected.map_err(|_| lost("no answer within 10 s"))?.map_err(handshake_failure)?;
-        let mut socket = Self(socket);
-        let client = concat!("passerelle-cli/", env!("CARGO_PKG_VERSION"));
-        socket.send(&serde_json::json!({ "op": "connect", "id": 0, "client": client })).await?;
-        Ok(socket)
+        let connected = connected.map_err(|_| lost("no answer within 10 s"))?;
+        connected.map(|(socket, _)| Self(socket)).map_err(|error| handshake_failure(error, subprotocol))
     }
 
     /// Sends one object.
     pub(super) async fn send(&mut self, object: &serde_json::Value) -> Result<(), Ended> {
-        self.0.send(Message::text(object.to_string())).await.map_err(|error| lost(&error.to_string()))
+        self.say(Message::text(object.to_string())).await
+    }
+
+    /// Sends one message.
+    pub(super) async fn say(&mut self, message: Message) -> Result<(), Ended> {
+        self.0.send(message).await.map_err(|error| lost(&error.to_string()))
     }
 
     /// The next object's text; an error when nothing at all came for `idle`, not even a ping.
     pub(super) async fn next(&mut self, idle: Duration) -> Result<Utf8Bytes, Ended> {
         loop {
+            if let Message::Text(text) = self.hear(idle).await? {
+                return Ok(text);
+            }
+        }
+    }
+
+    /// The next message, text or binary; an error likewise.
+    pub(super) async fn hear(&mut self, idle: Duration) -> Result<Message, Ended> {
+        loop {
             let received = tokio::time::timeout(idle, self.0.next()).await;
             match received.map_err(|_| lost("the server has gone quiet"))? {
-                Some(Ok(Message::Text(text))) => return Ok(text),
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => return Ok(message),
                 Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
                 // Pings are answered below us, by the next read.
                 Some(Ok(_)) => {}
@@ -187,7 +206,7 @@ pub(super) fn lost(why: &str) -> Ended {
     Ended::Lost(why.to_owned(), Duration::ZERO)
 }
 
-fn handshake_failure(error: Error) -> Ended {
+fn handshake_failure(error: Error, subprotocol: &str) -> Ended {
     match error {
         Error::Http(response) => {
             let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
@@ -195,7 +214,7 @@ fn handshake_failure(error: Error) -> Ended {
         }
         Error::Url(error) => Ended::Refused(error.to_string()),
         Error::Protocol(error) => {
-            Ended::Refused(format!("the server does not speak {SUBPROTOCOL} ({error}): is it passerelle?"))
+            Ended::Refused(format!("the server does not speak {subprotocol} ({error}): is it passerelle?"))
         }
         error => lost(&error.to_string()),
     }

@@ -12,6 +12,7 @@ mod client;
 mod completions;
 mod config;
 mod event_stream;
+mod foreign;
 mod http;
 mod inputs;
 mod logging;

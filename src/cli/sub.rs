@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::backoff::Backoff;
 use super::client::{Ended, Frame, Socket, Target};
 use super::event_stream::EventStream;
+use super::foreign::{Client, Heard, Mqtt, Stomp, Terms, Wamp};
 use super::http::Way;
 use super::output::{Form, Output};
 use super::poll::{Polled, Poller};
@@ -36,7 +37,8 @@ Examples:
   passerelle sub --payload --count 1 'jobs.#'     wait for one message and print its payload
   passerelle sub --after 'events~5x.1a' '#'       from there on: source, tilde, cursor, as messages show them
   passerelle sub --protocol sse --url https://events.example.org/sse '#'
-  passerelle sub --protocol poll '#'              where a network lets nothing pass that stays open")]
+  passerelle sub --protocol poll '#'              where a network lets nothing pass that stays open
+  passerelle sub --protocol mqtt 'orders.#'       as a client of MQTT sees it")]
 pub(super) struct Arguments {
     /// Patterns of topics, quoted: 'orders.#'
     #[arg(value_name = "PATTERN")]
@@ -82,11 +84,11 @@ enum Protocol {
     Stream,
     /// Long-polling
     Poll,
-    #[value(hide = true)]
+    /// WebSocket with STOMP 1.2
     Stomp,
-    #[value(hide = true)]
+    /// WebSocket with MQTT 5.0: what comes while the connection is lost is missed
     Mqtt,
-    #[value(hide = true)]
+    /// WebSocket with WAMP v2 in JSON
     Wamp,
 }
 
@@ -126,10 +128,8 @@ impl Wish {
         if given.is_empty() {
             return Err(Failure::Usage("quote it: passerelle sub '#'".into()));
         }
-        if matches!(protocol, Protocol::Stomp | Protocol::Mqtt | Protocol::Wamp) {
-            return Err(Failure::Usage(
-                "this protocol is not available yet: use --protocol json, sse, stream or poll".into(),
-            ));
+        if matches!(protocol, Protocol::Stomp | Protocol::Mqtt | Protocol::Wamp) && max_rate.is_some() {
+            return Err(Failure::Usage("this protocol has no word for --max-rate: use --protocol json".into()));
         }
         let mut patterns: Vec<String> = Vec::new();
         for text in given {
@@ -159,10 +159,30 @@ impl Wish {
         patterns.chain(filter).chain(max_rate).chain(on_slow).collect()
     }
 
+    /// Where to start.
+    fn joint_cursor(&self) -> JointCursor {
+        self.after.as_deref().and_then(|after| JointCursor::from_str(after).ok()).unwrap_or_default()
+    }
+
+    /// A client of somebody else's protocol, if that is wanted.
+    fn foreign_client(&self) -> Result<Option<Box<dyn Client>>, Failure> {
+        let terms = Terms {
+            patterns: self.patterns.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+            after: self.joint_cursor(),
+            filter: self.filter.clone(),
+            on_slow: self.on_slow.clone(),
+        };
+        Ok(match self.protocol {
+            Protocol::Stomp => Some(Box::new(Stomp::new(terms))),
+            Protocol::Mqtt => Some(Box::new(Mqtt::new(&terms).map_err(Failure::Usage)?)),
+            Protocol::Wamp => Some(Box::new(Wamp::new(terms).map_err(Failure::Usage)?)),
+            Protocol::Json | Protocol::Sse | Protocol::Stream | Protocol::Poll => None,
+        })
+    }
+
     /// Where to start, one cursor a source.
     fn cursors(&self) -> Cursors {
-        let joint = self.after.as_deref().and_then(|after| JointCursor::from_str(after).ok()).unwrap_or_default();
-        joint.0.into_iter().map(|(source, cursor)| (source, cursor.to_string())).collect()
+        self.joint_cursor().0.into_iter().map(|(source, cursor)| (source, cursor.to_string())).collect()
     }
 }
 
@@ -184,6 +204,7 @@ fn filter_of(typed: &[String]) -> Result<Option<Map<String, Value>>, Failure> {
 
 /// Prints until it is enough, over as many connections as it takes.
 async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> Result<(), Failure> {
+    let mut foreign = wish.foreign_client()?;
     let mut resume = Resume::new(&wish.patterns, &wish.cursors());
     if wish.max_rate.is_some() {
         resume = resume.paced();
@@ -195,7 +216,10 @@ async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> R
             Protocol::Sse => over_stream(Way::EventStream, wish, &mut last_id, &mut backoff, output).await,
             Protocol::Stream => over_stream(Way::Lines, wish, &mut last_id, &mut backoff, output).await,
             Protocol::Poll => over_polls(wish, &mut last_id, &mut backoff, output).await,
-            _ => over_websocket(wish, &mut resume, &mut backoff, output).await,
+            Protocol::Json | Protocol::Stomp | Protocol::Mqtt | Protocol::Wamp => match &mut foreign {
+                Some(client) => over_foreign(&mut **client, wish, &mut backoff, output).await,
+                None => over_websocket(wish, &mut resume, &mut backoff, output).await,
+            },
         };
         let (why, asked) = match ended {
             Ok(()) => return Ok(()),
@@ -250,6 +274,31 @@ async fn over_websocket<M: Write, N: Write>(
             _ => {
                 away = away.max(Duration::from_millis(frame.reconnect_in_ms.unwrap_or(0)));
                 output.notice(&frame);
+            }
+        }
+    }
+}
+
+async fn over_foreign<M: Write, N: Write>(
+    client: &mut dyn Client,
+    wish: &Wish,
+    backoff: &mut Backoff,
+    output: &mut Output<M, N>,
+) -> Result<(), Ended> {
+    let mut socket = Socket::open(&wish.target, client.subprotocol()).await?;
+    socket.say(client.open()).await?;
+    loop {
+        for heard in client.hear(socket.hear(IDLE_FIRST).await?)? {
+            match heard {
+                Heard::Say(message) => socket.say(message).await?,
+                Heard::Stands => backoff.reset(),
+                Heard::Notice(frame) => output.notice(&frame),
+                Heard::Message(text) => {
+                    if output.message(&text, &Frame::parse(&text)?)? {
+                        socket.close().await;
+                        return Ok(());
+                    }
+                }
             }
         }
     }

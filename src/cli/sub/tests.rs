@@ -216,7 +216,7 @@ fn what_was_not_typed_right_is_said() {
         other => panic!("{other:?}"),
     };
     assert_eq!(refused(&[]), "quote it: passerelle sub '#'");
-    assert!(refused(&["--protocol", "stomp", "#"]).contains("not available yet"));
+    assert!(refused(&["--protocol", "stomp", "--max-rate", "1", "#"]).contains("no word for --max-rate"));
     assert!(refused(&["--after", "1.5", "#"]).contains("source, tilde, cursor"));
     assert!(refused(&["--filter", "region", "#"]).contains("write a header and its value: region=eu"));
     assert_eq!(refused(&["--filter", "x-match=some", "#"]), "the filter takes \"all\" or \"any\" in \"x-match\"");

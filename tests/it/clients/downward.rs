@@ -1,5 +1,5 @@
-//! Down: what pika and amqplib publish reaches `passerelle sub`, a bare WebSocket, `curl` and an EventSource, each message
-//! once and in its publisher's order.
+//! Down: what pika and amqplib publish reaches clients of all nine protocols at once, each message once and in its publisher's
+//! order: `passerelle sub`, bare WebSockets, `curl` and an EventSource.
 
 use std::process::Command;
 use std::time::Duration;
@@ -60,34 +60,34 @@ async fn everybody_gets_what_pika_and_amqplib_publish_in_order() {
     }
 }
 
-fn receivers(program: &Program, word: &str) -> [Receiver; 7] {
+fn receivers(program: &Program, word: &str) -> Vec<Receiver> {
     let public = &program.public;
     let query = format!("pattern={word}.%23");
-    let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
-    sub.env_clear().args(["sub", "--url", &format!("ws://{public}/ws"), &format!("{word}.#")]);
-    let [lines_sub, poll_sub] = ["stream", "poll"].map(|protocol| {
+    let sub = |protocol| {
         let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
         let url = format!("ws://{public}/ws");
         sub.env_clear().args(["sub", "--protocol", protocol, "--url", &url, &format!("{word}.#")]);
-        sub
-    });
+        receiver(protocol, sub, data)
+    };
+    let subs = ["json", "stream", "poll", "stomp", "mqtt", "wamp"].map(sub);
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--no-buffer", &format!("http://{public}/sse?{query}")]);
     let mut lines = Command::new("curl");
     lines.args(["--silent", "--show-error", "--no-buffer", &format!("http://{public}/stream?{query}")]);
     let mut socket = node("socket.js");
     socket.arg(format!("ws://{public}/ws?{query}"));
+    let mut cloud = node("socket.js");
+    cloud.args([&format!("ws://{public}/ws?{query}"), "cloudevents.json"]);
     let mut events = node("events.js");
     events.arg(format!("http://{public}/sse?{query}"));
-    [
-        receiver("passerelle sub", sub, data),
-        receiver("passerelle sub of lines", lines_sub, data),
-        receiver("passerelle sub of polls", poll_sub, data),
+    let others = [
         receiver("a bare WebSocket", socket, |line| serde_json::from_str(line).ok()),
         receiver("curl", curl, |line| data(line.strip_prefix("data: ")?)),
         receiver("curl of lines", lines, data),
         receiver("an EventSource", events, |line| data(line.strip_prefix("message ")?)),
-    ]
+        receiver("a WebSocket of CloudEvents", cloud, cloud_data),
+    ];
+    subs.into_iter().chain(others).collect()
 }
 
 fn receiver(name: &'static str, mut command: Command, payload: fn(&str) -> Option<Value>) -> Receiver {
@@ -98,6 +98,13 @@ fn receiver(name: &'static str, mut command: Command, payload: fn(&str) -> Optio
 fn data(object: &str) -> Option<Value> {
     let mut object: Value = serde_json::from_str(object).ok()?;
     (object["op"] == "message").then(|| object["data"].take())
+}
+
+/// The payload in a CloudEvent of a message.
+fn cloud_data(object: &str) -> Option<Value> {
+    let mut event: Value = serde_json::from_str(object).ok()?;
+    let is_ours = event["type"].as_str()?.starts_with("passerelle.");
+    (!is_ours).then(|| event["data"].take())
 }
 
 /// Not everybody says when a subscription stands: so there are probes until each has seen one.

@@ -1,0 +1,168 @@
+//! `sub` over the protocols of others: a client of each, that knows no socket. It says what is to be sent first, and makes of
+//! what the server sends what is to be printed and answered.
+//!
+//! What they do not tell is not printed, what they have no word for is refused before anything is sent. Where a message comes
+//! once for each subscription that it matches, the first of them prints it.
+
+mod mqtt;
+mod stomp;
+mod wamp;
+
+use serde_json::{Map, Value};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::client::{Ended, Frame, lost};
+use crate::model::cursor::JointCursor;
+use crate::model::topic::{Pattern, Topic};
+use crate::protocol::json::payload;
+use crate::protocol::json::write::Object;
+
+pub(super) use mqtt::Mqtt;
+pub(super) use stomp::Stomp;
+pub(super) use wamp::Wamp;
+
+/// Bytes of a frame that is not whole yet.
+const UNFINISHED_BYTES_MAX: usize = 64 << 20;
+
+/// A client of one protocol; it outlives its connections.
+pub(super) trait Client {
+    /// What is negotiated.
+    fn subprotocol(&self) -> &'static str;
+
+    /// The first thing to say on a new connection.
+    fn open(&mut self) -> Message;
+
+    /// What the server said.
+    ///
+    /// # Errors
+    /// When it said that this is the end, or what cannot be understood.
+    fn hear(&mut self, message: Message) -> Result<Vec<Heard>, Ended>;
+}
+
+/// What is to be done about something that was heard, in this order.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// To be sent.
+    Say(Message),
+    /// A subscription stands.
+    Stands,
+    /// To be printed: an object of `passerelle.v1.json`, as far as the protocol tells what is in it.
+    Message(String),
+    /// To be told beside messages.
+    Notice(Box<Frame<'static>>),
+}
+
+/// What is wanted of every subscription, as far as protocols have words for it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Terms {
+    pub(super) patterns: Vec<Pattern>,
+    pub(super) after: JointCursor,
+    pub(super) filter: Option<Map<String, Value>>,
+    pub(super) on_slow: Option<String>,
+}
+
+/// Subscriptions of which each is sent a message that several of them want.
+#[derive(Debug)]
+struct Subscriptions(Vec<Subscription>);
+
+#[derive(Debug)]
+struct Subscription {
+    pattern: Pattern,
+    /// The newest cursor of each source.
+    after: JointCursor,
+}
+
+impl Subscriptions {
+    fn new(terms: &Terms) -> Self {
+        let subscription = |pattern: &Pattern| Subscription { pattern: pattern.clone(), after: terms.after.clone() };
+        Self(terms.patterns.iter().map(subscription).collect())
+    }
+
+    /// A message came to the one of this number. Whether it is to be printed for it, and not for one before.
+    fn received(&mut self, number: usize, topic: &str, at: &JointCursor) -> bool {
+        let is_wanted = |one: &Subscription| Topic::parse(topic).is_ok_and(|topic| one.pattern.matches(&topic));
+        let is_first = !self.0.iter().take(number).any(is_wanted);
+        if let Some(one) = self.0.get_mut(number) {
+            for (source, cursor) in &at.0 {
+                one.after.0.retain(|(known, _)| known != source);
+                one.after.0.push((source.clone(), *cursor));
+            }
+        }
+        is_first
+    }
+}
+
+/// A message, as far as a protocol tells what there is.
+#[derive(Debug, Default)]
+struct Received<'a> {
+    topic: &'a str,
+    /// Where it was, in its source.
+    at: JointCursor,
+    replay: bool,
+    redelivered: bool,
+    content_type: Option<&'a str>,
+    timestamp_ms: Option<u64>,
+    message_id: Option<&'a str>,
+    headers: Map<String, Value>,
+    payload: &'a [u8],
+}
+
+impl Received<'_> {
+    fn line(&self) -> String {
+        let mut object = Object::new("message", self.payload.len());
+        if let [(source, _)] = &*self.at.0 {
+            object = object.text("source", source);
+        }
+        object = object.text("topic", self.topic);
+        if let [(_, cursor)] = &*self.at.0 {
+            object = object.text("cursor", &cursor.to_string());
+        }
+        object = payload::push(object, self.payload, self.content_type);
+        if let Some(timestamp) = self.timestamp_ms {
+            object = object.number("timestamp_ms", timestamp);
+        }
+        if !self.headers.is_empty() {
+            object = object.verbatim("headers", &Value::Object(self.headers.clone()).to_string());
+        }
+        object = object.text_if_any("message_id", self.message_id);
+        for (key, is_set) in [("redelivered", self.redelivered), ("replay", self.replay)] {
+            object = if is_set { object.verbatim(key, "true") } else { object };
+        }
+        String::from_utf8_lossy(&object.finish()).into_owned()
+    }
+}
+
+/// What was missed before a message, where that is told in fields `gap`, `gap-source` and `gap-missed` of it.
+fn gaps(wanted: &str, field: impl Fn(&str) -> Option<String>) -> Vec<Heard> {
+    let (Some(reasons), Some(sources), Some(missed)) = (field("gap"), field("gap-source"), field("gap-missed")) else {
+        return Vec::new();
+    };
+    let all: Vec<(&str, &str)> = reasons.split(',').zip(sources.split(',')).collect();
+    // The number is that of all together.
+    let missed = missed.parse().ok().filter(|_| all.len() == 1);
+    all.into_iter().map(|(reason, source)| gap(wanted, (source, reason, missed))).collect()
+}
+
+fn gap(wanted: &str, (source, reason, missed): (&str, &str, Option<u64>)) -> Heard {
+    Heard::Notice(Box::new(Frame {
+        op: "gap".into(),
+        pattern: Some(wanted.to_owned()),
+        source: Some(source.to_owned()),
+        reason: Some(reason.to_owned()),
+        missed,
+        ..Frame::default()
+    }))
+}
+
+/// What a refusal in words means: only what the broker's absence causes may go well later.
+fn refused(sentence: String, is_for_now: bool) -> Ended {
+    if is_for_now { lost(&sentence) } else { Ended::Refused(sentence) }
+}
+
+/// What the server sent is not what was negotiated.
+fn not_understood(protocol: &str, what: &str) -> Ended {
+    Ended::Refused(format!("the server sent what is no {protocol}: {what}"))
+}
+
+#[cfg(test)]
+mod tests;
