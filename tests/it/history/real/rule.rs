@@ -342,9 +342,12 @@ impl<'a> Judge<'a> {
             return gap.missed != Some(0);
         }
         let since = visit.after[source].map_or(visit.asked_at, |after| after.from);
-        // The log counts what came by the way of another subscription, and what another log brought.
+        // The log counts what came by the way of another subscription, and what another log brought; of what a queue brings
+        // again it may have had another copy.
         let is_known = |(place, one): &(usize, Received)| {
-            !one.early && self.log_at(source, self.history.told[*place].at) == self.log_at(source, gap.at)
+            !one.early
+                && !one.redelivered
+                && self.log_at(source, self.history.told[*place].at) == self.log_at(source, gap.at)
         };
         let came = self.received(0..self.history.told.len()).filter(is_known);
         let came: BTreeSet<Number> = came.map(|(_, one)| one.number).collect();

@@ -248,3 +248,20 @@ fn each_log_of_an_exchange_brings_and_counts_what_another_has_brought() {
     assert_eq!(gone(2), Vec::<String>::new());
     assert!(!gone(3).is_empty(), "the log let go of two");
 }
+
+/// A queue brought a message, the log let go of it, and the queue brings it again.
+#[test]
+fn what_a_queue_brings_again_may_be_missed_once() {
+    let mut account = account();
+    account.sources[2].keeps_ms = Some(0);
+    for (number, at) in [(16, 60), (17, 75), (18, 85)] {
+        account.record.truth.messages[number].at = Span { from: at, to: at + 5 };
+    }
+    account.journeys = vec![journey(vec![(50, 0), (90, 0)])];
+    let begin = vec![asked(vec![None; 3]), subscribed(false), message(16), ended()];
+    let expired = What::Gap { source: 2, reason: GapReason::Expired, missed: Some(2) };
+    let again = What::Message(Received { number: 18, redelivered: true, ..Received::default() });
+    let back = vec![asked(at(2, 60, 70)), subscribed(false), expired, again];
+    let told = [begin, back, messages(19..24)].concat();
+    assert_eq!(judge(&mut account, 2, told), Vec::<String>::new());
+}
