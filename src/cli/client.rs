@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
@@ -25,6 +26,11 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to stay away when the server says "later".
 const LATER: Duration = Duration::from_secs(5);
+
+/// How often a server that has nothing to say is asked whether it is there, before it is given up.
+const PINGS: u32 = 3;
+
+const QUIET: &str = "the server has gone quiet";
 
 /// Characters of a refusal's body that are shown.
 const REFUSAL_CHARACTERS_MAX: usize = 300;
@@ -155,24 +161,39 @@ impl Socket {
     /// The next object's text; an error when nothing at all came for `idle`, not even a ping.
     pub(super) async fn next(&mut self, idle: Duration) -> Result<Utf8Bytes, Ended> {
         loop {
-            if let Message::Text(text) = self.hear(idle).await? {
+            // Pings are answered below us, by the next read.
+            if let Message::Text(text) = self.frame(idle).await? {
                 return Ok(text);
             }
         }
     }
 
-    /// The next message, text or binary; an error likewise.
+    /// The next message, text or binary, of a server that does not say how often it sends something: it is asked whether it is
+    /// there.
     pub(super) async fn hear(&mut self, idle: Duration) -> Result<Message, Ended> {
+        let mut silent = 0;
         loop {
-            let received = tokio::time::timeout(idle, self.0.next()).await;
-            match received.map_err(|_| lost("the server has gone quiet"))? {
-                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => return Ok(message),
-                Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
-                // Pings are answered below us, by the next read.
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(lost(&error.to_string())),
-                None => return Err(lost("the connection was closed")),
+            match tokio::time::timeout(idle / PINGS, self.frame(idle)).await {
+                Ok(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => return Ok(message),
+                Ok(Ok(_)) => silent = 0,
+                Ok(Err(ended)) => return Err(ended),
+                Err(_) if silent == PINGS => return Err(lost(QUIET)),
+                Err(_) => {
+                    silent += 1;
+                    self.say(Message::Ping(Bytes::new())).await?;
+                }
             }
+        }
+    }
+
+    /// Whatever comes next, but a closing frame.
+    async fn frame(&mut self, idle: Duration) -> Result<Message, Ended> {
+        let received = tokio::time::timeout(idle, self.0.next()).await;
+        match received.map_err(|_| lost(QUIET))? {
+            Some(Ok(Message::Close(frame))) => Err(closed(frame.as_ref())),
+            Some(Ok(message)) => Ok(message),
+            Some(Err(error)) => Err(lost(&error.to_string())),
+            None => Err(lost("the connection was closed")),
         }
     }
 
@@ -199,6 +220,11 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, Ended> {
         .map_err(|_| Ended::Refused("the token holds characters that no header can carry".into()))?;
     header.set_sensitive(true);
     Ok(header)
+}
+
+/// A loss after which one should stay away for a moment.
+pub(super) fn later(why: String) -> Ended {
+    Ended::Lost(why, LATER)
 }
 
 /// A loss after which one may try again at once.

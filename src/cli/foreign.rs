@@ -1,8 +1,9 @@
 //! `sub` over the protocols of others: a client of each, that knows no socket. It says what is to be sent first, and makes of
 //! what the server sends what is to be printed and answered.
 //!
-//! What they do not tell is not printed, what they have no word for is refused before anything is sent. Where a message comes
-//! once for each subscription that it matches, the first of them prints it.
+//! What they do not tell is not printed, outages for one; what they have no word for is refused before anything is sent. Where
+//! a message comes once for each subscription that it matches, the first of them prints it. Why a session ends the closing
+//! frame says in all of them, and whether to come back.
 
 mod mqtt;
 mod stomp;
@@ -11,7 +12,7 @@ mod wamp;
 use serde_json::{Map, Value};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::{Ended, Frame, lost};
+use super::client::{Ended, Frame, later};
 use crate::model::cursor::JointCursor;
 use crate::model::topic::{Pattern, Topic};
 use crate::protocol::json::payload;
@@ -21,8 +22,8 @@ pub(super) use mqtt::Mqtt;
 pub(super) use stomp::Stomp;
 pub(super) use wamp::Wamp;
 
-/// Bytes of a frame that is not whole yet.
-const UNFINISHED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one frame or packet of the server.
+const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// A client of one protocol; it outlives its connections.
 pub(super) trait Client {
@@ -30,7 +31,13 @@ pub(super) trait Client {
     fn subprotocol(&self) -> &'static str;
 
     /// The first thing to say on a new connection.
-    fn open(&mut self) -> Message;
+    ///
+    /// # Errors
+    /// When it cannot be said.
+    fn open(&mut self) -> Result<Message, Ended>;
+
+    /// Whether what came while there was no connection may be missed, because it is not known where to go on.
+    fn has_no_place(&self) -> bool;
 
     /// What the server said.
     ///
@@ -59,6 +66,18 @@ pub(super) struct Terms {
     pub(super) after: JointCursor,
     pub(super) filter: Option<Map<String, Value>>,
     pub(super) on_slow: Option<String>,
+    pub(super) max_rate: Option<u64>,
+}
+
+impl Terms {
+    /// Refuses what a protocol has no word for.
+    fn refuse(&self, protocol: &str, unsaid: &[(&str, bool)]) -> Result<(), String> {
+        let rate = ("--max-rate", self.max_rate.is_some());
+        match unsaid.iter().chain([&rate]).find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => Err(format!("{protocol} has no word for {flag}: use --protocol json")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Subscriptions of which each is sent a message that several of them want.
@@ -70,22 +89,59 @@ struct Subscription {
     pattern: Pattern,
     /// The newest cursor of each source.
     after: JointCursor,
+    /// Whether it stands on this connection.
+    stands: bool,
+    /// The sources that it was to go on in when it was asked for.
+    resumes: Vec<String>,
 }
 
 impl Subscriptions {
     fn new(terms: &Terms) -> Self {
-        let subscription = |pattern: &Pattern| Subscription { pattern: pattern.clone(), after: terms.after.clone() };
+        let subscription = |pattern: &Pattern| Subscription {
+            pattern: pattern.clone(),
+            after: terms.after.clone(),
+            stands: false,
+            resumes: Vec::new(),
+        };
         Self(terms.patterns.iter().map(subscription).collect())
     }
 
-    /// A message came to the one of this number. Whether it is to be printed for it, and not for one before.
-    fn received(&mut self, number: usize, topic: &str, at: &JointCursor) -> bool {
-        let is_wanted = |one: &Subscription| Topic::parse(topic).is_ok_and(|topic| one.pattern.matches(&topic));
-        let is_first = !self.0.iter().take(number).any(is_wanted);
+    /// All are to be asked for, on a new connection.
+    fn reconnect(&mut self) {
+        for one in &mut self.0 {
+            one.stands = false;
+            one.resumes = one.after.0.iter().map(|(source, _)| source.clone()).collect();
+        }
+    }
+
+    /// Whether any of them does not know where to go on.
+    fn has_no_place(&self) -> bool {
+        self.0.iter().any(|one| one.after.0.is_empty())
+    }
+
+    fn stands(&mut self, number: usize) {
         if let Some(one) = self.0.get_mut(number) {
+            one.stands = true;
+        }
+    }
+
+    /// A message came to the one of this number. Whether it is to be printed for it, and not for one before that is sent it too.
+    fn received(&mut self, number: usize, topic: &str, (at, replay): (&JointCursor, bool)) -> bool {
+        let parsed = Topic::parse(topic);
+        let is_sent = |one: &Subscription| {
+            let resumes = || at.0.iter().all(|(source, _)| one.resumes.contains(source));
+            let matches = parsed.as_ref().is_ok_and(|topic| one.pattern.matches(topic));
+            one.stands && matches && (!replay || resumes())
+        };
+        let is_first = !self.0.iter().take(number).any(is_sent);
+        for (place, one) in self.0.iter_mut().enumerate() {
             for (source, cursor) in &at.0 {
-                one.after.0.retain(|(known, _)| known != source);
-                one.after.0.push((source.clone(), *cursor));
+                let knows = one.after.0.iter().any(|(known, _)| known == source);
+                // What is live comes in order: who stands and was sent nothing yet has missed nothing up to here.
+                if place == number || (one.stands && !replay && !knows) {
+                    one.after.0.retain(|(known, _)| known != source);
+                    one.after.0.push((source.clone(), *cursor));
+                }
             }
         }
         is_first
@@ -154,9 +210,9 @@ fn gap(wanted: &str, (source, reason, missed): (&str, &str, Option<u64>)) -> Hea
     }))
 }
 
-/// What a refusal in words means: only what the broker's absence causes may go well later.
+/// What a refusal of a subscription means: only what the broker's absence causes may go well later.
 fn refused(sentence: String, is_for_now: bool) -> Ended {
-    if is_for_now { lost(&sentence) } else { Ended::Refused(sentence) }
+    if is_for_now { later(sentence) } else { Ended::Refused(sentence) }
 }
 
 /// What the server sent is not what was negotiated.

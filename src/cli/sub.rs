@@ -84,11 +84,11 @@ enum Protocol {
     Stream,
     /// Long-polling
     Poll,
-    /// WebSocket with STOMP 1.2
+    /// WebSocket with STOMP 1.2; goes on behind the newest message of each pattern
     Stomp,
-    /// WebSocket with MQTT 5.0: what comes while the connection is lost is missed
+    /// WebSocket with MQTT 5.0; what comes while the connection is lost is missed
     Mqtt,
-    /// WebSocket with WAMP v2 in JSON
+    /// WebSocket with WAMP v2 in JSON; goes on behind the newest message of each pattern
     Wamp,
 }
 
@@ -102,7 +102,7 @@ const HEARTBEATS_MISSED_MAX: u32 = 3;
 #[derive(Debug)]
 struct Wish {
     target: Target,
-    patterns: Vec<String>,
+    patterns: Vec<Pattern>,
     /// As the protocols take it.
     filter: Option<Map<String, Value>>,
     max_rate: Option<u64>,
@@ -128,16 +128,13 @@ impl Wish {
         if given.is_empty() {
             return Err(Failure::Usage("quote it: passerelle sub '#'".into()));
         }
-        if matches!(protocol, Protocol::Stomp | Protocol::Mqtt | Protocol::Wamp) && max_rate.is_some() {
-            return Err(Failure::Usage("this protocol has no word for --max-rate: use --protocol json".into()));
-        }
-        let mut patterns: Vec<String> = Vec::new();
+        let mut patterns: Vec<Pattern> = Vec::new();
         for text in given {
             let pattern =
                 Pattern::parse(&text).map_err(|error| Failure::Usage(format!("the pattern {text:?} {error}")))?;
             // The server has one subscription a pattern.
-            if !patterns.iter().any(|known| known == pattern.as_str()) {
-                patterns.push(pattern.as_str().to_owned());
+            if !patterns.contains(&pattern) {
+                patterns.push(pattern);
             }
         }
         if let Some(after) = &after {
@@ -152,7 +149,7 @@ impl Wish {
 
     /// What to ask an event stream for.
     fn query(&self) -> Vec<(&'static str, String)> {
-        let patterns = self.patterns.iter().map(|pattern| ("pattern", pattern.clone()));
+        let patterns = self.patterns.iter().map(|pattern| ("pattern", pattern.as_str().to_owned()));
         let filter = self.filter.as_ref().map(|filter| ("filter", Value::Object(filter.clone()).to_string()));
         let max_rate = self.max_rate.map(|rate| ("max_rate", rate.to_string()));
         let on_slow = self.on_slow.as_ref().map(|flow| ("on_slow", flow.clone()));
@@ -167,13 +164,14 @@ impl Wish {
     /// A client of somebody else's protocol, if that is wanted.
     fn foreign_client(&self) -> Result<Option<Box<dyn Client>>, Failure> {
         let terms = Terms {
-            patterns: self.patterns.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+            patterns: self.patterns.clone(),
             after: self.joint_cursor(),
             filter: self.filter.clone(),
             on_slow: self.on_slow.clone(),
+            max_rate: self.max_rate,
         };
         Ok(match self.protocol {
-            Protocol::Stomp => Some(Box::new(Stomp::new(terms))),
+            Protocol::Stomp => Some(Box::new(Stomp::new(terms).map_err(Failure::Usage)?)),
             Protocol::Mqtt => Some(Box::new(Mqtt::new(&terms).map_err(Failure::Usage)?)),
             Protocol::Wamp => Some(Box::new(Wamp::new(terms).map_err(Failure::Usage)?)),
             Protocol::Json | Protocol::Sse | Protocol::Stream | Protocol::Poll => None,
@@ -205,21 +203,21 @@ fn filter_of(typed: &[String]) -> Result<Option<Map<String, Value>>, Failure> {
 /// Prints until it is enough, over as many connections as it takes.
 async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> Result<(), Failure> {
     let mut foreign = wish.foreign_client()?;
-    let mut resume = Resume::new(&wish.patterns, &wish.cursors());
+    let mut has_stood = false;
+    let patterns: Vec<String> = wish.patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+    let mut resume = Resume::new(&patterns, &wish.cursors());
     if wish.max_rate.is_some() {
         resume = resume.paced();
     }
     let mut last_id = wish.after.clone();
     let mut backoff = Backoff::new();
     loop {
-        let ended = match wish.protocol {
-            Protocol::Sse => over_stream(Way::EventStream, wish, &mut last_id, &mut backoff, output).await,
-            Protocol::Stream => over_stream(Way::Lines, wish, &mut last_id, &mut backoff, output).await,
-            Protocol::Poll => over_polls(wish, &mut last_id, &mut backoff, output).await,
-            Protocol::Json | Protocol::Stomp | Protocol::Mqtt | Protocol::Wamp => match &mut foreign {
-                Some(client) => over_foreign(&mut **client, wish, &mut backoff, output).await,
-                None => over_websocket(wish, &mut resume, &mut backoff, output).await,
-            },
+        let ended = match (&mut foreign, wish.protocol) {
+            (Some(client), _) => over_foreign((&mut **client, &mut has_stood), wish, &mut backoff, output).await,
+            (None, Protocol::Sse) => over_stream(Way::EventStream, wish, &mut last_id, &mut backoff, output).await,
+            (None, Protocol::Stream) => over_stream(Way::Lines, wish, &mut last_id, &mut backoff, output).await,
+            (None, Protocol::Poll) => over_polls(wish, &mut last_id, &mut backoff, output).await,
+            (None, _) => over_websocket(wish, &mut resume, &mut backoff, output).await,
         };
         let (why, asked) = match ended {
             Ok(()) => return Ok(()),
@@ -280,18 +278,24 @@ async fn over_websocket<M: Write, N: Write>(
 }
 
 async fn over_foreign<M: Write, N: Write>(
-    client: &mut dyn Client,
+    (client, has_stood): (&mut dyn Client, &mut bool),
     wish: &Wish,
     backoff: &mut Backoff,
     output: &mut Output<M, N>,
 ) -> Result<(), Ended> {
     let mut socket = Socket::open(&wish.target, client.subprotocol()).await?;
-    socket.say(client.open()).await?;
+    if *has_stood && client.has_no_place() {
+        output.say("what came while there was no connection may have been missed");
+    }
+    socket.say(client.open()?).await?;
     loop {
         for heard in client.hear(socket.hear(IDLE_FIRST).await?)? {
             match heard {
                 Heard::Say(message) => socket.say(message).await?,
-                Heard::Stands => backoff.reset(),
+                Heard::Stands => {
+                    *has_stood = true;
+                    backoff.reset();
+                }
                 Heard::Notice(frame) => output.notice(&frame),
                 Heard::Message(text) => {
                     if output.message(&text, &Frame::parse(&text)?)? {

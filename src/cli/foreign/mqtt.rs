@@ -1,12 +1,12 @@
-//! MQTT 5.0. Messages come at QoS 1, so that a slow terminal is waited for. The protocol has no word for where to go on:
-//! what comes while the line is lost is missed.
+//! MQTT 5.0, by the packets that the server's side is made of. Messages come at QoS 1, so that a slow terminal is waited for.
+//! The protocol has no word for where to go on: what comes while the connection is lost is missed.
 
 use std::num::NonZeroU16;
 
 use serde_json::{Map, Value};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Client, Heard, Received, Terms, UNFINISHED_BYTES_MAX, gaps, not_understood, refused};
+use super::{Client, FRAME_BYTES_MAX, Heard, Received, Terms, gaps, not_understood, refused};
 use crate::cli::client::Ended;
 use crate::model::topic::Pattern;
 use crate::protocol::mqtt::packet::{
@@ -24,6 +24,7 @@ const GAP: [&str; 3] = ["gap", "gap-source", "gap-missed"];
 /// The client.
 #[derive(Debug)]
 pub(in crate::cli) struct Mqtt {
+    patterns: Vec<Pattern>,
     filters: Vec<Text>,
     reader: Reader,
 }
@@ -32,21 +33,15 @@ impl Mqtt {
     /// # Errors
     /// A sentence, where the protocol has no word for what is wanted.
     pub(in crate::cli) fn new(terms: &Terms) -> Result<Self, String> {
-        let unsaid = [
-            ("--after", !terms.after.0.is_empty()),
-            ("--filter", terms.filter.is_some()),
-            ("--on-slow", terms.on_slow.is_some()),
-        ];
-        if let Some((flag, _)) = unsaid.into_iter().find(|(_, is_given)| *is_given) {
-            return Err(format!("MQTT has no word for {flag}: use --protocol json"));
-        }
+        let (after, filter, on_slow) = (!terms.after.0.is_empty(), terms.filter.is_some(), terms.on_slow.is_some());
+        terms.refuse("MQTT", &[("--after", after), ("--filter", filter), ("--on-slow", on_slow)])?;
         let filter = |pattern: &Pattern| {
             let wrong =
                 || format!("MQTT has no word for {:?}, where # is not the last: use --protocol json", pattern.as_str());
             topic::filter_of(pattern).ok_or_else(wrong)
         };
         let filters = terms.patterns.iter().map(filter).collect::<Result<_, _>>()?;
-        Ok(Self { filters, reader: reader() })
+        Ok(Self { patterns: terms.patterns.clone(), filters, reader: reader() })
     }
 
     fn subscribe(&self) -> Result<Heard, Ended> {
@@ -65,15 +60,45 @@ impl Mqtt {
     fn packet(&self, packet: Packet) -> Result<Vec<Heard>, Ended> {
         match packet {
             Packet::Connack(connack) if connack.reason == ReasonCode::Success => Ok(vec![self.subscribe()?]),
-            Packet::Connack(connack) => Err(denied(connack.reason, connack.properties.reason_string.as_ref())),
             Packet::Suback(suback) => match suback.reasons.iter().find(|reason| reason.is_failure()) {
                 Some(reason) => Err(denied(*reason, suback.properties.reason_string.as_ref())),
                 None => Ok(vec![Heard::Stands]),
             },
-            Packet::Publish(publish) => message(&publish),
-            // The closing frame that follows a DISCONNECT says whether to come back.
+            Packet::Publish(publish) => self.message(&publish),
+            // The closing frame that follows any other CONNACK, or a DISCONNECT, says whether to come back.
             _ => Ok(Vec::new()),
         }
+    }
+
+    fn message(&self, publish: &Publish) -> Result<Vec<Heard>, Ended> {
+        let PublishTopic::Named { name, .. } = &publish.topic else {
+            return Err(not_understood("MQTT", "a topic alias that nobody offered"));
+        };
+        let topic = topic::told_by(name).map_err(|error| not_understood("MQTT", &error.to_string()))?;
+        let MessageProperties { content_type, user, .. } = &publish.properties;
+        let field = |wanted: &str| {
+            user.0.iter().find(|(name, _)| name.as_str() == wanted).map(|(_, value)| value.as_str().to_owned())
+        };
+        let mut headers = Map::new();
+        for (name, value) in user.0.iter().filter(|(name, _)| !GAP.contains(&name.as_str())) {
+            headers.entry(name.to_string()).or_insert_with(|| Value::from(value.as_str()));
+        }
+        let received = Received {
+            topic: topic.as_str(),
+            content_type: content_type.as_deref(),
+            headers,
+            payload: &publish.payload,
+            ..Received::default()
+        };
+        let pattern = self.patterns.iter().find(|pattern| pattern.matches(&topic));
+        let mut heard = gaps(pattern.map_or(topic.as_str(), Pattern::as_str), field);
+        heard.push(Heard::Message(received.line()));
+        if let Delivery::AtLeastOnce(transmission) = publish.delivery {
+            let properties = ReasonProperties::default();
+            let answer = Acknowledgement { packet_id: transmission.packet_id, reason: ReasonCode::Success, properties };
+            heard.push(Heard::Say(said(&Packet::Puback(answer))?));
+        }
+        Ok(heard)
     }
 }
 
@@ -82,7 +107,7 @@ impl Client for Mqtt {
         "mqtt"
     }
 
-    fn open(&mut self) -> Message {
+    fn open(&mut self) -> Result<Message, Ended> {
         self.reader = reader();
         let connect = Connect {
             version: VERSION,
@@ -95,7 +120,11 @@ impl Client for Mqtt {
             password: None,
             properties: Default::default(),
         };
-        said(&Packet::Connect(Box::new(connect))).unwrap_or_else(|_| Message::Close(None))
+        said(&Packet::Connect(Box::new(connect)))
+    }
+
+    fn has_no_place(&self) -> bool {
+        true
     }
 
     fn hear(&mut self, message: Message) -> Result<Vec<Heard>, Ended> {
@@ -113,7 +142,7 @@ impl Client for Mqtt {
 }
 
 fn reader() -> Reader {
-    Reader::of_server(Limits { packet_bytes_max: UNFINISHED_BYTES_MAX, connect_bytes_max: 0 }, VERSION)
+    Reader::of_server(Limits { packet_bytes_max: FRAME_BYTES_MAX, connect_bytes_max: 0 }, VERSION)
 }
 
 fn said(packet: &Packet) -> Result<Message, Ended> {
@@ -124,39 +153,6 @@ fn said(packet: &Packet) -> Result<Message, Ended> {
 fn denied(reason: ReasonCode, words: Option<&Text>) -> Ended {
     let number = reason.number();
     let sentence = words.map_or("the server gave no reason", Text::as_str);
-    refused(
-        format!("{sentence} (0x{number:02X})"),
-        matches!(reason, ReasonCode::ServerUnavailable | ReasonCode::ServerBusy),
-    )
-}
-
-fn message(publish: &Publish) -> Result<Vec<Heard>, Ended> {
-    // None has an alias: none was offered.
-    let PublishTopic::Named { name, .. } = &publish.topic else {
-        return Err(not_understood("MQTT", "a topic alias that nobody offered"));
-    };
-    let topic = topic::topic_of(name).map_or_else(|_| name.to_string(), |topic| topic.as_str().to_owned());
-    let MessageProperties { content_type, user, .. } = &publish.properties;
-    let field = |wanted: &str| {
-        user.0.iter().find(|(name, _)| name.as_str() == wanted).map(|(_, value)| value.as_str().to_owned())
-    };
-    let mut headers = Map::new();
-    for (name, value) in user.0.iter().filter(|(name, _)| !GAP.contains(&name.as_str())) {
-        headers.entry(name.to_string()).or_insert_with(|| Value::from(value.as_str()));
-    }
-    let received = Received {
-        topic: &topic,
-        content_type: content_type.as_deref(),
-        headers,
-        payload: &publish.payload,
-        ..Received::default()
-    };
-    let mut heard = gaps(&topic, field);
-    heard.push(Heard::Message(received.line()));
-    if let Delivery::AtLeastOnce(transmission) = publish.delivery {
-        let properties = ReasonProperties::default();
-        let answer = Acknowledgement { packet_id: transmission.packet_id, reason: ReasonCode::Success, properties };
-        heard.push(Heard::Say(said(&Packet::Puback(answer))?));
-    }
-    Ok(heard)
+    // Which this server says where its broker is away.
+    refused(format!("{sentence} (0x{number:02X})"), reason == ReasonCode::UnspecifiedError)
 }

@@ -3,12 +3,15 @@
 use serde_json::{Map, Value};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Client, Heard, Received, Subscriptions, Terms, UNFINISHED_BYTES_MAX, gaps, not_understood, refused};
+use super::{Client, FRAME_BYTES_MAX, Heard, Received, Subscriptions, Terms, gaps, not_understood};
 use crate::cli::client::Ended;
 use crate::model::cursor::JointCursor;
 
 /// What `SUBSCRIBE` and `MESSAGE` call a topic.
 const TOPIC: &str = "/topic/";
+
+/// How a destination writes a slash that is part of a word.
+const SLASH: &str = "%2F";
 
 /// Headers of `MESSAGE` that are not those of the message itself.
 const OURS: [&str; 13] = [
@@ -48,13 +51,18 @@ struct Frame {
 }
 
 impl Stomp {
-    pub(in crate::cli) fn new(terms: Terms) -> Self {
-        Self { subscriptions: Subscriptions::new(&terms), terms, unfinished: Vec::new() }
+    /// # Errors
+    /// A sentence, where the protocol has no word for what is wanted.
+    pub(in crate::cli) fn new(terms: Terms) -> Result<Self, String> {
+        terms.refuse("STOMP", &[])?;
+        Ok(Self { subscriptions: Subscriptions::new(&terms), terms, unfinished: Vec::new() })
     }
 
     fn subscribe(&self) -> impl Iterator<Item = Heard> + '_ {
         self.subscriptions.0.iter().enumerate().map(|(number, one)| {
-            let (number, destination) = (number.to_string(), format!("{TOPIC}{}", one.pattern.as_str()));
+            // A slash in a word would begin another part of the destination.
+            let pattern = one.pattern.as_str().replace('/', SLASH);
+            let (number, destination) = (number.to_string(), format!("{TOPIC}{pattern}"));
             let mut headers = vec![("id", number.clone()), ("destination", destination), ("receipt", number)];
             if !one.after.0.is_empty() {
                 headers.push(("after", one.after.to_string()));
@@ -74,11 +82,12 @@ impl Stomp {
         let number: usize = frame.header("subscription").and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
         let pattern = self.subscriptions.0.get(number).ok_or_else(wrong)?.pattern.as_str().to_owned();
         let destination = frame.header("destination").unwrap_or_default();
-        let topic = destination.strip_prefix(TOPIC).unwrap_or(destination);
+        let topic = &*destination.strip_prefix(TOPIC).unwrap_or(destination).replace(SLASH, "/");
         let mut heard = gaps(&pattern, |name| frame.header(name).map(str::to_owned));
         let at = frame.header("cursor").and_then(|cursor| cursor.parse().ok()).unwrap_or_default();
-        if self.subscriptions.received(number, topic, &at) {
-            heard.push(Heard::Message(frame.received(topic, at).line()));
+        let received = frame.received(topic, at);
+        if self.subscriptions.received(number, topic, (&received.at, received.replay)) {
+            heard.push(Heard::Message(received.line()));
         }
         Ok(heard)
     }
@@ -89,10 +98,15 @@ impl Client for Stomp {
         "v12.stomp"
     }
 
-    fn open(&mut self) -> Message {
+    fn open(&mut self) -> Result<Message, Ended> {
         self.unfinished.clear();
+        self.subscriptions.reconnect();
         let headers = [("accept-version", "1.2"), ("host", "passerelle"), ("heart-beat", "0,0")];
-        frame("CONNECT", &headers.map(|(name, value)| (name, value.to_owned())))
+        Ok(frame("CONNECT", &headers.map(|(name, value)| (name, value.to_owned()))))
+    }
+
+    fn has_no_place(&self) -> bool {
+        self.subscriptions.has_no_place()
     }
 
     fn hear(&mut self, message: Message) -> Result<Vec<Heard>, Ended> {
@@ -101,13 +115,17 @@ impl Client for Stomp {
         while let Some(frame) = Frame::take(&mut self.unfinished)? {
             match frame.command.as_str() {
                 "CONNECTED" => heard.extend(self.subscribe()),
-                "RECEIPT" => heard.push(Heard::Stands),
+                "RECEIPT" => {
+                    let number = frame.header("receipt-id").and_then(|number| number.parse().ok());
+                    number.into_iter().for_each(|number| self.subscriptions.stands(number));
+                    heard.push(Heard::Stands);
+                }
                 "MESSAGE" => heard.extend(self.message(&frame)?),
-                "ERROR" => return Err(frame.error()),
+                // The closing frame that follows an ERROR says the same, and whether to come back.
                 _ => {}
             }
         }
-        if self.unfinished.len() > UNFINISHED_BYTES_MAX {
+        if self.unfinished.len() > FRAME_BYTES_MAX {
             return Err(not_understood("STOMP", "a frame without an end"));
         }
         Ok(heard)
@@ -124,9 +142,9 @@ impl Frame {
         let mut lines = head.lines();
         let command = lines.next().unwrap_or_default().to_owned();
         let headers: Vec<(String, String)> = lines
-            .map(|line| line.split_once(':').map(|(name, value)| (meant(name), meant(value))))
+            .map(|line| line.split_once(':').and_then(|(name, value)| Some((meant(name)?, meant(value)?))))
             .collect::<Option<_>>()
-            .ok_or_else(|| not_understood("STOMP", "a header without a colon"))?;
+            .ok_or_else(|| not_understood("STOMP", "a header without a colon, or with an escape of no meaning"))?;
         let mut frame = Self { command, headers, body: Vec::new() };
         let length = match frame.header("content-length").map(str::parse::<usize>) {
             None => bytes.iter().skip(body_at).position(|byte| *byte == 0),
@@ -144,13 +162,6 @@ impl Frame {
     /// The first header of a name, which counts (section "Repeated Header Entries").
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    fn error(&self) -> Ended {
-        let code = self.header("message").unwrap_or("error");
-        let body = String::from_utf8_lossy(&self.body);
-        let sentence = if body.trim().is_empty() { code.to_owned() } else { format!("{} ({code})", body.trim()) };
-        refused(sentence, code == "unavailable")
     }
 
     fn received<'a>(&'a self, topic: &'a str, at: JointCursor) -> Received<'a> {
@@ -197,19 +208,20 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\r', "\\r").replace('\n', "\\n").replace(':', "\\c")
 }
 
-fn meant(text: &str) -> String {
+fn meant(text: &str) -> Option<String> {
     let mut meant = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         meant.push(match character {
-            '\\' => match characters.next() {
-                Some('r') => '\r',
-                Some('n') => '\n',
-                Some('c') => ':',
-                other => other.unwrap_or('\\'),
+            '\\' => match characters.next()? {
+                'r' => '\r',
+                'n' => '\n',
+                'c' => ':',
+                '\\' => '\\',
+                _ => return None,
             },
             other => other,
         });
     }
-    meant
+    Some(meant)
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -17,11 +18,13 @@ use crate::model::topic::Pattern;
 // Section "Message Codes".
 const HELLO: u64 = 1;
 const WELCOME: u64 = 2;
-const ABORT: u64 = 3;
 const ERROR: u64 = 8;
 const SUBSCRIBE: u64 = 32;
 const SUBSCRIBED: u64 = 33;
 const EVENT: u64 = 36;
+
+/// What no URI says.
+const UNSAID: &str = "it has an empty word, or # and another wildcard";
 
 /// Any will do: all realms are one topic space.
 const REALM: &str = "passerelle";
@@ -52,17 +55,18 @@ impl Wamp {
     /// # Errors
     /// A sentence, where the protocol has no word for what is wanted.
     pub(in crate::cli) fn new(terms: Terms) -> Result<Self, String> {
-        let mut wanted = Vec::new();
+        terms.refuse("WAMP", &[])?;
+        let mut wanted: Vec<Wanted> = Vec::new();
         for pattern in &terms.patterns {
-            let wrong = || {
-                format!(
-                    "WAMP has no word for {:?}, which has # and another wildcard: use --protocol json",
-                    pattern.as_str()
-                )
-            };
-            wanted.extend(wanted_of(pattern).ok_or_else(wrong)?);
+            let wrong = || format!("WAMP has no word for {:?}: {UNSAID}: use --protocol json", pattern.as_str());
+            for one in wanted_of(pattern).ok_or_else(wrong)? {
+                // Two that are equal are one subscription.
+                if !wanted.contains(&one) {
+                    wanted.push(one);
+                }
+            }
         }
-        let patterns = wanted.iter().map(|one: &Wanted| one.pattern.clone()).collect();
+        let patterns = wanted.iter().map(|one| one.pattern.clone()).collect();
         let subscriptions = Subscriptions::new(&Terms { patterns, ..terms.clone() });
         Ok(Self { terms, wanted, subscriptions, ids: HashMap::new() })
     }
@@ -84,11 +88,12 @@ impl Wamp {
         })
     }
 
-    fn event(&mut self, parts: &[Value]) -> Result<Vec<Heard>, Ended> {
+    fn event(&mut self, parts: &[&RawValue]) -> Result<Vec<Heard>, Ended> {
         let [_, subscription, _, details, rest @ ..] = parts else {
             return Err(not_understood("WAMP", "a short EVENT"));
         };
-        let number = subscription.as_u64().and_then(|id| self.ids.get(&id)).copied();
+        let details = value(Some(details));
+        let number = value(Some(subscription)).as_u64().and_then(|id| self.ids.get(&id)).copied();
         let number = number.ok_or_else(|| not_understood("WAMP", "an EVENT of no subscription of ours"))?;
         let wanted = self.wanted.get(number).map_or("", |wanted| wanted.uri.as_str());
         let topic = details["topic"].as_str().unwrap_or(wanted);
@@ -99,9 +104,9 @@ impl Wamp {
             heard.push(gap(pattern, (text("source"), text("reason"), missed["missed"].as_u64())));
         }
         let at = details["cursor"].as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or_default();
-        if self.subscriptions.received(number, topic, &at) {
+        let replay = details["retained"] == true;
+        if self.subscriptions.received(number, topic, (&at, replay)) {
             let (payload, content_type) = payload(rest);
-            let replay = details["retained"] == true;
             let received = Received { topic, at, replay, content_type, payload: &payload, ..Received::default() };
             heard.push(Heard::Message(received.line()));
         }
@@ -114,17 +119,24 @@ impl Client for Wamp {
         "wamp.2.json"
     }
 
-    fn open(&mut self) -> Message {
+    fn open(&mut self) -> Result<Message, Ended> {
         self.ids.clear();
+        self.subscriptions.reconnect();
         let agent = concat!("passerelle-cli/", env!("CARGO_PKG_VERSION"));
         let details = json!({ "agent": agent, "roles": { "subscriber": {} } });
-        Message::text(json!([HELLO, REALM, details]).to_string())
+        Ok(Message::text(json!([HELLO, REALM, details]).to_string()))
+    }
+
+    fn has_no_place(&self) -> bool {
+        self.subscriptions.has_no_place()
     }
 
     fn hear(&mut self, message: Message) -> Result<Vec<Heard>, Ended> {
-        let parts: Vec<Value> =
-            serde_json::from_slice(&message.into_data()).map_err(|error| not_understood("WAMP", &error.to_string()))?;
-        let part = |place: usize| parts.get(place).unwrap_or(&Value::Null);
+        let wrong = |error: &dyn std::fmt::Display| not_understood("WAMP", &error.to_string());
+        let text = message.into_text().map_err(|error| wrong(&error))?;
+        // What others published stays as it was written.
+        let parts: Vec<&RawValue> = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+        let part = |place: usize| value(parts.get(place));
         match part(0).as_u64() {
             Some(WELCOME) => Ok(self.subscribe().collect()),
             Some(SUBSCRIBED) => {
@@ -132,21 +144,30 @@ impl Client for Wamp {
                 let wrong = || not_understood("WAMP", "a SUBSCRIBED that nobody asked for");
                 let (number, id) = number.zip(part(2).as_u64()).ok_or_else(wrong)?;
                 self.ids.insert(id, number);
+                self.subscriptions.stands(number);
                 Ok(vec![Heard::Stands])
             }
             Some(EVENT) => self.event(&parts),
-            Some(ERROR) => Err(error(part(4), part(5).get(0).unwrap_or(part(3)))),
-            Some(ABORT) => Err(error(part(2), &part(1)["message"])),
-            // The closing frame that follows a GOODBYE says whether to come back.
+            Some(ERROR) => Err(error(&part(4), part(5).get(0).unwrap_or(&part(3)))),
+            // The closing frame that follows an ABORT or a GOODBYE says whether to come back.
             Some(_) => Ok(Vec::new()),
             None => Err(not_understood("WAMP", "a message without a code")),
         }
     }
 }
 
+/// A part of a message that is the router's own; null where there is none.
+fn value(part: Option<&&RawValue>) -> Value {
+    part.and_then(|part| serde_json::from_str(part.get()).ok()).unwrap_or_default()
+}
+
 /// What a pattern is in URIs; nothing where they cannot say it.
 fn wanted_of(pattern: &Pattern) -> Option<Vec<Wanted>> {
     let text = pattern.as_str();
+    // In a URI an empty word is any word.
+    if text.is_empty() || pattern.words().any(str::is_empty) {
+        return None;
+    }
     let wanted = |uri: &str, policy, pattern: Pattern| Wanted { uri: uri.to_owned(), policy, pattern };
     if text == "#" {
         return Some(vec![wanted("", "prefix", pattern.clone())]);
@@ -167,22 +188,29 @@ fn wanted_of(pattern: &Pattern) -> Option<Vec<Wanted>> {
 }
 
 /// Arguments and keywords as the message that they came from or would make, with its content type where it is not JSON.
-fn payload(rest: &[Value]) -> (Vec<u8>, Option<&'static str>) {
-    let (arguments, keywords) = (rest.first().unwrap_or(&Value::Null), rest.get(1).unwrap_or(&Value::Null));
-    let arguments = arguments.as_array().map(Vec::as_slice).unwrap_or_default();
-    let has_keywords = keywords.as_object().is_some_and(|keywords| !keywords.is_empty());
-    let value = match (arguments, has_keywords) {
-        ([Value::String(text)], false) if text.starts_with(BINARY) => {
-            let bytes = STANDARD.decode(text.trim_start_matches(BINARY)).unwrap_or_default();
-            return (bytes, Some("application/octet-stream"));
+fn payload(rest: &[&RawValue]) -> (Vec<u8>, Option<&'static str>) {
+    let all = rest.first().map_or("[]", |arguments| arguments.get());
+    let arguments: Vec<&RawValue> = serde_json::from_str(all).unwrap_or_default();
+    let keywords = rest.get(1).map(|keywords| keywords.get()).filter(|keywords| *keywords != "{}");
+    let json = match (arguments.as_slice(), keywords) {
+        ([], None) => return (Vec::new(), Some("text/plain")),
+        ([one], None) if !one.get().starts_with('[') => {
+            if let Some(bytes) = bytes(one) {
+                return (bytes, Some("application/octet-stream"));
+            }
+            one.get().to_owned()
         }
-        ([], false) => return (Vec::new(), Some("text/plain")),
-        ([one], false) if !one.is_array() => one.clone(),
-        (several, false) => several.into(),
-        ([], true) => keywords.clone(),
-        (several, true) => json!({ "args": several, "kwargs": keywords }),
+        (_, None) => all.to_owned(),
+        ([], Some(keywords)) => keywords.to_owned(),
+        (_, Some(keywords)) => format!("{{\"args\":{all},\"kwargs\":{keywords}}}"),
     };
-    (value.to_string().into_bytes(), None)
+    (json.into_bytes(), None)
+}
+
+/// The bytes that a string stands for, if it does.
+fn bytes(argument: &RawValue) -> Option<Vec<u8>> {
+    let text: String = serde_json::from_str(argument.get()).ok()?;
+    STANDARD.decode(text.strip_prefix(BINARY)?).ok()
 }
 
 fn error(uri: &Value, words: &Value) -> Ended {

@@ -211,7 +211,7 @@ async fn over_polls_it_goes_on_with_the_cursor_of_the_last_answer() {
 
 #[test]
 fn what_was_not_typed_right_is_said() {
-    let refused = |line: &[&str]| match Wish::new(arguments(line)) {
+    let refused = |line: &[&str]| match Wish::new(arguments(line)).and_then(|wish| wish.foreign_client().map(|_| ())) {
         Err(Failure::Usage(sentence)) => sentence,
         other => panic!("{other:?}"),
     };

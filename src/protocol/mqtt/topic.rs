@@ -95,6 +95,14 @@ pub fn topic_of(name: &str) -> Result<Topic, NameError> {
     if name.starts_with(RESERVED_PREFIX) {
         return Err(NameError::Reserved);
     }
+    told_by(name)
+}
+
+/// The topic of a message that a server sends under a name.
+///
+/// # Errors
+/// When it is no topic.
+pub fn told_by(name: &str) -> Result<Topic, NameError> {
     Ok(Topic::parse(&swapped(name))?)
 }
 
