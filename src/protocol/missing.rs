@@ -5,6 +5,9 @@ use std::sync::Arc;
 use crate::model::gap::GapReason;
 use crate::protocol::Gap;
 
+/// What [`Missing::fields`] are called; no header of a publisher's is, so that nobody can tell of a gap that was none.
+pub(super) const FIELDS: [&str; 3] = ["gap", "gap-source", "gap-missed"];
+
 /// What a subscription missed since its last message: told with the next. There is one entry a source and reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Missing(Vec<Missed>);
@@ -40,11 +43,9 @@ impl Missing {
     pub(super) fn fields(&self) -> [(String, String); 3] {
         let listed = |text: fn(&Missed) -> &str| self.0.iter().map(text).collect::<Vec<_>>().join(",");
         let count = self.0.iter().map(|one| one.count).fold(Some(0), sum);
-        [
-            ("gap".into(), listed(|one| one.reason.name())),
-            ("gap-source".into(), listed(|one| &one.source)),
-            ("gap-missed".into(), count.map_or("unknown".to_owned(), |count| count.to_string())),
-        ]
+        let count = count.map_or("unknown".to_owned(), |count| count.to_string());
+        let [reason, source, missed] = FIELDS.map(str::to_owned);
+        [(reason, listed(|one| one.reason.name())), (source, listed(|one| &one.source)), (missed, count)]
     }
 }
 

@@ -18,7 +18,7 @@ use crate::model::publication::{Attributes, Draft};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 use crate::protocol::json::headers;
-use crate::protocol::missing::Missing;
+use crate::protocol::missing::{self, Missing};
 use crate::protocol::{Message, Outbound, Stage};
 
 /// The header in which a response topic travels.
@@ -90,7 +90,7 @@ fn user_properties(headers: &Headers, missing: Option<&Missing>) -> UserProperti
 }
 
 fn is_property(header: &str) -> bool {
-    header == RESPONSE_TOPIC || header == CORRELATION_DATA
+    header == RESPONSE_TOPIC || header == CORRELATION_DATA || missing::FIELDS.contains(&header)
 }
 
 /// What a client publishes, for the broker.

@@ -14,8 +14,12 @@ use crate::model::outgoing::Reply;
 use crate::model::publication::{Attributes, Draft, Publication};
 use crate::model::value::Headers;
 use crate::protocol::json::headers;
-use crate::protocol::missing::Missing;
+use crate::protocol::missing::{self, Missing};
 use crate::protocol::{Message, Outbound, Stage};
+
+/// Headers that say how a message comes: they are there or not, so that a publisher's must not be taken for them.
+const REPLAY: &str = "replay";
+const REDELIVERED: &str = "redelivered";
 
 /// A live message, or one of a replay, for whoever calls the subscription the same.
 pub(super) fn shared(message: Message<'_>) -> Option<Outbound> {
@@ -35,7 +39,7 @@ pub(super) fn of_publication(
     let mut extra =
         vec![("source".to_owned(), publication.source.name.to_string()), ("cursor".to_owned(), cursor.clone())];
     if stage == Stage::Replay {
-        extra.push(("replay".into(), "true".into()));
+        extra.push((REPLAY.into(), "true".into()));
     }
     if let Some(missing) = missing {
         extra.extend(missing.fields());
@@ -120,11 +124,13 @@ fn push_attributes(draft: &Draft, into: &mut Vec<(String, String)>) {
     into.push(("timestamp".into(), draft.timestamp_ms().to_string()));
     into.extend(message_id.as_ref().map(|id| ("amqp-message-id".to_owned(), id.clone())));
     if *redelivered {
-        into.push(("redelivered".into(), "true".into()));
+        into.push((REDELIVERED.into(), "true".into()));
     }
     push_headers(headers, into);
 }
 
 fn push_headers(headers: &Headers, into: &mut Vec<(String, String)>) {
-    into.extend(headers.0.iter().map(|(name, value)| (name.clone(), headers::text(value))));
+    let is_ours = |name: &str| missing::FIELDS.contains(&name) || [REPLAY, REDELIVERED].contains(&name);
+    let theirs = headers.0.iter().filter(|(name, _)| !is_ours(name));
+    into.extend(theirs.map(|(name, value)| (name.clone(), headers::text(value))));
 }
