@@ -121,6 +121,7 @@ async fn serve(
     let words = format!("connected to RabbitMQ at {address}, vhost '{vhost}', as '{user}'");
     context.board.up(subject(link), format!("{words} ({})", link.name()));
     state.send_replace(State::Up(live.clone()));
+    // Whoever reads it finds that the connection is there.
     context.metrics.link_up(link);
     let trouble = tokio::select! {
         trouble = watch_over(&live) => Some(trouble),

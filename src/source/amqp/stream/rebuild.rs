@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 
 use crate::config::{self, StreamInput};
 use crate::hub::feed::Feed;
@@ -63,16 +64,38 @@ impl Rebuild {
     }
 
     async fn read(&self, live: &Live, feed: &Feed) -> Result<usize, Trouble> {
-        let begin = Begin::Ago(self.input.last_rebuild);
-        // What is live has come by now, so there is something, unless the stream is empty.
-        let opened = Attached::open(live, &self.input.stream, begin, Terms::older(PREFETCH, START_TIMEOUT)).await;
-        let mut attached = opened.map_err(|error| Trouble(words::quoted(&error)))?;
-        let mut next = attached.take_first().map(|first| first.delivery);
-        if next.is_none() && feed.standing().end > 0 {
-            attached.close().await;
-            return Err(Trouble("the broker sends nothing".into()));
+        let mut attached = self.open(live, Begin::Ago(self.input.last_rebuild)).await?;
+        let first = attached.take_first();
+        let is_silent = first.is_none() && feed.standing().end > 0;
+        let read = match first {
+            Some(first) => self.read_on(first.delivery, &mut attached, feed).await,
+            None => Ok(0),
+        };
+        // Whatever came of it: a channel that is only dropped would stay.
+        attached.close().await;
+        if is_silent {
+            self.make_sure_it_answers(live).await?;
         }
+        read
+    }
+
+    async fn open(&self, live: &Live, begin: Begin) -> Result<Attached, Trouble> {
+        let opened = Attached::open(live, &self.input.stream, begin, Terms::older(PREFETCH, START_TIMEOUT)).await;
+        opened.map_err(|error| Trouble(words::quoted(&error)))
+    }
+
+    /// Nothing came of a stream that holds something: it may all be older than what is asked for, and then its last chunk comes.
+    async fn make_sure_it_answers(&self, live: &Live) -> Result<(), Trouble> {
+        let attached = self.open(live, Begin::LastChunk).await?;
+        let answers = attached.first().is_some();
+        attached.close().await;
+        if answers { Ok(()) } else { Err(Trouble("the broker sends nothing".into())) }
+    }
+
+    /// Reads from a delivery up to where the log begins; how many there were.
+    async fn read_on(&self, first: Delivery, attached: &mut Attached, feed: &Feed) -> Result<usize, Trouble> {
         let (mut mapper, mut batch, mut messages) = (Mapper::new(&self.source), Vec::with_capacity(BATCH), 0);
+        let mut next = Some(first);
         while let Some(mut delivery) = next {
             let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(&self.input.stream))?;
             // From here on everything comes, or came, through the log.
@@ -90,7 +113,6 @@ impl Rebuild {
             next = Some(delivered(attached.deliveries.next().await, &attached.deliveries)?);
         }
         feed.remember(batch);
-        attached.close().await;
         Ok(messages)
     }
 }
