@@ -40,7 +40,7 @@ pub use passages::Excerpt;
 use passages::Passages;
 use reading::Logs;
 use subscriber::{Subscriber, close, enter_paced};
-use subscription::{Part, Progress, Rest, Subscription};
+use subscription::{Part, Progress, Rest, SentBefore, Subscription};
 pub use words::{
     Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replay, Replayed, SubscribeRequest,
     SubscriptionId, Taken, Wait,
@@ -505,6 +505,8 @@ impl Shard {
                 }
                 Progress::Live { since }
             };
+            // What follows nobody had sent when this was asked for.
+            part.sent = SentBefore::default();
         }
         if replayed && !subscription.is_replaying() {
             caught_up.push(CaughtUp { id: subscription.id, cursors: subscription.cursors(&self.lanes) });

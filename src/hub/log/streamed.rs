@@ -83,7 +83,7 @@ impl Log {
         }
         // The last message that came before the first here is not known here.
         let is_inside = stream::following(position) > stream::following(self.begins());
-        let is_believed = position == self.end || (is_inside && stream::named(position).is_none());
+        let is_believed = position == self.end || (is_inside && self.is_unnamed(position));
         let knew = if is_believed { Some(true) } else { self.ring.knew(position) };
         match knew {
             // What follows is here, or else the stream has to say whether it still has it.
@@ -104,6 +104,11 @@ impl Log {
         }
     }
 
+    /// Whether a position is a place before a message, which has no mark and is believed, and of the stream as it is.
+    fn is_unnamed(&self, position: u64) -> bool {
+        stream::named(position).is_none() && position >= self.cut_until()
+    }
+
     /// Where the last cut ends: what follows is certainly of the stream as it is; 0 where there was none.
     fn cut_until(&self) -> u64 {
         self.holes.last(GapReason::Expired).unwrap_or(0)
@@ -121,7 +126,7 @@ impl Log {
         if verdict == Verdict::Genuine {
             return Resume { read_after: after.offset, gaps: merge(holes), judged_until };
         }
-        let is_believed = stream::named(after.offset).is_none() || self.ring.knew(after.offset) == Some(true);
+        let is_believed = self.is_unnamed(after.offset) || self.ring.knew(after.offset) == Some(true);
         let cut = if is_believed { cut } else { cut.max(self.cut_until()) };
         let read_after = cut.max(after.offset);
         let expired = if is_believed {
@@ -213,7 +218,9 @@ mod tests {
         for (position, verdict) in [
             (at(15), Some(Verdict::Genuine)),
             (at(15) + 1, None),
+            (stream::before(15), None),
             (at(25), Some(Verdict::Expired)),
+            (stream::before(30), Some(Verdict::Genuine)),
             (at(35), Some(Verdict::Genuine)),
             (at(35) + 1, Some(Verdict::Foreign)),
         ] {

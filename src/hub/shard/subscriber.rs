@@ -35,10 +35,13 @@ impl Subscriber {
 
     /// How far its subscriptions have sent everything of a source that came live; `position` is where the shard is.
     pub(super) fn sent(&self, source: SourceId, position: u64) -> SentBefore {
-        let (paced, others): (Vec<_>, Vec<_>) = self.subscriptions.iter().partition(|one| one.is_paced());
-        let behind = others.iter().filter_map(|one| one.part(source)?.behind_at()).min();
+        let others = self.subscriptions.iter().filter(|one| !one.is_paced());
+        let unpaced = others.filter_map(|one| one.part(source)?.behind_at()).min().unwrap_or(position);
+        // Most are as far as the others: what is not listed is.
+        let paced = self.subscriptions.iter().filter(|one| one.is_paced() && !one.is_waiting());
         let read = |one: &Subscription| Some((one.id, one.floor(source, position)?));
-        SentBefore { unpaced: behind.unwrap_or(position), paced: paced.into_iter().filter_map(read).collect() }
+        let apart = paced.filter_map(read).filter(|(_, read)| *read != unpaced);
+        SentBefore { unpaced, paced: apart.collect() }
     }
 
     /// Puts what others of its subscriptions want just so back into the index, where they are live: one that left has taken

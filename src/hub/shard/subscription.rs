@@ -59,9 +59,9 @@ pub(super) struct Part {
 /// How far the subscriptions of one subscriber had sent it everything of a source at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SentBefore {
-    /// All that are not paced.
+    /// All that are not paced, and those that are and had come as far.
     pub(super) unpaced: u64,
-    /// Each of those that are.
+    /// Each of the others.
     pub(super) paced: Box<[(SubscriptionId, u64)]>,
 }
 
@@ -385,7 +385,7 @@ impl Subscription {
     }
 
     /// One took the place of another, and goes on where that has come to: it had sent no more. Of senders that are not among
-    /// these nothing comes any more.
+    /// these, which are in order, nothing comes any more.
     pub(super) fn note_successor(
         &mut self,
         (before, now): (SubscriptionId, SubscriptionId),
@@ -394,7 +394,9 @@ impl Subscription {
         for part in self.parts.iter_mut().filter(|part| !part.sent.paced.is_empty()) {
             let paced = std::mem::take(&mut part.sent.paced);
             let successor = paced.iter().find(|(sender, _)| *sender == before).map(|(_, read)| (now, *read));
-            let standing = paced.into_iter().filter(|(sender, _)| *sender == before || senders.contains(sender));
+            let standing = paced.into_iter().filter(|(sender, _)| {
+                *sender == before || senders.binary_search_by_key(&sender.0, |known| known.0).is_ok()
+            });
             part.sent.paced = standing.chain(successor).collect();
         }
     }
