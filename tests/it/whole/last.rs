@@ -1,5 +1,7 @@
 //! The last messages of each topic, also of those on which nothing was said for long.
 
+use std::time::{Duration, Instant};
+
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
@@ -80,8 +82,16 @@ async fn a_node_that_starts_reads_the_last_messages_from_the_stream() {
         service.publish(&format!("{word}.{topic}"), body).await;
     }
     publish_noise(&service, &format!("{word}.noise")).await;
+    let published = Instant::now();
     let mut program = Program::start(Some(&rabbit.url()), &[("PASSERELLE_SOURCE__EVENTS__STREAM", &word)]);
     program.ready().await;
     program.said("source 'events' knows the last messages again");
     expect_last(&program, &format!("{word}.lamp.*"), &["off", "dim"]).await;
+    // Of a stream on which nothing was said for longer than is asked for nothing comes, and nothing is wrong.
+    until("all of it is old", async || published.elapsed() > Duration::from_secs(3)).await;
+    let short =
+        [("PASSERELLE_SOURCE__EVENTS__STREAM", word.as_str()), ("PASSERELLE_SOURCE__EVENTS__LAST_REBUILD", "1s")];
+    let mut program = Program::start(Some(&rabbit.url()), &short);
+    program.ready().await;
+    program.said("source 'events' knows the last messages again: 0 read");
 }
