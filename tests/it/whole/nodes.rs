@@ -32,13 +32,17 @@ const MOMENT: Duration = Duration::from_millis(20);
 /// Between two messages: about four hundred a second.
 const PACE: Duration = Duration::from_micros(2_500);
 
+/// So many messages are published at most that the client has not read: what a node was kept from it has to catch up with before
+/// it may send anything, and a busy one could go on falling back.
+const AHEAD_MAX: u64 = 1_000;
+
 #[derive(Debug, Clone, Copy)]
 enum Transport {
     WebSocket,
     EventStream,
 }
 
-/// Publishes 0, 1, 2 and so on until it is told to stop.
+/// Publishes 0, 1, 2 and so on, not too far ahead of who reads them, until it is told to stop.
 struct Load {
     published: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -46,7 +50,8 @@ struct Load {
 }
 
 impl Load {
-    fn on(stream: &Arc<Stream>) -> Self {
+    fn on(stream: &Arc<Stream>, reader: &Traveller) -> Self {
+        let next = reader.next.clone();
         let (published, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (stream, count, is_over) = (stream.clone(), published.clone(), stop.clone());
         let publishing = tokio::spawn(async move {
@@ -54,6 +59,9 @@ impl Load {
             while !is_over.load(Ordering::Relaxed) {
                 pace.tick().await;
                 let number = count.load(Ordering::Relaxed);
+                if number >= next.load(Ordering::Relaxed) + AHEAD_MAX {
+                    continue;
+                }
                 stream.publish(number..number + 1).await;
                 count.store(number + 1, Ordering::Relaxed);
             }
@@ -94,7 +102,7 @@ struct Traveller {
     /// Of the last message, once there was one.
     cursor: Option<String>,
     /// The message that must come next.
-    next: u64,
+    next: Arc<AtomicU64>,
 }
 
 impl Line {
@@ -163,22 +171,27 @@ fn number(message: &Value) -> u64 {
 impl Traveller {
     async fn at(program: &Program, transport: Transport, pattern: String) -> Self {
         let line = Line::open(transport, program, &pattern, None).await;
-        Self { pattern, line, cursor: None, next: 0 }
+        Self { pattern, line, cursor: None, next: Arc::default() }
+    }
+
+    fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Reads all messages before this one.
     async fn read_until(&mut self, number: u64) {
-        while self.next < number {
+        while self.next() < number {
             let (came, cursor) = self.line.message().await;
-            assert_eq!(came, self.next, "each once and in order, after {:?}", self.cursor);
-            (self.next, self.cursor) = (came + 1, Some(cursor));
+            assert_eq!(came, self.next(), "each once and in order, after {:?}", self.cursor);
+            self.next.store(came + 1, Ordering::Relaxed);
+            self.cursor = Some(cursor);
         }
     }
 
     /// Makes sure that no message comes within a moment; the line is of no use afterwards.
     async fn hear_nothing(&mut self) {
         let heard = tokio::time::timeout(MOMENT, self.line.message()).await;
-        assert!(heard.is_err(), "the node cannot know {heard:?}, or {} is not what comes next", self.next);
+        assert!(heard.is_err(), "the node cannot know {heard:?}, or {} is not what comes next", self.next());
     }
 
     /// Leaves without a word, and goes on somewhere else.
@@ -195,11 +208,11 @@ async fn travel(transport: Transport) {
     let stream = Arc::new(Stream::new().await);
     let mut nodes = [stream.serve(&[]).await, stream.serve(&[]).await];
     let mut traveller = Traveller::at(&nodes[0], transport, stream.topic("#")).await;
-    let load = Load::on(&stream);
+    let load = Load::on(&stream, &traveller);
     traveller.read_until(1).await;
     for count in 1..=MOVES {
         let (from, to) = ((count + 1) % 2, count % 2);
-        traveller.read_until(traveller.next + random.u64(..STAY_MAX)).await;
+        traveller.read_until(traveller.next() + random.u64(..STAY_MAX)).await;
         let dies = count % KILL_EVERY == 0;
         if dies {
             nodes[from].kill();
@@ -221,7 +234,7 @@ async fn travel_ahead(transport: Transport) {
     let lag = Lag::new().await;
     let (ahead, mut lagging) = (stream.serve(&[]).await, stream.serve_over(&lag.url(), &[]).await);
     let mut traveller = Traveller::at(&ahead, transport, stream.topic("#")).await;
-    let load = Load::on(&stream);
+    let load = Load::on(&stream, &traveller);
     for count in 1..=MOVES / 2 {
         lag.hold(Held::Live);
         // What is published from here on the lagging node does not know.
@@ -229,7 +242,7 @@ async fn travel_ahead(transport: Transport) {
         traveller.go_to(&lagging).await;
         if random.bool() {
             lag.release();
-            traveller.read_until(traveller.next + random.u64(..STAY_MAX)).await;
+            traveller.read_until(traveller.next() + random.u64(..STAY_MAX)).await;
         } else {
             // It leaves again before the node has come to where it is.
             traveller.hear_nothing().await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Broker;
 use super::client::{Client, EventStream, Service};
-use crate::program::Program;
+use crate::program::{Program, until};
 
 /// With heartbeats of three seconds.
 const STALL: Duration = Duration::from_secs(8);
@@ -55,6 +55,8 @@ async fn who_stalls_on_a_socket_gets_everything_once_and_in_order() {
     well.subscribe("big.#").await;
     json.subscribe("big.#").await;
     json.subscribe("big.even").await;
+    // A raw client is not told when it is subscribed.
+    until("all are subscribed", async || program.metric("passerelle_subscriptions").await == Some(4.0)).await;
     let published = publish_until_behind(&service, &program, &mut well, 2).await;
     for expected in 0..published {
         assert_eq!(number(&json.news().await), expected, "each once, though even ones match twice");
@@ -74,6 +76,9 @@ async fn who_stalls_on_an_event_stream_can_resume_from_each_of_its_ids() {
     let mut well = Client::json(&program).await;
     well.subscribe("big.#").await;
     let mut stream = EventStream::open(&program, "pattern=big.%23&pattern=other", None).await;
+    for _ in 0..2 {
+        assert_eq!(stream.event().await.event.as_deref(), Some("subscribed"));
+    }
     let published = publish_until_behind(&service, &program, &mut well, 1).await;
     let mut halfway = None;
     for expected in 0..published {
