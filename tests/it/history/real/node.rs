@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -9,7 +10,7 @@ use crate::history::real::account::Life;
 use crate::history::real::proxy::Proxy;
 use crate::history::real::publisher::exchange;
 use crate::history::real::schedule::{Kind, Schedule, Source};
-use crate::program::{Program, until};
+use crate::program::{PATIENCE, Program};
 
 /// One node.
 pub(crate) struct Node {
@@ -85,7 +86,16 @@ impl Node {
 
     /// Waits until all its sources stand, which did so often before.
     pub(crate) async fn stands_again(&self, before: usize) {
-        until("the sources stand again", async || self.times_stood() >= before + self.sources).await;
+        let standing = async {
+            while self.times_stood() < before + self.sources {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, standing).await.is_err() {
+            let program = self.program.lock().expect("the lock");
+            let lines = program.as_ref().map(|(program, _)| program.lines());
+            panic!("not all of {} sources stand again: {lines:#?}", self.sources);
+        }
     }
 }
 
