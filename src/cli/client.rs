@@ -21,6 +21,9 @@ use crate::model::close::{CloseReason, Reconnect};
 /// The subprotocol that we speak where nothing else is asked for.
 const SUBPROTOCOL: &str = "passerelle.v1.json";
 
+/// What we say that we are.
+pub(super) const AGENT: &str = concat!("passerelle-cli/", env!("CARGO_PKG_VERSION"));
+
 /// For connecting and the handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -122,8 +125,7 @@ impl Socket {
     /// Connects and says who is there.
     pub(super) async fn connect(target: &Target) -> Result<Self, Ended> {
         let mut socket = Self::open(target, SUBPROTOCOL).await?;
-        let client = concat!("passerelle-cli/", env!("CARGO_PKG_VERSION"));
-        socket.send(&serde_json::json!({ "op": "connect", "id": 0, "client": client })).await?;
+        socket.send(&serde_json::json!({ "op": "connect", "id": 0, "client": AGENT })).await?;
         Ok(socket)
     }
 
@@ -161,9 +163,11 @@ impl Socket {
     /// The next object's text; an error when nothing at all came for `idle`, not even a ping.
     pub(super) async fn next(&mut self, idle: Duration) -> Result<Utf8Bytes, Ended> {
         loop {
-            // Pings are answered below us, by the next read.
-            if let Message::Text(text) = self.frame(idle).await? {
-                return Ok(text);
+            match self.frame(idle).await? {
+                Some(Message::Text(text)) => return Ok(text),
+                // Pings are answered below us, by the next read.
+                Some(_) => {}
+                None => return Err(lost(QUIET)),
             }
         }
     }
@@ -173,12 +177,11 @@ impl Socket {
     pub(super) async fn hear(&mut self, idle: Duration) -> Result<Message, Ended> {
         let mut silent = 0;
         loop {
-            match tokio::time::timeout(idle / PINGS, self.frame(idle)).await {
-                Ok(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => return Ok(message),
-                Ok(Ok(_)) => silent = 0,
-                Ok(Err(ended)) => return Err(ended),
-                Err(_) if silent == PINGS => return Err(lost(QUIET)),
-                Err(_) => {
+            match self.frame(idle / PINGS).await? {
+                Some(message @ (Message::Text(_) | Message::Binary(_))) => return Ok(message),
+                Some(_) => silent = 0,
+                None if silent == PINGS => return Err(lost(QUIET)),
+                None => {
                     silent += 1;
                     self.say(Message::Ping(Bytes::new())).await?;
                 }
@@ -186,14 +189,14 @@ impl Socket {
         }
     }
 
-    /// Whatever comes next, but a closing frame.
-    async fn frame(&mut self, idle: Duration) -> Result<Message, Ended> {
-        let received = tokio::time::timeout(idle, self.0.next()).await;
-        match received.map_err(|_| lost(QUIET))? {
-            Some(Ok(Message::Close(frame))) => Err(closed(frame.as_ref())),
-            Some(Ok(message)) => Ok(message),
-            Some(Err(error)) => Err(lost(&error.to_string())),
-            None => Err(lost("the connection was closed")),
+    /// Whatever comes next, but a closing frame; nothing where nothing comes for so long.
+    async fn frame(&mut self, patience: Duration) -> Result<Option<Message>, Ended> {
+        match tokio::time::timeout(patience, self.0.next()).await {
+            Err(_) => Ok(None),
+            Ok(Some(Ok(Message::Close(frame)))) => Err(closed(frame.as_ref())),
+            Ok(Some(Ok(message))) => Ok(Some(message)),
+            Ok(Some(Err(error))) => Err(lost(&error.to_string())),
+            Ok(None) => Err(lost("the connection was closed")),
         }
     }
 

@@ -25,6 +25,10 @@ pub(super) use wamp::Wamp;
 /// Bytes of one frame or packet of the server.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
+/// Fields of a message that tell what was missed before it, where the protocol has no word of its own: reasons, sources, and how
+/// many.
+const GAP: [&str; 3] = ["gap", "gap-source", "gap-missed"];
+
 /// A client of one protocol; it outlives its connections.
 pub(super) trait Client {
     /// What is negotiated.
@@ -136,11 +140,10 @@ impl Subscriptions {
         let is_first = !self.0.iter().take(number).any(is_sent);
         for (place, one) in self.0.iter_mut().enumerate() {
             for (source, cursor) in &at.0 {
-                let knows = one.after.0.iter().any(|(known, _)| known == source);
+                let knows = one.after.of(source).is_some();
                 // What is live comes in order: who stands and was sent nothing yet has missed nothing up to here.
                 if place == number || (one.stands && !replay && !knows) {
-                    one.after.0.retain(|(known, _)| known != source);
-                    one.after.0.push((source.clone(), *cursor));
+                    one.after.set(source, *cursor);
                 }
             }
         }
@@ -188,15 +191,22 @@ impl Received<'_> {
     }
 }
 
-/// What was missed before a message, where that is told in fields `gap`, `gap-source` and `gap-missed` of it.
-fn gaps(wanted: &str, field: impl Fn(&str) -> Option<String>) -> Vec<Heard> {
-    let (Some(reasons), Some(sources), Some(missed)) = (field("gap"), field("gap-source"), field("gap-missed")) else {
-        return Vec::new();
-    };
+/// What was missed before a message, where that is told in [`GAP`].
+fn gaps<'a>(wanted: &str, field: impl Fn(&str) -> Option<&'a str>) -> Vec<Heard> {
+    let [Some(reasons), Some(sources), Some(missed)] = GAP.map(field) else { return Vec::new() };
     let all: Vec<(&str, &str)> = reasons.split(',').zip(sources.split(',')).collect();
     // The number is that of all together.
     let missed = missed.parse().ok().filter(|_| all.len() == 1);
     all.into_iter().map(|(reason, source)| gap(wanted, (source, reason, missed))).collect()
+}
+
+/// The headers of a message, of a name that is repeated the first, but for those that are the protocol's own.
+fn headers<'a>(all: impl Iterator<Item = (&'a str, &'a str)>, own: &[&str]) -> Map<String, Value> {
+    let mut headers = Map::new();
+    for (name, value) in all.filter(|(name, _)| !GAP.contains(name) && !own.contains(name)) {
+        headers.entry(name).or_insert_with(|| value.into());
+    }
+    headers
 }
 
 fn gap(wanted: &str, (source, reason, missed): (&str, &str, Option<u64>)) -> Heard {

@@ -17,36 +17,33 @@ pub(super) struct Resume {
     readings: Vec<Reading>,
     /// Up to where everything live was received on this connection.
     live: Cursors,
-    /// With a rate, the patterns in their order.
-    paced: Option<Vec<Pattern>>,
+    /// Whether they have a rate.
+    paced: bool,
 }
 
 #[derive(Debug)]
 struct Reading {
-    pattern: String,
+    pattern: Pattern,
     after: Cursors,
     caught_up: bool,
 }
 
 impl Resume {
     /// Starts all patterns after the same cursors; none for now.
-    pub(super) fn new(patterns: &[String], after: &Cursors) -> Self {
-        let reading = |pattern: &String| Reading { pattern: pattern.clone(), after: after.clone(), caught_up: false };
-        Self { readings: patterns.iter().map(reading).collect(), live: Cursors::new(), paced: None }
+    pub(super) fn new(patterns: &[Pattern], after: &Cursors) -> Self {
+        let reading = |pattern: &Pattern| Reading { pattern: pattern.clone(), after: after.clone(), caught_up: false };
+        Self { readings: patterns.iter().map(reading).collect(), live: Cursors::new(), paced: false }
     }
 
     /// Lets each pattern go on alone, because all have a rate.
-    pub(super) fn paced(mut self) -> Self {
-        let patterns =
-            self.readings.iter().map(|reading| Pattern::parse(&reading.pattern).unwrap_or_else(|_| Pattern::all()));
-        self.paced = Some(patterns.collect());
-        self
+    pub(super) fn paced(self) -> Self {
+        Self { paced: true, ..self }
     }
 
     /// Prepares for a new connection.
     pub(super) fn reconnect(&mut self) {
         for reading in &mut self.readings {
-            if std::mem::take(&mut reading.caught_up) && self.paced.is_none() {
+            if std::mem::take(&mut reading.caught_up) && !self.paced {
                 reading.after = self.live.clone();
             }
         }
@@ -70,12 +67,12 @@ impl Resume {
 
     /// A pattern has been sent everything up to what is live, which is at these positions.
     pub(super) fn caught_up(&mut self, number: usize, cursors: Cursors) {
-        if self.paced.is_none() {
+        if !self.paced {
             self.live.extend(cursors.clone());
         }
         if let Some(reading) = self.readings.get_mut(number) {
             reading.caught_up = true;
-            if self.paced.is_some() {
+            if self.paced {
                 return reading.after.extend(cursors);
             }
             for (source, cursor) in &reading.after {
@@ -86,28 +83,24 @@ impl Resume {
 
     /// A message on a topic was printed; `at` are its source and cursor.
     pub(super) fn message(&mut self, topic: &str, at: (&str, &str), replay: bool) {
-        let number = match &self.paced {
-            _ if replay => self.readings.iter().position(|reading| !reading.caught_up),
-            Some(patterns) => Topic::parse(topic).ok().and_then(|topic| {
-                let mut readings = self.readings.iter().zip(patterns);
-                readings.position(|(reading, pattern)| reading.caught_up && pattern.matches(&topic))
-            }),
-            None => None,
+        let topic = Topic::parse(topic).ok();
+        let is_first = |reading: &&mut Reading| match &topic {
+            _ if replay => !reading.caught_up,
+            Some(topic) => self.paced && reading.caught_up && reading.pattern.matches(topic),
+            None => false,
         };
-        let reading = number.and_then(|number| self.readings.get_mut(number));
+        let reading = self.readings.iter_mut().find(is_first);
         let cursors = reading.map_or(&mut self.live, |reading| &mut reading.after);
         cursors.insert(at.0.to_owned(), at.1.to_owned());
     }
 
     /// The server said where what is live stands, which holds for all that are.
     pub(super) fn position(&mut self, cursors: Cursors) {
-        match self.paced {
-            Some(_) => {
-                let live = self.readings.iter_mut().filter(|reading| reading.caught_up);
-                live.for_each(|reading| reading.after.extend(cursors.clone()));
-            }
-            None => self.live.extend(cursors),
+        if !self.paced {
+            return self.live.extend(cursors);
         }
+        let live = self.readings.iter_mut().filter(|reading| reading.caught_up);
+        live.for_each(|reading| reading.after.extend(cursors.clone()));
     }
 }
 
@@ -115,13 +108,19 @@ impl Resume {
 mod tests {
     use super::*;
 
+    /// All patterns after the same cursors.
+    fn resume(patterns: &[&str], after: &Cursors) -> Resume {
+        let patterns: Vec<Pattern> = patterns.iter().map(|pattern| Pattern::parse(pattern).unwrap()).collect();
+        Resume::new(&patterns, after)
+    }
+
     fn cursors(pairs: &[(&str, &str)]) -> Cursors {
         pairs.iter().map(|(source, cursor)| ((*source).to_owned(), (*cursor).to_owned())).collect()
     }
 
     #[test]
     fn patterns_that_were_live_go_on_from_the_newest_message_and_position() {
-        let mut resume = Resume::new(&["a".into(), "b".into()], &Cursors::new());
+        let mut resume = resume(&["a", "b"], &Cursors::new());
         assert!(resume.subscribed(0, cursors(&[("e", "1.1")])));
         assert!(resume.subscribed(1, cursors(&[("e", "1.1"), ("q", "1.0")])));
         assert!(resume.next().is_none());
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_replay_that_was_cut_short_goes_on_where_it_was() {
-        let mut resume = Resume::new(&["a".into(), "b".into()], &cursors(&[("e", "1.1")]));
+        let mut resume = resume(&["a", "b"], &cursors(&[("e", "1.1")]));
         assert!(!resume.subscribed(0, cursors(&[("e", "1.1")])));
         resume.message("a", ("e", "1.2"), true);
         resume.caught_up(0, cursors(&[("e", "1.9")]));
@@ -149,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_replay_that_was_followed_by_nothing_is_not_asked_for_again() {
-        let mut resume = Resume::new(&["a".into()], &cursors(&[("e", "1.1")]));
+        let mut resume = resume(&["a"], &cursors(&[("e", "1.1")]));
         resume.subscribed(0, cursors(&[("e", "1.1")]));
         resume.message("a", ("e", "1.2"), true);
         resume.caught_up(0, cursors(&[("e", "1.2")]));
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_source_that_was_quiet_keeps_its_cursor() {
-        let mut resume = Resume::new(&["a".into()], &cursors(&[("e", "1.1"), ("gone", "2.2")]));
+        let mut resume = resume(&["a"], &cursors(&[("e", "1.1"), ("gone", "2.2")]));
         resume.subscribed(0, cursors(&[("e", "1.1")]));
         resume.caught_up(0, cursors(&[("e", "1.4")]));
         resume.reconnect();
@@ -168,7 +167,7 @@ mod tests {
 
     #[test]
     fn with_a_rate_each_pattern_goes_on_where_it_was_itself() {
-        let mut resume = Resume::new(&["a".into(), "#".into()], &Cursors::new()).paced();
+        let mut resume = resume(&["a", "#"], &Cursors::new()).paced();
         assert!(resume.subscribed(0, cursors(&[("e", "1.1")])));
         assert!(resume.subscribed(1, cursors(&[("e", "1.1")])));
         resume.message("b", ("e", "1.9"), false);

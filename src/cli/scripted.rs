@@ -40,7 +40,7 @@ pub(super) fn send(object: &str) -> Step {
 /// What every client of ours says first.
 pub(super) fn hello() -> Step {
     Step::Expect(serde_json::json!({
-        "op": "connect", "id": 0, "client": concat!("passerelle-cli/", env!("CARGO_PKG_VERSION")),
+        "op": "connect", "id": 0, "client": super::client::AGENT,
     }))
 }
 

@@ -204,8 +204,7 @@ fn filter_of(typed: &[String]) -> Result<Option<Map<String, Value>>, Failure> {
 async fn follow<M: Write, N: Write>(wish: &Wish, output: &mut Output<M, N>) -> Result<(), Failure> {
     let mut foreign = wish.foreign_client()?;
     let mut has_stood = false;
-    let patterns: Vec<String> = wish.patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
-    let mut resume = Resume::new(&patterns, &wish.cursors());
+    let mut resume = Resume::new(&wish.patterns, &wish.cursors());
     if wish.max_rate.is_some() {
         resume = resume.paced();
     }

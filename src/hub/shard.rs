@@ -131,7 +131,7 @@ impl Shard {
             let (shared, claim) = lane.claim(&wanted.pattern);
             wanted.pattern = shared;
             let name = &lane.info().name;
-            let after = request.after.0.iter().find(|(known, _)| **known == **name).map(|(_, cursor)| *cursor);
+            let after = request.after.of(name);
             let subscriber = self.subscribers.get(id.index()).filter(|_| after.is_some());
             let sent = subscriber.map(|subscriber| subscriber.sent(source, lane.position())).unwrap_or_default();
             let progress = Progress::Waiting { after };
@@ -325,7 +325,7 @@ impl Shard {
 
     /// Likewise, as a subscriber's joint cursor has them: for what is encoded from it.
     pub fn positions_at(&self, cursor: &JointCursor) -> Vec<(Arc<SourceInfo>, u64)> {
-        let offset = |name: &str| cursor.0.iter().find(|(known, _)| known == name).map(|(_, cursor)| cursor.offset);
+        let offset = |name: &str| cursor.of(name).map(|cursor| cursor.offset);
         self.positions.iter().map(|(info, position)| (info.clone(), offset(&info.name).unwrap_or(*position))).collect()
     }
 

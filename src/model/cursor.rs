@@ -98,6 +98,19 @@ impl JointCursor {
             Self(name.map(|name| (name.to_owned(), Cursor::FOREIGN)).into_iter().collect())
         })
     }
+
+    /// The cursor of a source, if there is one.
+    pub fn of(&self, source: &str) -> Option<Cursor> {
+        self.0.iter().find(|(known, _)| known == source).map(|(_, cursor)| *cursor)
+    }
+
+    /// In a source it is here from now on.
+    pub fn set(&mut self, source: &str, cursor: Cursor) {
+        match self.0.iter_mut().find(|(known, _)| known == source) {
+            Some((_, known)) => *known = cursor,
+            None => self.0.push((source.to_owned(), cursor)),
+        }
+    }
 }
 
 impl FromStr for JointCursor {

@@ -3,10 +3,9 @@
 
 use std::num::NonZeroU16;
 
-use serde_json::{Map, Value};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Client, FRAME_BYTES_MAX, Heard, Received, Terms, gaps, not_understood, refused};
+use super::{Client, FRAME_BYTES_MAX, Heard, Received, Terms, gaps, headers, not_understood, refused};
 use crate::cli::client::Ended;
 use crate::model::topic::Pattern;
 use crate::protocol::mqtt::packet::{
@@ -17,9 +16,6 @@ use crate::protocol::mqtt::{Limits, Packet, Reader, ReasonCode, Text, Version, t
 
 const VERSION: Version = Version::V5;
 const SUBSCRIBE: PacketId = PacketId(NonZeroU16::MIN);
-
-/// User properties that tell of a gap.
-const GAP: [&str; 3] = ["gap", "gap-source", "gap-missed"];
 
 /// The client.
 #[derive(Debug)]
@@ -76,17 +72,12 @@ impl Mqtt {
         };
         let topic = topic::told_by(name).map_err(|error| not_understood("MQTT", &error.to_string()))?;
         let MessageProperties { content_type, user, .. } = &publish.properties;
-        let field = |wanted: &str| {
-            user.0.iter().find(|(name, _)| name.as_str() == wanted).map(|(_, value)| value.as_str().to_owned())
-        };
-        let mut headers = Map::new();
-        for (name, value) in user.0.iter().filter(|(name, _)| !GAP.contains(&name.as_str())) {
-            headers.entry(name.to_string()).or_insert_with(|| Value::from(value.as_str()));
-        }
+        let fields = || user.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let field = |wanted: &str| fields().find(|(name, _)| *name == wanted).map(|(_, value)| value);
         let received = Received {
             topic: topic.as_str(),
             content_type: content_type.as_deref(),
-            headers,
+            headers: headers(fields(), &[]),
             payload: &publish.payload,
             ..Received::default()
         };

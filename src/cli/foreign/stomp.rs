@@ -1,9 +1,9 @@
 //! STOMP 1.2. It beats no heart: the WebSocket below has pings of its own.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Client, FRAME_BYTES_MAX, Heard, Received, Subscriptions, Terms, gaps, not_understood};
+use super::{Client, FRAME_BYTES_MAX, Heard, Received, Subscriptions, Terms, gaps, headers, not_understood};
 use crate::cli::client::Ended;
 use crate::model::cursor::JointCursor;
 
@@ -14,7 +14,7 @@ const TOPIC: &str = "/topic/";
 const SLASH: &str = "%2F";
 
 /// Headers of `MESSAGE` that are not those of the message itself.
-const OURS: [&str; 13] = [
+const OWN: [&str; 11] = [
     "subscription",
     "message-id",
     "destination",
@@ -25,12 +25,10 @@ const OURS: [&str; 13] = [
     "replay",
     "redelivered",
     "timestamp",
-    "gap",
-    "gap-source",
-    "gap-missed",
+    MESSAGE_ID,
 ];
 
-/// Likewise, but told under another name.
+/// The message's own id: `message-id` is STOMP's.
 const MESSAGE_ID: &str = "amqp-message-id";
 
 /// The client.
@@ -83,7 +81,7 @@ impl Stomp {
         let pattern = self.subscriptions.0.get(number).ok_or_else(wrong)?.pattern.as_str().to_owned();
         let destination = frame.header("destination").unwrap_or_default();
         let topic = &*destination.strip_prefix(TOPIC).unwrap_or(destination).replace(SLASH, "/");
-        let mut heard = gaps(&pattern, |name| frame.header(name).map(str::to_owned));
+        let mut heard = gaps(&pattern, |name| frame.header(name));
         let at = frame.header("cursor").and_then(|cursor| cursor.parse().ok()).unwrap_or_default();
         let received = frame.received(topic, at);
         if self.subscriptions.received(number, topic, (&received.at, received.replay)) {
@@ -165,11 +163,7 @@ impl Frame {
     }
 
     fn received<'a>(&'a self, topic: &'a str, at: JointCursor) -> Received<'a> {
-        let own = self.headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str()) && name != MESSAGE_ID);
-        let mut headers = Map::new();
-        for (name, value) in own {
-            headers.entry(name.clone()).or_insert_with(|| value.as_str().into());
-        }
+        let fields = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         Received {
             topic,
             at,
@@ -178,7 +172,7 @@ impl Frame {
             content_type: self.header("content-type"),
             timestamp_ms: self.header("timestamp").and_then(|millis| millis.parse().ok()),
             message_id: self.header(MESSAGE_ID),
-            headers,
+            headers: headers(fields, &OWN),
             payload: &self.body,
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Client, Heard, Received, Subscriptions, Terms, gap, not_understood, refused};
-use crate::cli::client::Ended;
+use crate::cli::client::{AGENT, Ended};
 use crate::model::topic::Pattern;
 
 // Section "Message Codes".
@@ -122,8 +122,7 @@ impl Client for Wamp {
     fn open(&mut self) -> Result<Message, Ended> {
         self.ids.clear();
         self.subscriptions.reconnect();
-        let agent = concat!("passerelle-cli/", env!("CARGO_PKG_VERSION"));
-        let details = json!({ "agent": agent, "roles": { "subscriber": {} } });
+        let details = json!({ "agent": AGENT, "roles": { "subscriber": {} } });
         Ok(Message::text(json!([HELLO, REALM, details]).to_string()))
     }
 

@@ -214,8 +214,7 @@ fn after(dict: &Dict) -> Result<JointCursor, String> {
     };
     let mut joint = JointCursor::default();
     for (source, cursor) in texts.into_iter().flat_map(|text| JointCursor::of_client(text).0) {
-        joint.0.retain(|(known, _)| *known != source);
-        joint.0.push((source, cursor));
+        joint.set(&source, cursor);
     }
     Ok(joint)
 }
