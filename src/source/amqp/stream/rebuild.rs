@@ -12,6 +12,7 @@ use lapin::message::Delivery;
 use crate::config::{self, StreamInput};
 use crate::hub::feed::Feed;
 use crate::model::publication::Publication;
+use crate::model::stream;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::mapping::Mapper;
 use crate::source::amqp::receive::{acknowledge, delivered, now};
@@ -64,32 +65,23 @@ impl Rebuild {
     }
 
     async fn read(&self, live: &Live, feed: &Feed) -> Result<usize, Trouble> {
-        let mut attached = self.open(live, Begin::Ago(self.input.last_rebuild)).await?;
-        let first = attached.take_first();
-        let is_silent = first.is_none() && feed.standing().end > 0;
-        let read = match first {
-            Some(first) => self.read_on(first.delivery, &mut attached, feed).await,
-            None => Ok(0),
+        let failed = |error: lapin::Error| Trouble(words::quoted(&error));
+        let (name, begin) = (&self.input.stream, Begin::Ago(self.input.last_rebuild));
+        let attached = Attached::open(live, name, begin, Terms::older(PREFETCH, START_TIMEOUT)).await;
+        let mut attached = attached.map_err(failed)?;
+        let Some(first) = attached.take_first() else {
+            attached.close().await;
+            // All that it holds may be older than what is asked for, but then its end is there.
+            let end = stream::following(feed.standing().end);
+            if end > 0 && !attach::reaches(live, name, end - 1, START_TIMEOUT).await.map_err(failed)? {
+                return Err(Trouble("the broker sends nothing".into()));
+            }
+            return Ok(0);
         };
+        let read = self.read_on(first.delivery, &mut attached, feed).await;
         // Whatever came of it: a channel that is only dropped would stay.
         attached.close().await;
-        if is_silent {
-            self.make_sure_it_answers(live).await?;
-        }
         read
-    }
-
-    async fn open(&self, live: &Live, begin: Begin) -> Result<Attached, Trouble> {
-        let opened = Attached::open(live, &self.input.stream, begin, Terms::older(PREFETCH, START_TIMEOUT)).await;
-        opened.map_err(|error| Trouble(words::quoted(&error)))
-    }
-
-    /// Nothing came of a stream that holds something: it may all be older than what is asked for, and then its last chunk comes.
-    async fn make_sure_it_answers(&self, live: &Live) -> Result<(), Trouble> {
-        let attached = self.open(live, Begin::LastChunk).await?;
-        let answers = attached.first().is_some();
-        attached.close().await;
-        if answers { Ok(()) } else { Err(Trouble("the broker sends nothing".into())) }
     }
 
     /// Reads from a delivery up to where the log begins; how many there were.
