@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use lapin::{Connection, ConnectionProperties};
+
 /// How long a start, a stop or a kill may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -254,6 +256,20 @@ impl Drop for Rabbit {
             let _ = server.wait();
         }
     }
+}
+
+/// A broker with much to do may reset a connection whose handshake takes too long, and one that starts any.
+pub(crate) async fn connect(url: &str) -> Connection {
+    let connecting = async {
+        loop {
+            match Connection::connect(url, ConnectionProperties::default()).await {
+                Ok(connection) => return connection,
+                Err(error) => eprintln!("connects once more: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, connecting).await.expect("a connection in time")
 }
 
 /// The script itself: the one on the path insists on a user of its own.

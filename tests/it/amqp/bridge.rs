@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use passerelle::config::{ExchangeInput, Input, QueueInput, Secret, Settings, Source};
 use passerelle::hub::feed::{Hub, SourceState};
 use passerelle::hub::interest::Claim;
@@ -14,13 +14,13 @@ use passerelle::hub::upstream::Upstream;
 use passerelle::metrics::Metrics;
 use passerelle::model::cursor::Epoch;
 use passerelle::model::gap::GapReason;
-use passerelle::model::outgoing::Outgoing;
+use passerelle::model::outgoing::{Outgoing, PublishOutcome};
 use passerelle::model::publication::{Publication, SourceId};
 use passerelle::model::topic::{Pattern, Topic};
 use passerelle::source::amqp::{self, Handle, Readiness};
 use tokio_util::sync::CancellationToken;
 
-use crate::rabbit::Rabbit;
+use crate::rabbit::{Rabbit, connect};
 
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,6 +65,20 @@ impl Bridge {
     pub(crate) async fn complains(&self, words: &str) {
         let says = || self.readiness.reasons().iter().any(|reason| reason.message.contains(words));
         until_or(says, || format!("{words:?} in {:?}", self.readiness.reasons())).await;
+    }
+
+    /// Publishes once there is a link to do so; whether the message found a queue.
+    pub(crate) async fn publishes(&self, topic: &str) -> bool {
+        let publishing = async {
+            loop {
+                match self.upstream.publish(outgoing(topic, "x")).await {
+                    PublishOutcome::Confirmed { routed } => return routed,
+                    PublishOutcome::Unavailable(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    outcome => panic!("{outcome:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, publishing).await.expect("a link to publish on")
     }
 
     /// The first failure, where the settings say that it ends everything.
@@ -120,23 +134,9 @@ pub(crate) struct Client {
     pub(crate) channel: Channel,
 }
 
-/// A broker with much to do may reset a connection whose handshake takes too long.
-async fn connection(rabbit: &Rabbit) -> Connection {
-    let connecting = async {
-        loop {
-            match Connection::connect(&rabbit.url(), ConnectionProperties::default()).await {
-                Ok(connection) => return connection,
-                Err(error) => eprintln!("connects once more: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, connecting).await.expect("a connection in time")
-}
-
 impl Client {
     pub(crate) async fn connect(rabbit: &Rabbit) -> Self {
-        let connection = connection(rabbit).await;
+        let connection = connect(&rabbit.url()).await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         Self { connection, channel }

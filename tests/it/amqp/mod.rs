@@ -1,6 +1,6 @@
 //! The AMQP side against a real RabbitMQ: sources, publishes and calls through a hub, without any client.
 
-mod bridge;
+pub(crate) mod bridge;
 mod broken;
 mod calls;
 mod embedded;

@@ -6,7 +6,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::program::{PATIENCE, Program};
+use crate::rabbit::connect;
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -230,16 +231,7 @@ pub(crate) struct Service {
 impl Service {
     /// Connects.
     pub(crate) async fn connect(url: &str) -> Self {
-        // A broker that starts resets some handshakes.
-        let connecting = async {
-            loop {
-                match Connection::connect(url, ConnectionProperties::default()).await {
-                    Ok(connection) => break connection,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
-            }
-        };
-        let connection = tokio::time::timeout(PATIENCE, connecting).await.expect("a connection");
+        let connection = connect(url).await;
         let channel = connection.create_channel().await.expect("a channel");
         Self { _connection: connection, channel }
     }

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{Client, EventStream, Service};
 use super::word;
-use crate::program::{PATIENCE, Program, http_get, until};
+use crate::program::{Program, until};
 use crate::rabbit::Rabbit;
 
 /// Longer than a test waits for the end: whatever ends did not wait for this to be over.
@@ -37,7 +37,7 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
     let publishing = tokio::spawn(publish(service, queue.clone(), stop.clone()));
     let (raw, stream) = (tokio::spawn(count_frames(raw)), tokio::spawn(count_events(stream)));
 
-    let (mut delivered, mut draining) = (0, None);
+    let mut delivered = 0;
     loop {
         let object = json.news().await;
         if object["op"] == "goodbye" {
@@ -48,11 +48,14 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
         delivered += 1;
         if delivered == 1_000 {
             program.terminate();
-            // At once, for it is there to be asked only as long as somebody has not answered its closing frame.
-            draining = Some(tokio::spawn(until_it_drains(program.admin.clone())));
+            // It is there to be asked, for this client has not answered its closing frame.
+            let is_draining = async || {
+                let answer = program.get("/readyz").await;
+                answer.starts_with("HTTP/1.1 503") && answer.contains("draining")
+            };
+            until("it says that it drains", is_draining).await;
         }
     }
-    draining.expect("it was stopped").await.expect("readiness goes first");
     assert_eq!(json.closed().await.0, 1001);
     drop(json);
     assert!(program.ended().await.success(), "{:#?}", program.lines());
@@ -62,19 +65,6 @@ async fn a_stop_under_load_leaves_in_the_queue_what_was_not_delivered() {
     let published = publishing.await.unwrap();
     let left = [published - delivered, 0];
     until(&format!("the queue has {left:?}, not {:?}", counts(&queue)), async || counts(&queue) == left).await;
-}
-
-async fn until_it_drains(admin: String) {
-    let asking = async {
-        loop {
-            let answer = http_get(&admin, "/readyz").await;
-            if answer.starts_with("HTTP/1.1 503") && answer.contains("draining") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asking).await.expect("it says that it drains");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,15 +2,15 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::amqp::bridge::until_or;
 use crate::history::real::account::Life;
 use crate::history::real::proxy::Proxy;
 use crate::history::real::publisher::exchange;
 use crate::history::real::schedule::{Kind, Schedule, Source};
-use crate::program::{PATIENCE, Program};
+use crate::program::Program;
 
 /// One node.
 pub(crate) struct Node {
@@ -86,16 +86,12 @@ impl Node {
 
     /// Waits until all its sources stand, which did so often before.
     pub(crate) async fn stands_again(&self, before: usize) {
-        let standing = async {
-            while self.times_stood() < before + self.sources {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, standing).await.is_err() {
+        let said = || {
             let program = self.program.lock().expect("the lock");
             let lines = program.as_ref().map(|(program, _)| program.lines());
-            panic!("not all of {} sources stand again: {lines:#?}", self.sources);
-        }
+            format!("{} sources to stand again: {lines:#?}", self.sources)
+        };
+        until_or(|| self.times_stood() >= before + self.sources, said).await;
     }
 }
 
