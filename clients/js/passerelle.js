@@ -272,7 +272,7 @@ export class Subscription {
   }
 
   unsubscribe() {
-    this.client.unsubscribe(this.pattern);
+    this.client._leave(this);
   }
 
   /** @returns {AsyncIterator<Message>} */
@@ -346,16 +346,18 @@ export class Consumption {
 
   /** Takes no more. What is held can still be settled. */
   cancel() {
-    this.client.cancel(this.queue);
+    this.client._cancel(this);
   }
 }
 
-/** Runs what the page gave us; its faults are the page's and must not break the line. */
-function guarded(/** @type {(argument: any) => void} */ run, /** @type {any} */ argument) {
+/** Runs what the page gave us; its faults, late ones too, are the page's and must not break the line. */
+function guarded(/** @type {(argument: any) => any} */ run, /** @type {any} */ argument) {
+  const report = (/** @type {any} */ error) => (globalThis.reportError ?? console.error)(error);
   try {
-    run(argument);
+    const result = run(argument);
+    if (typeof result?.then === "function") result.then(undefined, report);
   } catch (error) {
-    (globalThis.reportError ?? console.error)(error);
+    report(error);
   }
 }
 
@@ -380,6 +382,8 @@ export class Client {
   #clock;
   #socket = /** @type {any} */ (null);
   #attempt = 0;
+  /** Times that something was refused for the moment on this line. */ #retries = 0;
+  /** Whether what was refused is to be asked for again. */ #pumps = false;
   #openedAt = 0;
   #heardAt = 0;
   #nextId = 1;
@@ -449,9 +453,14 @@ export class Client {
   /** Ends the subscription on this pattern, if there is one. @param {string} pattern */
   unsubscribe(pattern) {
     const subscription = this.#subscriptions.get(canonical(pattern));
-    if (!subscription) return;
+    if (subscription) this._leave(subscription);
+  }
+
+  /** Ends this one, not another that came after it. @param {Subscription} subscription */
+  _leave(subscription) {
+    if (this.#subscriptions.get(subscription.pattern) !== subscription) return;
     this.#subscriptions.delete(subscription.pattern);
-    if (this.state === "open" && subscription._stage !== "idle") {
+    if (this.#isOpen && subscription._stage !== "idle") {
       if (subscription._progress.replaying) this.#leaving.add(subscription);
       const left = () => void this.#leaving.delete(subscription);
       this.#request({ op: "unsubscribe", pattern: subscription.pattern }).then(left, left);
@@ -484,9 +493,15 @@ export class Client {
   /** Takes no more of this queue, if any was taken. What is held can still be settled. @param {string} queue */
   cancel(queue) {
     const consumption = this.#consumptions.get(queue);
-    if (!consumption) return;
+    if (consumption) this._cancel(consumption);
+  }
+
+  /** Ends this one, not another that came after it. @param {Consumption} consumption */
+  _cancel(consumption) {
+    const { queue } = consumption;
+    if (this.#consumptions.get(queue) !== consumption) return;
     this.#consumptions.delete(queue);
-    if (this.state === "open" && consumption._stage !== "idle") {
+    if (this.#isOpen && consumption._stage !== "idle") {
       this.#request({ op: "cancel", queue }).catch(() => {});
     }
     consumption._reject(new PasserelleError("closed", `'${queue}' was cancelled`));
@@ -541,6 +556,11 @@ export class Client {
     for (const listener of [...(this.#listeners.get(event) ?? [])]) guarded(listener, detail);
   }
 
+  /** Whether something can be sent. While a line is let go of it cannot, whatever the state still says. */
+  get #isOpen() {
+    return this.state === "open" && this.#socket !== null;
+  }
+
   /** @param {State} state */
   #become(state) {
     if (this.state === state) return;
@@ -561,7 +581,7 @@ export class Client {
       this.#token = fresh;
     } catch (error) {
       this.#emit("error", error);
-      return this.#retry(this.#backoff(), rejected);
+      return this.#retry(this.#backoff(this.#attempt++), rejected);
     }
     if (/** @type {State} */ (this.state) !== "closed") this.#open();
   }
@@ -595,6 +615,7 @@ export class Client {
     if (this.state === "open" || welcome.id !== this.#connectId) return;
     this.welcome = welcome;
     this.#openedAt = this.#clock.now();
+    this.#retries = 0;
     this.#watch();
     this.#become("open");
     this.#emit("open", welcome);
@@ -663,16 +684,19 @@ export class Client {
     const asked = this.#goodbyeMs;
     this.#goodbyeMs = null;
     const later = verdict === "later" ? this.#options.later_ms * (1 + this.#clock.random()) : 0;
-    const wait = asked ?? Math.max(later, this.#backoff());
+    const wait = asked ?? Math.max(later, this.#backoff(this.#attempt++));
     this.#hasty = asked === null && verdict === "yes";
     this.#emit("close", { code, reason, reconnect_in_ms: wait });
     this.#retry(wait, verdict === "token");
   }
 
-  /** Doubles with each try, half of it at random, so that a thousand pages do not come back at once. */
-  #backoff() {
+  /**
+   * Doubles with each try, half of it at random, so that a thousand pages do not come back at once.
+   * @param {number} tries How many there were before.
+   */
+  #backoff(tries) {
     const { backoff_min_ms, backoff_max_ms } = this.#options;
-    const full = Math.min(backoff_max_ms, backoff_min_ms * 2 ** Math.min(this.#attempt++, 20));
+    const full = Math.min(backoff_max_ms, backoff_min_ms * 2 ** Math.min(tries, 20));
     return full / 2 + (full / 2) * this.#clock.random();
   }
 
@@ -692,6 +716,7 @@ export class Client {
   #letGo() {
     this.#cancelTimer();
     this.#cancelPump();
+    this.#pumps = false;
     if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket = null;
     for (const subscription of this.#subscriptions.values()) {
@@ -737,7 +762,7 @@ export class Client {
 
   /** @param {Record<string, any>} frame @returns {Promise<any>} */
   async #request(frame) {
-    if (this.state !== "open") await this.#opened();
+    if (!this.#isOpen) await this.#opened();
     const id = this.#nextId++;
     const text = JSON.stringify({ ...frame, id });
     const limit = this.welcome?.max_message_bytes ?? Infinity;
@@ -759,7 +784,7 @@ export class Client {
       const settle = () => {
         cancel();
         this.#waiting.delete(settle);
-        if (this.state === "open") resolve();
+        if (this.#isOpen) resolve();
         else unavailable();
       };
       const cancel = this.#clock.after(this.#options.wait_ms, settle);
@@ -780,7 +805,7 @@ export class Client {
    * already have it replays at the same time.
    */
   #pump() {
-    if (this.state !== "open") return;
+    if (!this.#isOpen) return;
     for (const consumption of this.#consumptions.values()) {
       if (consumption._stage === "idle") this.#take(consumption);
     }
@@ -831,9 +856,14 @@ export class Client {
     this.#pump();
   }
 
+  /** However many were refused for the moment, they are asked for again together. */
   #pumpLater() {
-    this.#cancelPump();
-    this.#cancelPump = this.#clock.after(this.#backoff(), () => this.#pump());
+    if (this.#pumps || !this.#isOpen) return;
+    this.#pumps = true;
+    this.#cancelPump = this.#clock.after(this.#backoff(this.#retries++), () => {
+      this.#pumps = false;
+      this.#pump();
+    });
   }
 
   /** @param {any} id */
@@ -981,6 +1011,7 @@ export class Client {
   #consumed(id) {
     const consumption = this.#consumptionById(id);
     if (!consumption) return;
+    this.#retries = 0;
     consumption._stage = "standing";
     consumption._resolve();
   }
@@ -989,6 +1020,7 @@ export class Client {
   #subscribed(frame) {
     const subscription = this.#byId(frame.id);
     if (!subscription) return;
+    this.#retries = 0;
     subscription._stage = "standing";
     subscription._progress.stand(frame.cursors ?? {});
     subscription._resolve({ resumed: frame.resumed === true });

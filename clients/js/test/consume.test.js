@@ -154,3 +154,38 @@ test("messages of subscriptions and of queues do not meet", async () => {
   line.socket.says({ op: "subscribed", id, pattern: "#", cursors: {}, resumed: false }, delivery(1));
   assert.deepEqual([heard, line.got.map(({ data }) => data)], [[], [1]]);
 });
+
+test("what an asynchronous handler does not catch is reported and harms nothing", async () => {
+  const line = await openLine();
+  const reported = [];
+  const report = globalThis.reportError;
+  globalThis.reportError = (error) => reported.push(error.code);
+  try {
+    const work = new Promise((resolve) => (line.done = resolve));
+    line.client.consume("jobs", {}, async (message) => {
+      await work;
+      await message.ack();
+    });
+    const [{ id }] = line.socket.of("consume");
+    line.socket.says({ op: "ok", id }, delivery(1));
+    line.socket.ends(1006);
+    line.done();
+    await settled();
+  } finally {
+    globalThis.reportError = report;
+  }
+  assert.deepEqual(reported, ["stale_tag"]);
+  assert.equal(line.client.state, "waiting");
+});
+
+test("a handle that was cancelled does not end the one that came after it", async () => {
+  const line = await consuming();
+  line.consumption.cancel();
+  const other = line.client.consume("jobs", {}, () => {});
+  line.consumption.cancel();
+  assert.equal(line.socket.of("consume").length, 2);
+  const [, { id }] = line.socket.of("consume");
+  line.socket.says({ op: "ok", id });
+  await other.ready;
+  assert.equal(line.socket.of("cancel").length, 1);
+});

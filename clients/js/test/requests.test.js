@@ -127,3 +127,69 @@ test("http URLs become ws URLs, others are refused", async () => {
   assert.deepEqual(seen, [["wss://example.org/base/ws", ["passerelle.v1.json"]]]);
   assert.throws(() => connect("ftp://example.org/"), TypeError);
 });
+
+test("a handle that was unsubscribed does not end the one that came after it", async () => {
+  const line = await openLine();
+  const one = line.client.subscribe("a");
+  one.unsubscribe();
+  const two = line.client.subscribe("a");
+  one.unsubscribe();
+  const [, { id }] = line.socket.of("subscribe");
+  line.socket.says({ op: "subscribed", id, cursors: {} });
+  await two.ready;
+  assert.equal(line.socket.of("unsubscribe").length, 1);
+});
+
+for (const event of ["close", "revoked"]) {
+  test(`what is asked for while ${event} is told goes out on the next line`, async () => {
+    const line = await openLine();
+    let published;
+    let subscription;
+    line.client.consume("jobs", {}, () => {});
+    line.socket.says({ op: "ok", id: line.socket.of("consume")[0].id });
+    line.socket.says({ op: "message", source: "jobs", topic: "a", delivery_tag: "t1", data: 1 });
+    const off = line.client.on(event, () => {
+      off();
+      subscription = line.client.subscribe("late");
+      published = line.client.publish("a", 1);
+    });
+    line.socket.ends(1006);
+    await line.clock.advance(250);
+    await welcomed(line);
+    await settled();
+    const [{ id, pattern }] = line.socket.of("subscribe");
+    assert.equal(pattern, "late");
+    const [publish] = line.socket.of("publish");
+    line.socket.says({ op: "subscribed", id, cursors: {} }, { op: "ok", id: publish.id, routed: true });
+    await subscription.ready;
+    assert.deepEqual(await published, { routed: true });
+  });
+}
+
+test("what is refused for the moment is asked for again together, without regard to lines that were lost", async () => {
+  const line = await openLine();
+  const patterns = ["a", "b", "c", "d", "e", "f"];
+  for (const pattern of patterns) line.client.subscribe(pattern);
+  for (const pause of [187.5, 375]) {
+    const asked = line.socket.of("subscribe").slice(-patterns.length);
+    line.socket.says(...asked.map(({ id }) => ({ op: "error", id, code: "unavailable", message: "later" })));
+    await line.clock.advance(pause);
+    assert.deepEqual(
+      line.socket.of("subscribe").slice(-patterns.length).map(({ pattern }) => pattern),
+      patterns,
+    );
+  }
+  assert.equal(line.socket.of("subscribe").length, 3 * patterns.length);
+  line.socket.ends(1006);
+  assert.equal(line.of("close").at(-1).reconnect_in_ms, 187.5);
+});
+
+test("a client that is closed while a refusal is told leaves no timer behind", async () => {
+  const line = await openLine();
+  line.client.on("error", () => line.client.close());
+  line.client.subscribe("a");
+  const [{ id }] = line.socket.of("subscribe");
+  line.socket.says({ op: "error", id, code: "unavailable", message: "later" });
+  assert.equal(line.client.state, "closed");
+  assert.deepEqual(line.clock.pending, []);
+});
