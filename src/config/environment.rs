@@ -75,8 +75,8 @@ fn is_service_link(name: &str, text: &str) -> bool {
     let parts: Vec<&str> = name.split('_').collect();
     match parts.as_slice() {
         [.., "SERVICE", "HOST" | "PORT"] => true,
-        [.., "PORT"] => text.contains("://"),
-        parts => parts.windows(2).any(|pair| pair == ["SERVICE", "PORT"] || is_numbered_port(pair)),
+        parts if parts.windows(2).any(|pair| pair == ["SERVICE", "PORT"] || is_numbered_port(pair)) => true,
+        parts => parts.last() == Some(&"PORT") && text.contains("://"),
     }
 }
 
@@ -135,6 +135,9 @@ mod tests {
             ("PASSERELLE_SERVICE_PORT", "8080"),
             ("PASSERELLE_SERVICE_PORT_HTTP", "8080"),
             ("PASSERELLE_PORT", "tcp://10.0.0.1:8080"),
+            ("PASSERELLE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("PASSERELLE_PORT_8080_TCP_PROTO", "tcp"),
+            ("PASSERELLE_PORT_8080_TCP_PORT", "8080"),
             ("PASSERELLE_PORT_8080_TCP_ADDR", "10.0.0.1"),
             ("PASSERELLE_ADMIN_SERVICE_HOST", "10.0.0.1"),
             ("PASSERELLE_TOKEN", "secret"),

@@ -44,7 +44,7 @@ impl Inputs {
         self.file.is_some()
             || !self.flags.is_empty()
             || self.variable("AMQP_URL").is_some()
-            || self.environment.iter().any(|(name, text)| environment::is_ours(name, text))
+            || self.environment.iter().any(|(name, text)| !text.is_empty() && environment::is_ours(name, text))
     }
 }
 
@@ -162,7 +162,11 @@ impl Loading<'_> {
             let node = node_name(&self.inputs.host_name);
             self.set("amqp.node", &node, Origin::Derived("host name"));
         }
-        if self.raw.names("source").is_empty() {
+        // What is only set for it does not unmake it.
+        let reads = |key| self.raw.is_set(&format!("source.events.{key}"));
+        if self.raw.names("source").iter().all(|name| name == "events")
+            && !["exchange", "queue", "stream"].into_iter().any(reads)
+        {
             self.set("source.events.exchange", "amq.topic", Origin::Default);
         }
     }

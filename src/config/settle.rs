@@ -15,6 +15,8 @@ mod source;
 mod template;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,6 +69,12 @@ pub fn settle(raw: &Raw) -> Settled {
     Settled { settings, mistakes, warnings }
 }
 
+/// Bytes of the name of a source, a route or the like at most: they are parts of queue names, cursors and metric labels.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a log filter names by itself.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 /// One pass over what was configured.
 struct Settler<'a> {
     raw: &'a Raw,
@@ -88,6 +96,19 @@ impl<'a> Settler<'a> {
         let segments: Vec<&str> = path.split('.').collect();
         let default = key::find(&segments).and_then(|key| Value::from_toml(key.kind, key.default?).ok());
         default.unwrap_or(Value::List(Vec::new()))
+    }
+
+    /// The tables of a kind, by their names; one that has no proper name is a mistake.
+    fn names(&mut self, kind: &str) -> Vec<String> {
+        let usual = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        let is_proper = |name: &String| name.bytes().all(usual) && name.len() <= NAME_BYTES_MAX;
+        let (proper, odd): (Vec<String>, Vec<String>) = self.raw.names(kind).into_iter().partition(is_proper);
+        for name in odd {
+            let sentence =
+                format!("is no name for a {kind}: use ASCII letters, digits, _ and -, at most {NAME_BYTES_MAX}");
+            self.mistake(&format!("{kind}.{name}"), sentence);
+        }
+        proper
     }
 
     fn flag(&self, path: &str) -> bool {
@@ -139,7 +160,8 @@ impl<'a> Settler<'a> {
         });
         Server {
             listen,
-            unix_socket: self.path("server.unix_socket", |_| None),
+            unix_socket: self
+                .path("server.unix_socket", |path| is_no_socket(path).then_some("is there and is no socket")),
             allowed_origins: self.each("server.allowed_origins", listen::origin),
             path_prefix,
             trusted_proxies: self.each("server.trusted_proxies", listen::network),
@@ -257,7 +279,15 @@ impl<'a> Settler<'a> {
 
     fn logging(&mut self) -> Logging {
         let filter = self.text("logging.filter");
-        if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
+        if let Some(word) = filter.split(',').map(str::trim).find(|word| is_no_level(word)) {
+            let hint = nearest(&word.to_ascii_lowercase(), LEVELS.into_iter());
+            let hint = hint.map_or_else(
+                || format!("write one of {}.", LEVELS.join(", ")),
+                |level| format!("did you mean {level}?"),
+            );
+            let sentence = format!("has {word:?}, which is no level: {hint} Of one part it is written {word}=debug");
+            self.mistake("logging.filter", sentence);
+        } else if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
             self.mistake(
                 "logging.filter",
                 format!(
@@ -287,13 +317,18 @@ impl<'a> Settler<'a> {
 
     /// Two listeners on one address would fail at start with a message from the system.
     fn listeners_apart(&mut self, settings: &Settings) {
-        let mut taken: Vec<(&str, std::net::SocketAddr)> = Vec::new();
+        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
         let public = settings.server.listen.iter().map(|address| ("server.listen", *address));
         let admin = settings.admin.listen.iter().map(|address| ("admin.listen", *address));
         let embedded = settings.embedded.iter().map(|embedded| ("embedded.listen", embedded.listen));
         for (path, address) in public.chain(admin).chain(embedded) {
-            let other = taken.iter().find(|(_, taken)| *taken == address && address.port() != 0);
+            let other = taken.iter().find(|(_, taken)| collide(*taken, address));
             match other {
+                Some((other, known)) if *known != address => {
+                    let sentence =
+                        format!("names {address}, of which {other} takes a part or all with {known}: change one");
+                    self.mistake(path, sentence);
+                }
                 Some((other, _)) if *other == path => self.mistake(path, format!("names {address} twice")),
                 Some((other, _)) => self.mistake(path, format!("is {address}, which {other} takes too: change one")),
                 None => taken.push((path, address)),
@@ -313,6 +348,28 @@ impl<'a> Settler<'a> {
             );
         }
     }
+}
+
+/// Whether a part of a log filter looks like a level and is none. The library would take it for a part of the program, let
+/// everything of that through, and nothing of anything else.
+fn is_no_level(word: &str) -> bool {
+    !word.contains(['=', '[']) && !LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
+}
+
+/// Whether something else than a socket stands at this path.
+fn is_no_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket())
+}
+
+/// Whether two listeners cannot be at the same time: one address, or one of which another is a part.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |wide: IpAddr, narrow: IpAddr| match wide {
+        // Every IPv4 address too, as all listeners here take it.
+        IpAddr::V6(every) => every.is_unspecified(),
+        IpAddr::V4(every) => every.is_unspecified() && narrow.is_ipv4(),
+    };
+    let alike = one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip());
+    one.port() == other.port() && one.port() != 0 && alike
 }
 
 /// What is wrong with an alias, if anything.

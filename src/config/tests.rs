@@ -257,6 +257,43 @@ fn mistakes_of_streams() {
 }
 
 #[test]
+fn mistakes_of_names_and_listeners() {
+    for (text, expected) in [
+        (
+            "[server]\nlisten = [\"0.0.0.0:8090\", \"[::]:8090\"]\n",
+            "4: server.listen: names [::]:8090, of which server.listen takes a part or all with 0.0.0.0:8090: change one",
+        ),
+        (
+            "[server]\nunix_socket = \"Cargo.toml\"\n",
+            "4: server.unix_socket: names \"Cargo.toml\", which is there and is no socket",
+        ),
+        (
+            "[consume.\"my.queue\"]\nqueue = \"q\"\n",
+            "3: consume.\"my.queue\" is no name for a consume: use ASCII letters, digits, _ and -, at most 64",
+        ),
+        (
+            "[presence.\"a b\"]\npattern = \"a\"\n",
+            "3: presence.\"a b\" is no name for a presence: use ASCII letters, digits, _ and -, at most 64",
+        ),
+        (
+            "[route.\"x.y\"]\npattern = \"a\"\nexchange = \"e\"\n",
+            "3: route.\"x.y\" is no name for a route: use ASCII letters, digits, _ and -, at most 64",
+        ),
+        (
+            "[logging]\nfilter = \"inof\"\n",
+            "4: logging.filter: has \"inof\", which is no level: did you mean info? Of one part it is written inof=debug",
+        ),
+        (
+            "[logging]\nfilter = \"debug,passerelle\"\n",
+            "4: logging.filter: has \"passerelle\", which is no level: write one of error, warn, info, debug, trace, off. \
+             Of one part it is written passerelle=debug",
+        ),
+    ] {
+        expect_mistake(text, expected);
+    }
+}
+
+#[test]
 fn mistakes_of_everything_else() {
     for (text, expected) in [
         ("[server]\nstatic_dir = \"nowhere\"\n", "4: server.static_dir: names \"nowhere\", which is not a folder"),

@@ -13,6 +13,9 @@ const NO_BROKER: &str = "no RabbitMQ configured: set amqp.url, PASSERELLE_AMQP__
 /// What a broker's address looks like.
 const EXAMPLE: &str = "amqp://user:password@host:5672/%2f";
 
+/// How characters are written that mean something in an address.
+const ESCAPES: &str = "characters such as / @ : # in user, password or vhost are written %2F %40 %3A %23";
+
 /// What may follow the question mark of an address.
 const PARAMETERS: &[&str] = &["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
 
@@ -202,9 +205,11 @@ fn check(url: &str) -> Result<(), String> {
     for name in parameters(url) {
         parameter(name, &shown)?;
     }
-    url.parse::<AMQPUri>().map(drop).map_err(|error| {
-        format!("has {shown:?}: {error}; characters such as / @ : # in user or password are written %2F %40 %3A %23")
-    })
+    // Perhaps of a password with a slash in it, which would be taken for a host and a vhost.
+    if after_authority(url).contains('@') {
+        return Err(format!("has {shown:?}, with an @ behind the host: {ESCAPES}"));
+    }
+    url.parse::<AMQPUri>().map(drop).map_err(|error| format!("has {shown:?}: {error}; {ESCAPES}"))
 }
 
 fn parameter(name: &str, shown: &str) -> Result<(), String> {
@@ -248,6 +253,8 @@ mod tests {
             ("amqp://u:p@:5672", "names no host"),
             ("amqp://u:p@host:99999", "invalid port number"),
             ("amqp://u:secret/x@host", "%2F"),
+            ("amqp://guest:2567/secret@host", "%2F"),
+            ("amqp://u:p@host:5672/secret@host", "%40"),
             ("amqp://host?heartbeet=5", "did you mean heartbeat?"),
             ("amqp://host?password=secret", "known are heartbeat"),
             ("amqp://host?heartbeat=x", "invalid digit"),

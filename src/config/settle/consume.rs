@@ -16,7 +16,7 @@ impl Settler<'_> {
     /// Every such queue, in the order of their names.
     pub(super) fn consume(&mut self) -> Vec<Consume> {
         let mut all: Vec<Consume> = Vec::new();
-        for name in self.raw.names("consume") {
+        for name in self.names("consume") {
             let Some(one) = self.consume_one(&name) else { continue };
             if let Some(other) = all.iter().find(|other| other.queue.overlaps(&one.queue)) {
                 let sentence = format!("could name the queue of consume.{} too: change one of them", other.name);

@@ -8,7 +8,7 @@ impl Settler<'_> {
     /// Every table, in the order of their names.
     pub(super) fn presences(&mut self) -> Presences {
         let mut all: Vec<Presence> = Vec::new();
-        for name in self.raw.names("presence") {
+        for name in self.names("presence") {
             let Some(one) = self.presence(&name) else { continue };
             if let Some(other) = all.iter().find(|other| other.pattern == one.pattern) {
                 let sentence = format!("is the pattern of presence.{} too: keep one of them", other.name);

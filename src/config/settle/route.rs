@@ -8,7 +8,7 @@ impl Settler<'_> {
     /// Every route, in the order in which they are tried.
     pub(super) fn routes(&mut self) -> Vec<Route> {
         let mut routes = Vec::new();
-        for name in self.raw.names("route") {
+        for name in self.names("route") {
             routes.extend(self.route(&name));
         }
         let routes = narrower_first(routes);

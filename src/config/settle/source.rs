@@ -12,9 +12,6 @@ use crate::model::topic::Pattern;
 
 use Reads::{Exchange, Queue, QueueThroughStream, Stream};
 
-/// Bytes of a source's name at most: it is a part of queue names, cursors and metric labels.
-const NAME_BYTES_MAX: usize = 64;
-
 /// What a source reads, as far as that decides which keys it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Reads {
@@ -59,7 +56,7 @@ impl Settler<'_> {
     /// Every source, in the order of their names.
     pub(super) fn sources(&mut self) -> Vec<Source> {
         let mut sources = Vec::new();
-        for name in self.raw.names("source") {
+        for name in self.names("source") {
             sources.extend(self.source(&name));
         }
         let events = self.event_names();
@@ -73,13 +70,6 @@ impl Settler<'_> {
     }
 
     fn source(&mut self, name: &str) -> Option<Source> {
-        let usual = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if !name.bytes().all(usual) || name.len() > NAME_BYTES_MAX {
-            let sentence =
-                format!("is no name for a source: use ASCII letters, digits, _ and -, at most {NAME_BYTES_MAX}");
-            self.mistake(&format!("source.{name}"), sentence);
-            return None;
-        }
         let base = format!("source.{name}");
         let topic = self.topic(&base);
         let log = LogBounds {
