@@ -184,7 +184,11 @@ impl Conversation {
                 let last = self.codec.farewell(reason, &detail);
                 self.get(last);
             }
-            Action::Attend { .. } | Action::Depart { .. } | Action::Abandon { .. } => {}
+            Action::Attend { .. }
+            | Action::Depart { .. }
+            | Action::Abandon { .. }
+            | Action::ForbiddenPublish
+            | Action::ForbiddenCall => {}
         }
         Vec::new()
     }

@@ -352,11 +352,14 @@ async fn over_stream<M: Write, N: Write>(
     output: &mut Output<M, N>,
 ) -> Result<(), Ended> {
     let mut stream = EventStream::connect(way, &wish.target, &wish.query(), last_id.as_deref()).await?;
-    backoff.reset();
     let mut away = Duration::ZERO;
     loop {
         let block = stream.next(IDLE_FIRST).await.map_err(|ended| stay_away(ended, away))?;
         let frame = Frame::parse(&block.data)?;
+        if frame.op == "error" {
+            return Err(frame.error());
+        }
+        backoff.reset();
         if frame.op == "message" {
             if output.message(&block.data, &frame)? {
                 return Ok(());

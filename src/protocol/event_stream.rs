@@ -48,13 +48,14 @@ impl Codec for EventStream {
             Event::Joined { .. } => (Some("join"), None),
             Event::Left { .. } => (Some("leave"), None),
             Event::Presence { .. } => (Some("presence"), None),
-            // Replies to commands, of which a stream has none. An event named `error` would fire `onerror` besides.
+            // The last word before the end. An event named `error` would fire `onerror` besides.
+            Event::Error { .. } => (Some("refused"), None),
+            // Replies to commands, of which a stream has none.
             Event::Welcome { .. }
             | Event::Done { .. }
             | Event::Delivered(_)
             | Event::Revoked { .. }
             | Event::Result { .. }
-            | Event::Error { .. }
             | Event::Pong { .. } => return None,
         };
         Some(Outbound::Text(block(name, position.as_deref(), &encode::event(event))))

@@ -49,14 +49,15 @@ impl Codec for Lines {
             | Event::Goodbye { .. }
             | Event::Joined { .. }
             | Event::Left { .. }
-            | Event::Presence { .. } => None,
+            | Event::Presence { .. }
+            // The last word before the end.
+            | Event::Error { .. } => None,
             // Replies to commands, of which a stream has none.
             Event::Welcome { .. }
             | Event::Done { .. }
             | Event::Delivered(_)
             | Event::Revoked { .. }
             | Event::Result { .. }
-            | Event::Error { .. }
             | Event::Pong { .. } => return None,
         };
         Some(Outbound::Text(line(encode::event(event), after)))

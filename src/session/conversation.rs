@@ -254,7 +254,7 @@ impl Session {
             // Nobody answered a request: that ends nothing.
             Failures::Last => code != ErrorCode::Timeout,
             Failures::Judged(is_last) => is_last(&id, code),
-            Failures::End => return self.close(ending(code), message, actions),
+            Failures::End => true,
         };
         if is_last {
             self.send(Event::Error { id, code, message: message.clone() }, actions);

@@ -90,6 +90,10 @@ pub enum Action {
         /// Whether the session is to be kept from it.
         echo: Echo,
     },
+    /// Count a publish that the client may not do.
+    ForbiddenPublish,
+    /// Count such a call.
+    ForbiddenCall,
     /// Call; answered with [`Completion::Called`].
     Call {
         /// The job.

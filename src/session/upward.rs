@@ -145,8 +145,14 @@ impl Session {
                 if message.target == Target::Queue {
                     match self.terms.queues.open(identity, message.topic.as_str()) {
                         Ok(open) => message.topic = open.queue,
-                        Err(sentence) => return self.fail(id, ErrorCode::Forbidden, sentence, actions),
+                        Err(sentence) => {
+                            actions.push(Action::ForbiddenPublish);
+                            return self.fail(id, ErrorCode::Forbidden, sentence, actions);
+                        }
                     }
+                }
+                if !identity.grants.publish {
+                    actions.push(Action::ForbiddenPublish);
                 }
                 if let Some(id) = self.checked(id, identity, &message, actions) {
                     message.user.clone_from(&identity.user);
@@ -161,6 +167,9 @@ impl Session {
                 if timeout > longest {
                     let message = format!("\"timeout_ms\" may be at most {} (call.timeout_max)", longest.as_millis());
                     return self.fail(id, ErrorCode::Limit, message, actions);
+                }
+                if !identity.grants.publish {
+                    actions.push(Action::ForbiddenCall);
                 }
                 if let Some(id) = self.checked(id, identity, &message, actions) {
                     let job = self.jobs.start(id, Kind::Call);

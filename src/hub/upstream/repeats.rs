@@ -2,6 +2,7 @@
 //! the first was and reaches the broker once. Pure: time comes in as an argument.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,19 +11,24 @@ use tokio::sync::oneshot;
 use crate::model::outgoing::{Outgoing, PublishOutcome};
 use crate::model::topic::Topic;
 
-/// What makes two publishes the same: who publishes, where to, and the id that they chose.
+/// What makes two publishes the same: who publishes, where to, the id that they chose, and what. Without the last, strangers
+/// who all count from 1 would have each other's messages taken for repeated ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     user: Option<Arc<str>>,
     topic: Topic,
     message_id: String,
+    /// Of the payload.
+    hash: u64,
 }
 
 impl Key {
-    /// Of a publish that has a message id.
+    /// Of a publish that has a message id; an empty one is none, as in AMQP.
     pub(super) fn of(message: &Outgoing) -> Option<Self> {
-        let message_id = message.message_id.clone()?;
-        Some(Self { user: message.user.clone(), topic: message.topic.clone(), message_id })
+        let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&message.payload);
+        Some(Self { user: message.user.clone(), topic: message.topic.clone(), message_id, hash: hasher.finish() })
     }
 }
 
@@ -111,7 +117,7 @@ mod tests {
     const DONE: PublishOutcome = PublishOutcome::Confirmed { routed: true };
 
     fn key(message_id: &str) -> Key {
-        Key { user: None, topic: Topic::parse("a").unwrap(), message_id: message_id.into() }
+        Key { user: None, topic: Topic::parse("a").unwrap(), message_id: message_id.into(), hash: 0 }
     }
 
     #[test]

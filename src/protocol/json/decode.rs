@@ -244,11 +244,14 @@ impl<'a> Request<'a> {
         if raw.get().len() > JOINT_CURSOR_BYTES_MAX {
             return Err(bad_field(&self.id, format!("\"after\" may have at most {JOINT_CURSOR_BYTES_MAX} bytes")));
         }
-        let cursors: BTreeMap<String, String> = serde_json::from_str(raw.get())
+        let cursors: BTreeMap<String, serde_json::Value> = serde_json::from_str(raw.get())
             .map_err(|_| self.fault("needs an object of cursors by source in \"after\", such as {\"events\":\"…\"}"))?;
         // What is no cursor of ours is answered with a gap, as one of another log is: an error would come again and again
         // to a client that hands back what it has kept.
-        let read = |(source, cursor): (String, String)| (source, cursor.parse().unwrap_or(Cursor::FOREIGN));
+        let read = |(source, cursor): (String, serde_json::Value)| {
+            let ours = cursor.as_str().and_then(|text| text.parse().ok());
+            (source, ours.unwrap_or(Cursor::FOREIGN))
+        };
         Ok(JointCursor(cursors.into_iter().map(read).collect()))
     }
 

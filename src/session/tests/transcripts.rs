@@ -416,6 +416,7 @@ impl Player {
                 self.jobs.push(job);
                 format!("call within {} ms {}", timeout.as_millis(), described(&message))
             }
+            Action::ForbiddenPublish | Action::ForbiddenCall => return Vec::new(),
             Action::Abandon { job } => {
                 self.jobs.retain(|key| *key != job);
                 "abandon".to_owned()

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 
-use super::client::Service;
+use super::client::{Client, Service};
 use super::{Broker, word};
-use crate::program::{PATIENCE, Program, http_get};
+use crate::program::{PATIENCE, Program, http_get, request, until};
 
 /// A client of `/stream`.
 struct LineStream {
@@ -131,4 +131,85 @@ async fn what_cannot_be_listened_to_is_refused_in_words() {
         let answer = http_get(&program.public, &format!("{path}?pattern=a&token=x")).await;
         assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     }
+}
+
+/// What the URL cannot show to be wrong: the last word is the reason, and a program that listens gives up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_turns_out_to_be_refused_is_said_before_the_end() {
+    let direct = [("PASSERELLE_SOURCE__D__EXCHANGE", "amq.direct"), ("PASSERELLE_SOURCE__D__TYPE", "direct")];
+    let program = Broker::Embedded.serve(&direct).await;
+    for (query, code, words) in [("pattern=a&source=nope", "not_found", "nope"), ("pattern=a.%23", "refused", "direct")]
+    {
+        let mut stream = LineStream::open(&program, query).await;
+        let error = stream.expect("error").await;
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{error}");
+        let end = tokio::time::timeout(PATIENCE, stream.lines.next_line()).await.expect("an end in time");
+        assert_eq!(end.expect("an end"), None);
+        let answer = http_get(&program.public, &format!("/sse?{query}")).await;
+        let (_, last) = answer.split_once("event: refused\ndata: ").expect(&answer);
+        assert_eq!(serde_json::from_str::<Value>(last.trim_end()).expect("an object"), error);
+    }
+    for protocol in ["sse", "stream"] {
+        let mut sub = std::process::Command::new(env!("CARGO_BIN_EXE_passerelle"));
+        let url = format!("ws://{}/ws", program.public);
+        sub.env_clear().args(["sub", "a.#", "--protocol", protocol, "--url", &url]);
+        let run = tokio::task::spawn_blocking(move || sub.output());
+        let run =
+            tokio::time::timeout(PATIENCE, run).await.expect("an end in time").expect("a thread").expect("it runs");
+        let words = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{protocol}: {words}");
+        assert!(words.contains("direct exchange"), "{protocol}: {words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_takes_what_its_url_says_once_and_no_rate() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let service = Service::connect(&program.amqp).await;
+    let topic = word();
+    let poll = |more: &str| format!("/poll?pattern={topic}{more}");
+    http_get(&program.public, &poll("&timeout=0")).await;
+    service.publish(&topic, "1").await;
+    until("it came", async || program.metric("passerelle_source_messages_total{source=\"events\"}").await == Some(1.0))
+        .await;
+    let answer = http_get(&program.public, &poll(&format!("&pattern={topic}&last=1"))).await;
+    assert!(answer.contains("\"data\":1"), "{answer}");
+    for (more, words) in [("&max_rate=1", "max_rate is for what stays open"), ("&x=%ff", "not UTF-8")] {
+        let answer = http_get(&program.public, &poll(more)).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(words), "{answer}");
+    }
+}
+
+/// Whoever is turned away is counted, and the answer is what it says that it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_turned_away_is_counted() {
+    let settings = [
+        ("PASSERELLE_SERVER__HEAD_BYTES_MAX", "8KiB"),
+        ("PASSERELLE_SERVER__HANDSHAKE_TIMEOUT", "1s"),
+        ("PASSERELLE_SERVER__CONNECTIONS_MAX", "2"),
+        ("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "false"),
+    ];
+    let program = Broker::Embedded.serve(&settings).await;
+    let counted = async |name: &str, labels: &str| program.metric(&format!("passerelle_{name}{{{labels}}}")).await;
+    let long = http_get(&program.public, &format!("/{}", "x".repeat(20_000))).await;
+    assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+    assert_eq!(counted("handshakes_total", "result=\"head_too_large\"").await, Some(1.0));
+    let half = request(&program.public, "GET /ws HTTP/1.1\r\nHost: x\r\n").await;
+    assert!(!half.contains(" 200 "), "{half}");
+    until("it is counted", async || counted("handshakes_total", "result=\"timeout\"").await == Some(1.0)).await;
+    let host = &program.public;
+    let post = format!("POST /publish/a HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1");
+    assert!(request(host, &post).await.starts_with("HTTP/1.1 403"));
+    let mut client = Client::json(&program).await;
+    let publish = client.ask(json!({ "op": "publish", "topic": "a", "data": 1 })).await;
+    let call = client.ask(json!({ "op": "call", "topic": "a", "data": 1 })).await;
+    assert_eq!((&publish["code"], &call["code"]), (&json!("forbidden"), &json!("forbidden")));
+    assert_eq!(counted("publishes_total", "result=\"forbidden\"").await, Some(2.0));
+    assert_eq!(counted("calls_total", "result=\"forbidden\"").await, Some(1.0));
+    let _other = Client::json(&program).await;
+    let full = http_get(&program.public, "/").await;
+    let (head, body) = full.split_once("\r\n\r\n").expect(&full);
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains(&format!("Content-Length: {}", body.len())), "{full}");
+    assert!(serde_json::from_str::<Value>(body).expect(body)["error"].is_string());
 }

@@ -170,6 +170,26 @@ async fn a_page_without_a_socket_publishes_over_http() {
     assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
 }
 
+/// Two publishes are the same when all of them is; an empty id is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_choose_the_same_message_id_publish_both() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let (mut one, mut other) = (Client::json(&program).await, Client::json(&program).await);
+    let mut listener = Client::json(&program).await;
+    let topic = word();
+    listener.subscribe(&topic).await;
+    let publish = |id: &str, data: u8| json!({ "op": "publish", "topic": topic, "data": data, "message_id": id });
+    for (client, id, data) in [(0, "1", 1), (1, "1", 2), (0, "1", 1), (0, "", 3), (0, "", 3)] {
+        let client = if client == 0 { &mut one } else { &mut other };
+        assert_eq!(client.ask(publish(id, data)).await["op"], "ok");
+    }
+    let mut came = Vec::new();
+    for _ in 0..4 {
+        came.push(listener.news().await["data"].as_u64().unwrap());
+    }
+    assert_eq!(came, [1, 2, 3, 3]);
+}
+
 /// One poisoned publish among a hundred good ones: it alone is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_publish_harms_nobody() {
