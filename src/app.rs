@@ -67,7 +67,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     if let Some(embedded) = settings.embedded.clone() {
         let listener = embedded::Listener::bind(&embedded)?;
         let url = format!("amqp://guest:guest@{}", listener.local_addr());
-        tracing::info!("no RabbitMQ is configured: an embedded AMQP broker, in memory and for trying out, is at {url}");
+        tracing::info!("in RabbitMQ's place an embedded AMQP broker, in memory and for trying out, is at {url}");
         settings.amqp.urls = vec![Secret::new(url)];
         background.spawn(listener.run(stop.child_token()));
     }

@@ -90,8 +90,6 @@ labels! {
         Timeout = "timeout",
         /// As many connections as are allowed.
         Full = "full",
-        /// The server is stopping.
-        Draining = "draining",
     }
 
     /// Why a delivery of the broker could not become a message.
@@ -110,9 +108,7 @@ labels! {
     DropReason {
         /// The session was ended as too slow while it waited.
         SlowConsumer = "slow_consumer",
-        /// The session ended for another reason while it waited.
-        SessionEnded = "session_ended",
-        /// The session's subprotocol cannot carry it.
+        /// The session's subprotocol cannot carry it; counted once for all who share its encoding.
         NotEncodable = "not_encodable",
     }
 

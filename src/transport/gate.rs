@@ -48,12 +48,17 @@ impl Gate {
     /// The answer: 403, with a line in the log that names the key to change.
     pub(crate) fn admit_origin(&self, visitor: &Visitor) -> Result<(), Box<Answer>> {
         self.origins.admit(visitor.visit()).map_err(|line| {
-            tracing::warn!(address = ?visitor.address, "{line}");
+            tracing::warn!(address = visitor.address.map(tracing::field::display), "{line}");
             Box::new(refuse(
                 StatusCode::FORBIDDEN,
                 "pages of this origin may not connect: the server's log says what to change",
             ))
         })
+    }
+
+    /// Likewise, without a word.
+    pub(crate) fn admits_origin(&self, visitor: &Visitor) -> bool {
+        self.origins.admit(visitor.visit()).is_ok()
     }
 
     /// Who it is, as far as the request tells.
@@ -116,12 +121,13 @@ impl Forwarded {
     fn standard(headers: &HeaderMap) -> Self {
         let mut forwarded = Self::default();
         for element in elements(headers, FORWARDED.as_str()) {
-            for (name, value) in element.split(';').filter_map(|pair| pair.split_once('=')) {
+            for (name, value) in unquoted(&element, ';').filter_map(|pair| pair.split_once('=')) {
                 let value = value.trim().trim_matches('"');
                 match name.trim().to_ascii_lowercase().as_str() {
                     "for" => forwarded.addresses.extend(node_address(value)),
-                    "host" => forwarded.host = Some(value.to_owned()),
-                    "proto" => forwarded.scheme = scheme(value),
+                    // As the client asked the first proxy, not as one proxy asked the next.
+                    "host" => drop(forwarded.host.get_or_insert_with(|| value.to_owned())),
+                    "proto" => forwarded.scheme = forwarded.scheme.or_else(|| scheme(value)),
                     _ => {}
                 }
             }
@@ -138,11 +144,25 @@ impl Forwarded {
     }
 }
 
+/// The parts of a text between separators that stand in no quoted string (RFC 9110, section 5.6.4).
+fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |character| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match character {
+            '"' if !was_escaped => is_quoted = !is_quoted,
+            '\\' if is_quoted && !was_escaped => is_escaped = true,
+            _ => {}
+        }
+        character == separator && !is_quoted
+    })
+}
+
 /// The comma-separated elements of a field, over all its lines.
 fn elements(headers: &HeaderMap, name: &str) -> impl Iterator<Item = String> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let elements: Vec<String> =
-        values.flat_map(|value| value.split(',')).map(|element| element.trim().to_owned()).collect();
+        values.flat_map(|value| unquoted(value, ',')).map(|element| element.trim().to_owned()).collect();
     elements.into_iter()
 }
 
@@ -174,6 +194,11 @@ pub(crate) fn query(query: Option<&str>) -> impl Iterator<Item = (String, String
     })
 }
 
+/// Whether every pair of a query is UTF-8, so that none is left out.
+pub(crate) fn is_readable(text: Option<&str>) -> bool {
+    text.unwrap_or_default().split(['&', '=']).all(|part| decode(part).is_some())
+}
+
 fn decode(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned())
@@ -183,12 +208,16 @@ fn decode(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn visitor(settings: &Settings, peer: &str, headers: &[(&str, &str)]) -> Visitor {
+    fn request(headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().uri("/ws");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Visitor::of(&request.body(()).unwrap(), Some(peer.parse().unwrap()), settings)
+        request.body(()).unwrap()
+    }
+
+    fn visitor(settings: &Settings, peer: &str, headers: &[(&str, &str)]) -> Visitor {
+        Visitor::of(&request(headers), Some(peer.parse().unwrap()), settings)
     }
 
     fn behind_proxy() -> Settings {
@@ -224,9 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn of_several_proxies_the_first_says_what_the_client_asked_for() {
+        let chain = "for=203.0.113.5;host=public.example;proto=https, for=10.0.0.3;host=internal;proto=http";
+        let visitor = visitor(&behind_proxy(), "10.0.0.1", &[("forwarded", chain)]);
+        assert_eq!((visitor.host.as_deref(), visitor.scheme), (Some("public.example"), Scheme::Https));
+        assert_eq!(visitor.address, Some("203.0.113.5".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_quoted_is_no_element_of_its_own() {
+        let quoted = r#"for="_hidden, for=6.6.6.6";host="a\";for=7.7.7.7", for=203.0.113.5"#;
+        let visitor = visitor(&behind_proxy(), "10.0.0.1", &[("forwarded", quoted)]);
+        assert_eq!(visitor.address, Some("203.0.113.5".parse().unwrap()));
+        let only = [("forwarded", r#"for="_hidden, for=6.6.6.6""#)];
+        assert_eq!(
+            super::Visitor::of(&request(&only), Some([10, 0, 0, 1].into()), &behind_proxy()).address,
+            Some([10, 0, 0, 1].into())
+        );
+    }
+
+    #[test]
     fn queries_are_decoded_pair_by_pair() {
         let pairs: Vec<_> = query(Some("pattern=a.%23&pattern=b+c&x&&y=%ff")).collect();
         let expected = [("pattern", "a.#"), ("pattern", "b c"), ("x", "")];
         assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert!(is_readable(Some("pattern=%c3%a9&x")) && is_readable(None));
+        assert!(!is_readable(Some("pattern=a&y=%ff")) && !is_readable(Some("%ff=a")));
     }
 }

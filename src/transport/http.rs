@@ -3,7 +3,7 @@
 //! request, leaves the session in a slot, and whoever polls hyper takes the socket back out of it. Both kinds of session
 //! come about in this one way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -21,11 +21,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::metrics::Handshake;
 use crate::transport::gate::Visitor;
 use crate::transport::opening::{self, Opened};
 use crate::transport::seats::Seat;
 use crate::transport::shard::Site;
-use crate::transport::{pages, poll, publish};
+use crate::transport::{cross_origin, pages, poll, publish};
 
 /// A whole answer.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -67,8 +68,11 @@ where
         .header_read_timeout(server.handshake_timeout)
         .max_buf_size(server.head_bytes_max)
         .max_headers(server.head_fields_max);
-    let into = slot.clone();
+    let asked = Rc::new(Cell::new(false));
+    let (into, asks) = (slot.clone(), asked.clone());
+    let metrics = site.shared.metrics.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        asks.set(true);
         let (site, slot, caller) = (site.clone(), into.clone(), caller.clone());
         Box::pin(async move {
             match route(request, caller, &site).await {
@@ -89,6 +93,7 @@ where
             (None, Poll::Ready(ended)) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended in its request");
+                    failed(&error, asked.get()).into_iter().for_each(|result| metrics.handshake(result));
                 }
                 Poll::Ready(None)
             }
@@ -106,30 +111,50 @@ where
     }
 }
 
+/// How an attempt ended that never came to a whole head. A connection that was kept after its first request may fall silent.
+fn failed(error: &hyper::Error, asked: bool) -> Option<Handshake> {
+    if error.is_parse_too_large() {
+        Some(Handshake::HeadTooLarge)
+    } else {
+        (error.is_timeout() && !asked).then_some(Handshake::Timeout)
+    }
+}
+
 /// Says to the peer that nothing more will come, which lets it read the last answer in peace.
 async fn shut_down(mut io: impl Read + Write + Unpin) {
     // It may be gone already.
     let _ = poll_fn(|context| Pin::new(&mut io).poll_shutdown(context)).await;
 }
 
-/// Who answers a request: sessions, pages or nobody.
+/// Answers a request, so that pages of other origins that may come here can read the answer.
 async fn route(request: Request<Incoming>, caller: Caller, site: &Rc<Site>) -> Outcome {
     let visitor = Visitor::of(&request, caller.peer, &site.shared.settings);
+    let Some(methods) = cross_origin::methods(site.local_path(request.uri().path())) else {
+        return dispatch(request, &visitor, caller, site).await;
+    };
+    if request.method() == Method::OPTIONS {
+        return Outcome::Answered(cross_origin::preflight(methods, &visitor, site));
+    }
+    match dispatch(request, &visitor, caller, site).await {
+        Outcome::Answered(answer) => Outcome::Answered(cross_origin::readable(answer, &visitor, site)),
+        opened @ Outcome::Opened(_) => opened,
+    }
+}
+
+/// Who answers a request: sessions, pages or nobody.
+async fn dispatch(request: Request<Incoming>, visitor: &Visitor, caller: Caller, site: &Rc<Site>) -> Outcome {
     let path = site.local_path(request.uri().path()).to_owned();
     let upgrade = crate::transport::websocket::handshake::is_upgrade(request.headers());
     match path.as_str() {
-        "/ws" => opening::websocket(request, &visitor, site),
-        "/" if upgrade => opening::websocket(request, &visitor, site),
-        "/sse" => opening::listen(&request, &visitor, site, &opening::EVENT_STREAM),
-        "/stream" => opening::listen(&request, &visitor, site, &opening::LINES),
-        "/poll" => Outcome::Answered(poll::answer(&request, &visitor, caller.seat, site).await),
-        _ if path.starts_with("/publish/") => Outcome::Answered(publish::answer(request, &visitor, site).await),
+        "/ws" => opening::websocket(request, visitor, site),
+        "/" if upgrade => opening::websocket(request, visitor, site),
+        "/sse" => opening::listen(&request, visitor, site, &opening::EVENT_STREAM),
+        "/stream" => opening::listen(&request, visitor, site, &opening::LINES),
+        "/poll" => Outcome::Answered(poll::answer(&request, visitor, caller.seat, site).await),
+        _ if path.starts_with("/publish/") => Outcome::Answered(publish::answer(request, visitor, site).await),
         _ => Outcome::Answered(match *request.method() {
             Method::GET | Method::HEAD => pages::answer(&path, request.method(), site).await,
-            _ => refuse(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "there are only pages to GET here; publish with POST /publish/{topic}",
-            ),
+            _ => not_allowed("GET, HEAD", "there are only pages to GET here; publish with POST /publish/{topic}"),
         }),
     }
 }
@@ -137,6 +162,13 @@ async fn route(request: Request<Incoming>, caller: Caller, site: &Rc<Site>) -> O
 /// An answer with a JSON body that says what to do.
 pub(crate) fn refuse(status: StatusCode, sentence: &str) -> Answer {
     json(status, &serde_json::json!({ "error": sentence }))
+}
+
+/// The answer to a method that a path does not have (RFC 9110, section 15.5.6).
+pub(crate) fn not_allowed(methods: &'static str, sentence: &str) -> Answer {
+    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, sentence);
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    answer
 }
 
 /// An answer in JSON.

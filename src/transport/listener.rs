@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,13 +68,22 @@ pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 /// When another process listens there, or the folder cannot be written to.
 pub(crate) fn bind_unix(path: &Path) -> io::Result<Listener> {
-    if path.exists() {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
-        }
-        std::fs::remove_file(path)?;
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(there) if there.file_type().is_socket() => remove_abandoned(path)?,
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket stands there")),
     }
     Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile(path.to_owned())))
+}
+
+/// Removes a socket that nobody listens on, of which nothing but a refusal is a sign.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+    }
 }
 
 impl Listener {

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub(crate) mod driver;
+pub(crate) mod cross_origin;
 pub(crate) mod gate;
 pub(crate) mod http;
 pub(crate) mod liveness;

@@ -26,8 +26,8 @@ use crate::protocol::{
 };
 use crate::session::Session;
 use crate::transport::driver::Admission;
-use crate::transport::gate::{Visitor, query};
-use crate::transport::http::{Answer, Outcome, json, refuse};
+use crate::transport::gate::{Visitor, is_readable, query};
+use crate::transport::http::{Answer, Outcome, json, not_allowed, refuse};
 use crate::transport::seats::Seat;
 use crate::transport::shard::Site;
 use crate::transport::socket::Socket;
@@ -228,12 +228,17 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
     let bad = |status, sentence: &str| Refused(Handshake::BadRequest, Box::new(refuse(status, sentence)));
     let Listening { row, path, .. } = way;
     if request.method() != Method::GET {
-        return Err(bad(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} is asked with GET")));
+        let answer = not_allowed("GET, OPTIONS", &format!("{path} is asked with GET"));
+        return Err(Refused(Handshake::BadRequest, Box::new(answer)));
     }
     site.gate.admit_origin(visitor).map_err(|answer| Refused(Handshake::RefusedOrigin, answer))?;
     let asked = Asked::of(request.uri().query(), row);
     if let Some(sentence) = asked.fault.clone() {
         return Err(bad(StatusCode::BAD_REQUEST, &sentence));
+    }
+    if asked.max_rate.is_some() && *path == POLL.path {
+        let sentence = "max_rate is for what stays open: a poll is as slow as its client asks";
+        return Err(bad(StatusCode::BAD_REQUEST, sentence));
     }
     if asked.patterns.is_empty() {
         return Err(bad(StatusCode::BAD_REQUEST, &format!("say what to listen to: {path}?pattern=orders.%23")));
@@ -301,6 +306,10 @@ struct Asked {
 impl Asked {
     fn of(of_query: Option<&str>, row: &Subprotocol) -> Self {
         let mut asked = Self::default();
+        if !is_readable(of_query) {
+            asked.fault =
+                Some("the URL holds what is not UTF-8: encode texts as UTF-8 before they are written with %".into());
+        }
         for (name, value) in query(of_query) {
             if let Err(sentence) = asked.take(&name, value) {
                 asked.fault.get_or_insert(sentence);
@@ -317,7 +326,13 @@ impl Asked {
 
     fn take(&mut self, name: &str, value: String) -> Result<(), String> {
         match name {
-            "pattern" => self.patterns.push(pattern(&value)?),
+            "pattern" => {
+                let pattern = pattern(&value)?;
+                // One subscription a pattern: the second would only take the first one's place.
+                if !self.patterns.contains(&pattern) {
+                    self.patterns.push(pattern);
+                }
+            }
             "source" => self.source = Some(value),
             "on_slow" => {
                 let flow = Flow::named(&value).ok_or("on_slow is catch-up, latest or drop-oldest")?;

@@ -31,17 +31,25 @@ const CLIENT: &str = include_str!("../../clients/js/passerelle.js");
 /// Content types by ending; everything else is bytes.
 const TYPES: &[(&str, &str)] = &[
     ("html", "text/html; charset=utf-8"),
+    ("htm", "text/html; charset=utf-8"),
     ("js", "text/javascript; charset=utf-8"),
     ("mjs", "text/javascript; charset=utf-8"),
     ("css", "text/css; charset=utf-8"),
     ("json", "application/json"),
+    ("webmanifest", "application/manifest+json"),
+    ("xml", "application/xml"),
+    ("pdf", "application/pdf"),
+    ("wasm", "application/wasm"),
     ("svg", "image/svg+xml"),
     ("png", "image/png"),
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),
+    ("gif", "image/gif"),
     ("webp", "image/webp"),
+    ("avif", "image/avif"),
     ("ico", "image/x-icon"),
     ("woff2", "font/woff2"),
+    ("csv", "text/csv; charset=utf-8"),
     ("txt", "text/plain; charset=utf-8"),
     ("md", "text/plain; charset=utf-8"),
     ("map", "application/json"),
@@ -89,6 +97,9 @@ async fn file(folder: &Path, path: &str) -> Answer {
     };
     let mut wanted = folder.join(&inside);
     if tokio::fs::metadata(&wanted).await.is_ok_and(|metadata| metadata.is_dir()) {
+        if let Some(name) = path.rsplit('/').next().filter(|name| !name.is_empty()) {
+            return to_folder(name);
+        }
         wanted.push("index.html");
     }
     match tokio::fs::metadata(&wanted).await {
@@ -102,6 +113,18 @@ async fn file(folder: &Path, path: &str) -> Answer {
         Ok(bytes) => page(content_type(&wanted), bytes.into()),
         Err(_) => refuse(StatusCode::NOT_FOUND, "the file cannot be read"),
     }
+}
+
+/// A folder is called with a slash at its end, without which its pages' relative links would point beside it. The way there is
+/// relative too, so that it is right under every prefix.
+fn to_folder(name: &str) -> Answer {
+    let mut answer = page("text/plain; charset=utf-8", Bytes::new());
+    *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    // What came in a path can stand in a field.
+    if let Ok(location) = HeaderValue::from_str(&format!("./{name}/")) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    answer
 }
 
 /// The path within the folder: plain names only, so that nothing outside of it and nothing hidden can be named.
@@ -121,7 +144,7 @@ fn content_type(path: &Path) -> &'static str {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     TYPES
         .iter()
-        .find(|(known, _)| *known == ending)
+        .find(|(known, _)| ending.eq_ignore_ascii_case(known))
         .map_or("application/octet-stream", |(_, content_type)| content_type)
 }
 
@@ -144,6 +167,26 @@ mod tests {
         assert_eq!(client().headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert!(built_in("/app.js").headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none());
         assert_eq!(built_in("/icon.svg").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn endings_say_what_a_file_is_whatever_their_case() {
+        for (name, expected) in [
+            ("a.html", "text/html; charset=utf-8"),
+            ("A.HTM", "text/html; charset=utf-8"),
+            ("x.JPG", "image/jpeg"),
+            ("m.wasm", "application/wasm"),
+            ("x", "application/octet-stream"),
+        ] {
+            assert_eq!(content_type(Path::new(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_called_with_a_slash() {
+        let answer = to_folder("docs%20x");
+        assert_eq!(answer.status(), StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(answer.headers()[header::LOCATION], "./docs%20x/");
     }
 
     #[test]

@@ -29,16 +29,10 @@ pub(crate) async fn answer<B>(request: &Request<B>, visitor: &Visitor, seat: Rc<
         Ok(timeout) => timeout,
         Err(sentence) => return refuse(StatusCode::BAD_REQUEST, sentence),
     };
-    let mut answer = match opening::listen(request, visitor, site, &opening::POLL) {
-        Outcome::Answered(answer) => return answer,
+    match opening::listen(request, visitor, site, &opening::POLL) {
+        Outcome::Answered(answer) => answer,
         Outcome::Opened(opened) => answer_of(run(*opened, timeout, seat, site).await),
-    };
-    if let Some(origin) = visitor.origin.as_deref().and_then(|origin| HeaderValue::from_str(origin).ok()) {
-        let headers = answer.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     }
-    answer
 }
 
 /// How many polls of a shard wait for their answers, or have them and have not handed them to hyper yet.

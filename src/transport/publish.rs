@@ -7,10 +7,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
+use crate::metrics::PublishResult;
 use crate::model::outgoing::{Outgoing, PublishOutcome};
 use crate::model::topic::Topic;
 use crate::transport::gate::Visitor;
-use crate::transport::http::{Answer, json, refuse};
+use crate::transport::http::{Answer, json, not_allowed, refuse};
 use crate::transport::shard::Site;
 
 /// Publishes the body and answers with the broker's word.
@@ -23,11 +24,12 @@ pub(crate) async fn answer(request: Request<Incoming>, visitor: &Visitor, site: 
 
 async fn publish(request: Request<Incoming>, visitor: &Visitor, site: &Rc<Site>) -> Result<Answer, Box<Answer>> {
     if request.method() != Method::POST {
-        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "publish with POST /publish/{topic}"));
+        return Err(Box::new(not_allowed("POST, OPTIONS", "publish with POST /publish/{topic}")));
     }
     site.gate.admit_origin(visitor)?;
     let identity = site.gate.identify(visitor).map_err(|sentence| refusal(StatusCode::UNAUTHORIZED, sentence))?;
     if !identity.grants.publish {
+        site.shared.metrics.publish(PublishResult::Forbidden);
         return Err(refusal(
             StatusCode::FORBIDDEN,
             "publishing is not allowed: set auth.anonymous_publish = true or send a token",

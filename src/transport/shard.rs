@@ -32,7 +32,7 @@ const CONTROLS_MAX: usize = 16;
 
 /// What is said to who comes when the server is full.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n\
-    Connection: close\r\nContent-Length: 58\r\n\r\n{\"error\":\"the server is full: raise server.connections_max\"}";
+    Connection: close\r\nContent-Length: 60\r\n\r\n{\"error\":\"the server is full: raise server.connections_max\"}";
 
 /// What a shard's handshakes need to know.
 pub(crate) struct Site {

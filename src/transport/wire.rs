@@ -87,12 +87,14 @@ pub(crate) struct Wire {
     deflater: Deflater,
     labelled: Labelled,
     encodes: Vec<u64>,
+    /// Messages that a subprotocol cannot carry.
+    not_encodable: u64,
 }
 
 impl Wire {
     pub(crate) fn new(compression: Compression) -> Self {
         let (deflater, labelled) = (Deflater::default(), Labelled::default());
-        Self { compression, deflater, labelled, encodes: vec![0; REGISTRY.len()] }
+        Self { compression, deflater, labelled, encodes: vec![0; REGISTRY.len()], not_encodable: 0 }
     }
 
     /// The encoding of messages into which these labels are written, to be given back with [`Self::release`].
@@ -124,6 +126,11 @@ impl Wire {
     /// With the receivers' positions: what the hub asks for the bytes of messages.
     pub(crate) fn at<'a>(&'a mut self, positions: &'a [(Arc<SourceInfo>, u64)], stage: Stage) -> StagedWire<'a> {
         StagedWire { wire: self, positions, stage }
+    }
+
+    /// How many messages could not be carried since the last call.
+    pub(crate) fn take_not_encodable(&mut self) -> u64 {
+        std::mem::take(&mut self.not_encodable)
     }
 
     /// How many messages were encoded for each protocol since the last call.
@@ -196,7 +203,10 @@ impl Encode for StagedWire<'_> {
         let Some(Spec { protocol, framing, labels }) = self.wire.spec(encoding) else { return Bytes::new() };
         let Some(row) = REGISTRY.get(usize::from(protocol.0)) else { return Bytes::new() };
         let message = Message { publication, positions: self.positions, stage: self.stage, labels: &labels };
-        let Some(outbound) = (row.encode_message)(message) else { return Bytes::new() };
+        let Some(outbound) = (row.encode_message)(message) else {
+            self.wire.not_encodable += 1;
+            return Bytes::new();
+        };
         if let Some(count) = self.wire.encodes.get_mut(usize::from(protocol.0)) {
             *count += 1;
         }

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -178,7 +178,7 @@ pub fn start(
             }
         }
     }
-    let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.max(1));
+    let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.clamp(1, Semaphore::MAX_PERMITS));
     users.spawn(Consumers::new(context.clone(), consume.clone(), jobs.consumes).run());
     if !settings.presences.0.is_empty() && !settings.amqp.presence_exchange.is_empty() {
         let links = (consume.clone(), publish.clone());

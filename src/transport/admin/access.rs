@@ -10,8 +10,8 @@ use http::{HeaderMap, StatusCode, Version, header};
 /// Header fields that a proxy adds; behind one, a peer on loopback says nothing about where the request comes from.
 const PROXY_FIELDS: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
-const API_ELSEWHERE: &str = "the API is open to this machine only, because it asks for no token: \
-    set admin.listen to a loopback address such as 127.0.0.1:8081 and come by a tunnel";
+const API_ELSEWHERE: &str = "the API is open to this machine only, because it asks for no token: ask it there, \
+    at a loopback address such as 127.0.0.1:8081, or come by a tunnel";
 const API_BY_PROXY: &str = "the API is open to this machine only, and this request came through a proxy: \
     ask it directly at the admin listener";
 const API_FROM_PAGE: &str = "this cannot be asked for by a page: use a command such as curl";
@@ -37,11 +37,15 @@ pub(super) fn check_host(parts: &Parts, listen: SocketAddr) -> Result<(), Refusa
     }
 }
 
-/// Whether the API may be shown.
-pub(super) fn check_api(headers: &HeaderMap, listen: SocketAddr) -> Result<(), Refusal> {
-    if !listen.ip().is_loopback() {
+/// Whether the API may be shown: to who comes from this machine and calls it by a name of its own, wherever the listener
+/// listens.
+pub(super) fn check_api(parts: &Parts, peer: IpAddr) -> Result<(), Refusal> {
+    let peer = peer.to_canonical();
+    let is_called_here = host_of(parts)?.is_none_or(|host| names_this_machine(&host, peer));
+    if !peer.is_loopback() || !is_called_here {
         return Err(Refusal(StatusCode::FORBIDDEN, API_ELSEWHERE.to_owned()));
     }
+    let headers = &parts.headers;
     if PROXY_FIELDS.iter().any(|field| headers.contains_key(*field)) {
         return Err(Refusal(StatusCode::FORBIDDEN, API_BY_PROXY.to_owned()));
     }
@@ -144,13 +148,18 @@ mod tests {
 
     #[test]
     fn the_api_is_for_this_machine() {
-        let listen = LOOPBACK.parse().unwrap();
-        assert_eq!(check_api(&HeaderMap::new(), listen), Ok(()));
-        assert!(check_api(&HeaderMap::new(), "0.0.0.0:8081".parse().unwrap()).is_err());
+        let is_shown = |host: &str, peer: &str| check_api(&parts(host), peer.parse().unwrap()).is_ok();
+        for peer in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_shown("localhost:8081", peer) && is_shown("127.0.0.1", peer), "{peer}");
+            assert!(!is_shown("evil.example", peer) && !is_shown("10.0.0.1:8081", peer), "{peer}");
+        }
+        for peer in ["10.0.0.1", "fe80::1", "203.0.113.7"] {
+            assert!(!is_shown("localhost", peer) && !is_shown(peer, peer), "{peer}");
+        }
         for field in PROXY_FIELDS {
-            let mut headers = HeaderMap::new();
-            headers.insert(field, "x".parse().unwrap());
-            assert!(check_api(&headers, listen).is_err(), "{field}");
+            let mut parts = parts("localhost");
+            parts.headers.insert(field, "x".parse().unwrap());
+            assert!(check_api(&parts, [127, 0, 0, 1].into()).is_err(), "{field}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One request to the admin listener, one answer: the table of paths, and the forms of what they show.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -71,6 +71,8 @@ impl Resource {
 pub(super) struct Desk<V> {
     /// Where the listener listens.
     pub(super) listen: SocketAddr,
+    /// Who asks.
+    pub(super) peer: IpAddr,
     /// Where answers come from.
     pub(super) view: Arc<V>,
     /// How long they may take.
@@ -93,7 +95,7 @@ impl<V: AdminView> Desk<V> {
         let path = parts.uri.path();
         // Anything below /api is refused alike, so that nothing tells what there is.
         if path.starts_with("/api/") {
-            check_api(&parts.headers, self.listen)?;
+            check_api(parts, self.peer)?;
         }
         let resource = Resource::at(path).ok_or_else(|| Refusal(StatusCode::NOT_FOUND, NOT_HERE.to_owned()))?;
         match (resource, &parts.method) {

@@ -89,8 +89,8 @@ impl AdminListener {
     async fn serve_patiently<V: AdminView>(self, view: Arc<V>, stop: CancellationToken, patience: Patience) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
-        while let Some((stream, place)) = next_peer(&self.listener, &places, &stop).await {
-            let desk = Desk { listen: self.address, view: Arc::clone(&view), patience };
+        while let Some((stream, peer, place)) = next_peer(&self.listener, &places, &stop).await {
+            let desk = Desk { listen: self.address, peer: peer.ip(), view: Arc::clone(&view), patience };
             let stop = stop.clone();
             connections.spawn(async move {
                 converse(stream, desk, stop).await;
@@ -119,12 +119,12 @@ async fn next_peer(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
     stop: &CancellationToken,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let accept = async {
         let place = Arc::clone(places).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((stream, place)),
+                Ok((stream, peer)) => return Some((stream, peer, place)),
                 Err(error) => {
                     tracing::warn!(%error, "the admin listener cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

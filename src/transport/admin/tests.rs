@@ -148,11 +148,13 @@ async fn a_rebound_name_reads_nothing() {
 }
 
 #[tokio::test]
-async fn elsewhere_there_are_metrics_but_no_api() {
+async fn the_api_is_called_by_a_name_of_this_machine_wherever_the_listener_listens() {
     let running = start("0.0.0.0:0", NodePhase::Serving).await;
-    holds(&ask(&running, "GET", "/metrics").await, 200, "passerelle_build_info");
-    holds(&ask(&running, "GET", "/api/v1/connections").await, 403, "admin.listen");
-    holds(&ask(&running, "GET", "/api/v1/nothing").await, 403, "admin.listen");
+    holds(&ask(&running, "GET", "/api/v1/connections").await, 200, "connections");
+    let named = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: node.example:8081\r\nConnection: close\r\n\r\n");
+    holds(&exchange(&running, &named("/metrics")).await, 200, "passerelle_build_info");
+    holds(&exchange(&running, &named("/api/v1/connections")).await, 403, "this machine only");
+    holds(&exchange(&running, &named("/api/v1/nothing")).await, 403, "this machine only");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::hub::shard::{
     Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Replayed, Shard, SubscriptionId, Wait,
 };
 use crate::hub::turn::Encode;
+use crate::metrics::DropReason;
 use crate::model::close::CloseReason;
 use crate::model::gap::GapReason;
 use crate::protocol::{Gap, Labels, Receiving, Stage};
@@ -68,6 +69,7 @@ impl Driver {
         }
         turn.end();
         counts.tell(&self.shared.metrics);
+        self.shared.metrics.drops(DropReason::NotEncodable, self.wire.take_not_encodable());
         for (protocol, encodes) in self.wire.take_encodes() {
             self.shared.metrics.encodes(protocol, encodes);
         }
@@ -175,7 +177,7 @@ impl Driver {
             Notice::Gap(missed) => {
                 self.shared.metrics.gaps(missed.reason, 1);
                 if missed.reason == GapReason::Slow {
-                    self.shared.metrics.drops(crate::metrics::DropReason::SlowConsumer, missed.missed.unwrap_or(0));
+                    self.shared.metrics.drops(DropReason::SlowConsumer, missed.missed.unwrap_or(0));
                 }
                 let gap = gap(missed, &connection.session);
                 connection.session.gap(gap, &mut actions);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::hub::index::SubscriberId;
 use crate::hub::shard::{Last, Shard, SubscribeRequest, SubscriptionId};
+use crate::metrics::{CallResult, PublishResult};
 use crate::model::close::CloseReason;
 use crate::model::outgoing::Request;
 use crate::protocol::{Command, Echo, Event, Fault, Incoming, Outbound, Said};
@@ -268,6 +269,8 @@ impl Driver {
             Action::Call { job, message, timeout } => {
                 self.call(subscriber, connection, job, Request { message, timeout })
             }
+            Action::ForbiddenPublish => self.shared.metrics.publish(PublishResult::Forbidden),
+            Action::ForbiddenCall => self.shared.metrics.call(CallResult::Forbidden),
             Action::Abandon { job } => connection.call_ends(job),
             Action::Consume { consumption, request } => self.consume(subscriber, connection, (consumption, request)),
             Action::Order { consumption, order } => self.order(subscriber, connection, (consumption, order)),

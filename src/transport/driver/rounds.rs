@@ -237,7 +237,11 @@ impl Driver {
 /// The line that answers why somebody got nothing.
 pub(super) fn tell_end(connection: &Connection, reason: CloseReason) {
     let session = connection.session.describe(connection.delivered);
-    tracing::debug!(reason = reason.name(), address = ?connection.peer, "session ended: {session}");
+    tracing::debug!(
+        reason = reason.name(),
+        address = connection.peer.map(tracing::field::display),
+        "session ended: {session}"
+    );
 }
 
 /// A row of `GET /api/v1/connections`.

@@ -11,6 +11,8 @@ const SHOWN_MAX = 200;
 const DRAW_MS = 120;
 /** How many seconds the little curve looks back. */
 const CURVE_SECONDS = 60;
+/** How long a subscription may take to stand before the page says what that may mean. */
+const STANDING_MS = 2000;
 /** Over how many seconds the rate is averaged. */
 const RATE_SECONDS = 5;
 
@@ -66,9 +68,9 @@ function showBanner(text) {
 
 function showOutages() {
   const names = [...outages].join(", ");
-  showBanner(
-    names && `The link to the broker is down (${names}). It is being restored; this page goes on by itself then.`,
-  );
+  if (names) showBanner(`The link to the broker is down (${names}). It is being restored; this page goes on by itself then.`);
+  else if (late) showBanner("The broker has not been reached yet: the server's log says why. This page goes on by itself then.");
+  else showBanner("");
 }
 
 // What arrives: collected at any speed, drawn at a calm one.
@@ -79,12 +81,32 @@ let second = Math.floor(performance.now() / 1000);
 let total = 0;
 let paused = false;
 let subscription;
+let late = false;
+
+/** What is subscribed to stands once the broker is reached: until then there is nothing to show, whatever the line does. */
+function awaitStanding(asked) {
+  const tell = (isLate) => {
+    if (asked !== subscription) return;
+    late = isLate;
+    showOutages();
+  };
+  const timer = setTimeout(() => tell(true), STANDING_MS);
+  asked.ready.then(
+    () => {
+      clearTimeout(timer);
+      tell(false);
+    },
+    () => clearTimeout(timer),
+  );
+}
 
 function listen(pattern) {
   subscription?.unsubscribe();
   clear();
   byId("empty-pattern").textContent = pattern === "" ? "the empty topic" : pattern;
   subscription = client.subscribe(pattern, { last: 3, onmessage: keep, ongap: keep });
+  late = false;
+  awaitStanding(subscription);
   subscription.ready.catch(
     (error) => error.code !== "closed" && showBanner(`'${pattern}' was refused: ${error.message}`),
   );

@@ -14,6 +14,7 @@ mod http;
 mod last;
 mod lag;
 mod nodes;
+mod origins;
 mod outages;
 mod polls;
 mod presence;
