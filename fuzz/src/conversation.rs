@@ -173,7 +173,9 @@ impl Conversation {
             Action::Consume { consumption, request } => return self.consumed(consumption, &request.asked),
             Action::Order { consumption, order } => {
                 let news = match order {
-                    ConsumeOrder::Settle(tag, _) => ConsumeNews::Settled(tag, Settled::Told),
+                    ConsumeOrder::Settle(tag, _) | ConsumeOrder::Answer(tag, _) => {
+                        ConsumeNews::Settled(tag, Settled::Told)
+                    }
                     ConsumeOrder::Stop => ConsumeNews::Stopped,
                 };
                 return vec![Completion::Consumed { consumption, news }];

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::outgoing::Reply;
 use crate::model::publication::Draft;
 use crate::model::topic::Topic;
 
@@ -48,6 +49,8 @@ pub struct ConsumeRequest {
     pub asked: Arc<str>,
     /// Deliveries that the client may hold.
     pub prefetch: u16,
+    /// Whether nobody else may consume it meanwhile, on whatever node.
+    pub exclusive: bool,
     /// The section of the configuration that opens it.
     pub section: Arc<str>,
     /// Whether it is declared, and how.
@@ -64,10 +67,12 @@ pub struct QueueDeclaration {
 }
 
 /// What a session wants of a queue that it consumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ConsumeOrder {
     /// Settle one delivery; answered with [`ConsumeNews::Settled`].
     Settle(DeliveryTag, Settlement),
+    /// Send this to whoever asked by one delivery, if it says where to, and acknowledge it; answered likewise.
+    Answer(DeliveryTag, Reply),
     /// Bring no more; answered with [`ConsumeNews::Stopped`]. What is held can still be settled.
     Stop,
 }
@@ -92,12 +97,14 @@ pub enum ConsumeNews {
 }
 
 /// Whether the broker was told of a settlement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
     /// It was.
     Told,
     /// The delivery was no longer ours to settle.
     Stale,
+    /// The answer cannot be sent, for the reason in words. The delivery is held as before.
+    Refused(String),
 }
 
 /// Why a queue cannot be consumed, in a sentence that says what to do.
@@ -107,6 +114,8 @@ pub enum ConsumeRefusal {
     NotFound(String),
     /// The broker does not allow it.
     Refused(String),
+    /// Somebody else consumes it, and one of the two would be alone.
+    InUse(String),
     /// A limit of this server, or of its connection.
     Limit(String),
     /// The broker side is stopping or overrun.

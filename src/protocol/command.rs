@@ -8,7 +8,7 @@ use crate::model::delivery::{DeliveryTag, Settlement};
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::label::Label;
-use crate::model::outgoing::Outgoing;
+use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::rate::Rate;
 use crate::model::topic::Pattern;
 use crate::protocol::CommandId;
@@ -70,6 +70,8 @@ pub enum Command {
         prefetch: Option<u16>,
         /// Who settles them.
         settling: Settling,
+        /// Whether nobody else may consume it meanwhile.
+        exclusive: bool,
     },
     /// Bring no more of them.
     Cancel {
@@ -86,6 +88,15 @@ pub enum Command {
         tag: Option<DeliveryTag>,
         /// How.
         settlement: Settlement,
+    },
+    /// Settle one of them by an answer to whoever asked by it.
+    Answer {
+        /// Its id.
+        id: CommandId,
+        /// Which.
+        tag: DeliveryTag,
+        /// The answer.
+        reply: Reply,
     },
     /// Tell who is subscribed to a pattern.
     Presence {

@@ -27,6 +27,8 @@ pub enum ErrorCode {
     Unroutable,
     /// The broker refused.
     Refused,
+    /// Somebody else consumes the queue, and one of the two would be alone.
+    InUse,
     /// The broker is away or blocked.
     Unavailable,
     /// Nobody answered in time.
@@ -69,6 +71,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::Unroutable,
         Self::Refused,
+        Self::InUse,
         Self::Unavailable,
         Self::Timeout,
         Self::StaleTag,
@@ -87,6 +90,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::Unroutable => "unroutable",
             Self::Refused => "refused",
+            Self::InUse => "in_use",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::StaleTag => "stale_tag",

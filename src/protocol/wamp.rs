@@ -1,12 +1,13 @@
 //! WAMP v2: lists of typed elements, in JSON, MessagePack or CBOR, one a WebSocket message, both ways.
 //!
-//! [`codec`] is one session's conversation, [`greeting`] how it begins, [`requests`] what a client's messages ask for, [`event`]
-//! what it is sent, [`content`] what arguments are to everybody else. Below lie the messages, which know nothing of what they
+//! [`codec`] is one session's conversation, [`greeting`] how it begins, [`requests`] what a client's messages ask for, [`callee`]
+//! what it offers others, [`event`] what it is sent, [`content`] what arguments are to everybody else. Below lie the messages, which know nothing of what they
 //! mean: bytes become a [`value::Value`] by [`serializer`] ([`json`], [`msgpack`] and [`cbor`], the latter two over [`reader`]);
 //! [`client_message`] makes of it what a client asked ([`fields`], [`options`], [`uri`]), or a [`refusal`];
 //! [`router_message`] is the way back. Section names in comments are those of the WAMP specification.
 
 mod answers;
+mod callee;
 mod cbor;
 pub mod challenge;
 pub mod client_message;
@@ -47,7 +48,7 @@ pub const SUBPROTOCOLS: [Subprotocol; 3] = [
 const fn row(serializer: Serializer, index: u8, encode_message: fn(Message<'_>) -> Option<Outbound>) -> Subprotocol {
     Subprotocol {
         name: serializer.name(),
-        summary: "WAMP v2: publish, subscribe by URI, prefix or wildcard, call",
+        summary: "WAMP v2: publish, subscribe by URI, prefix or wildcard, call, register",
         negotiable: true,
         index: ProtocolId(index),
         failures: Failures::ToldToKnown,

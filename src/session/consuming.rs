@@ -109,11 +109,16 @@ impl Session {
     /// Consumes, cancels or settles.
     pub(super) fn consuming(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
         match command {
-            Command::Consume { id, queue, prefetch, settling } => {
-                self.consume(identity, id, (&queue, prefetch, settling), actions);
+            Command::Consume { id, queue, prefetch, settling, exclusive } => {
+                self.consume(identity, id, (&queue, prefetch, settling, exclusive), actions);
             }
             Command::Cancel { id, queue } => self.cancel(id, &queue, actions),
-            Command::Settle { id, tag, settlement } => self.settle(id, tag, settlement, actions),
+            Command::Settle { id, tag, settlement } => {
+                self.settle(id, tag, |tag| ConsumeOrder::Settle(tag, settlement), actions);
+            }
+            Command::Answer { id, tag, reply } => {
+                self.settle(id, Some(tag), |tag| ConsumeOrder::Answer(tag, reply), actions);
+            }
             // The others never come here; see `Session::command`.
             _ => {}
         }
@@ -123,7 +128,7 @@ impl Session {
         &mut self,
         identity: &Identity,
         id: CommandId,
-        (asked, prefetch, settling): (&str, Option<u16>, Settling),
+        (asked, prefetch, settling, exclusive): (&str, Option<u16>, Settling, bool),
         actions: &mut Vec<Action>,
     ) {
         let terms = self.terms.clone();
@@ -148,6 +153,7 @@ impl Session {
             queue: open.queue,
             asked: asked.into(),
             prefetch: prefetch.unwrap_or(PREFETCH).min(rules.prefetch_max),
+            exclusive,
             section: open.section,
             declaration: rules.declare.then_some(QueueDeclaration { expires: rules.expires }),
             hold_max: rules.hold_max,
@@ -167,13 +173,19 @@ impl Session {
         actions.push(Action::Order { consumption: one.key, order: ConsumeOrder::Stop });
     }
 
-    fn settle(&mut self, id: CommandId, tag: Option<DeliveryTag>, settlement: Settlement, actions: &mut Vec<Action>) {
+    fn settle(
+        &mut self,
+        id: CommandId,
+        tag: Option<DeliveryTag>,
+        order: impl FnOnce(DeliveryTag) -> ConsumeOrder,
+        actions: &mut Vec<Action>,
+    ) {
         let mut open = self.consumed.iter_mut().flat_map(|consumed| consumed.open.iter_mut());
         let held = open.find_map(|one| Some((one.key, one.held.get_mut(&tag?)?)));
         match (tag, held) {
             (Some(tag), Some((consumption, holding @ Holding::Unsettled))) => {
                 *holding = Holding::Settling(id);
-                actions.push(Action::Order { consumption, order: ConsumeOrder::Settle(tag, settlement) });
+                actions.push(Action::Order { consumption, order: order(tag) });
             }
             _ => self.stale(id, actions),
         }
@@ -201,9 +213,13 @@ impl Session {
             }
             ConsumeNews::Settled(tag, settled) => {
                 if let Some(Holding::Settling(id)) = one.held.remove(&tag) {
+                    if let Settled::Refused(_) = settled {
+                        one.held.insert(tag, Holding::Unsettled);
+                    }
                     match settled {
                         Settled::Told => self.send(Event::Done { id, routed: None }, actions),
                         Settled::Stale => self.stale(id, actions),
+                        Settled::Refused(sentence) => self.fail(id, ErrorCode::Refused, sentence, actions),
                     }
                 }
             }
@@ -264,6 +280,7 @@ impl Session {
         let (code, sentence) = match refusal {
             ConsumeRefusal::NotFound(sentence) => (ErrorCode::NotFound, sentence),
             ConsumeRefusal::Refused(sentence) => (ErrorCode::Refused, sentence),
+            ConsumeRefusal::InUse(sentence) => (ErrorCode::InUse, sentence),
             ConsumeRefusal::Limit(sentence) => (ErrorCode::Limit, sentence),
             ConsumeRefusal::Unavailable(sentence) => (ErrorCode::Unavailable, sentence),
         };

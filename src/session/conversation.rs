@@ -122,9 +122,10 @@ impl Session {
                 match command {
                     Command::Subscribe(subscribe) => self.subscribe(&identity, subscribe, actions),
                     Command::Unsubscribe { id, which } => self.unsubscribe(id, &which, actions),
-                    other @ (Command::Consume { .. } | Command::Cancel { .. } | Command::Settle { .. }) => {
-                        self.consuming(&identity, other, actions);
-                    }
+                    other @ (Command::Consume { .. }
+                    | Command::Cancel { .. }
+                    | Command::Settle { .. }
+                    | Command::Answer { .. }) => self.consuming(&identity, other, actions),
                     Command::Abandon { id } => self.abandon(id, actions),
                     Command::Presence { id, pattern } => self.ask_presence(&identity, id, pattern, actions),
                     other => self.send_up(&identity, other, actions),
@@ -475,6 +476,7 @@ impl Command {
             | Self::Consume { id, .. }
             | Self::Cancel { id, .. }
             | Self::Settle { id, .. }
+            | Self::Answer { id, .. }
             | Self::Presence { id, .. }
             | Self::Leave { id }
             | Self::Ping { id } => id,
@@ -496,6 +498,7 @@ fn ending(code: ErrorCode) -> CloseReason {
         | ErrorCode::NotFound
         | ErrorCode::Unroutable
         | ErrorCode::Refused
+        | ErrorCode::InUse
         | ErrorCode::StaleTag => CloseReason::Policy,
     }
 }

@@ -171,7 +171,7 @@ impl<'a> Request<'a> {
             Some(0) => return Err(bad_field(&self.id, "\"prefetch\" must be at least 1".into())),
             wanted => wanted.map(|wanted| u16::try_from(wanted).unwrap_or(u16::MAX)),
         };
-        Ok(Command::Consume { id: self.id, queue, prefetch, settling: Settling::ByClient })
+        Ok(Command::Consume { id: self.id, queue, prefetch, settling: Settling::ByClient, exclusive: false })
     }
 
     fn cancel(self) -> Result<Command, Fault> {

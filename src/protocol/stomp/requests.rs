@@ -222,7 +222,13 @@ impl Stomp {
                 let (id, destination) = (id.map(str::to_owned), written.to_owned());
                 let queue = Queue { id, name: name.clone(), destination, mode, held: VecDeque::new() };
                 self.subscriptions.insert(key, Listening::Queue(queue));
-                return Ok(Said::Command(Command::Consume { id: receipt, queue: name, prefetch, settling }));
+                return Ok(Said::Command(Command::Consume {
+                    id: receipt,
+                    queue: name,
+                    prefetch,
+                    settling,
+                    exclusive: false,
+                }));
             }
             other @ (Destination::TemporaryQueue(_) | Destination::ReplyQueue(_)) => {
                 return Err(bad_frame(format!("{other} cannot be subscribed: replies come by themselves")));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::answers::Asked;
+use super::callee::{Callee, Lost};
 use super::client_message::ClientMessage;
 use super::content;
 use super::event;
@@ -17,8 +18,10 @@ use super::serializer::Serializer;
 use super::uri::Policy;
 use super::value::Dict;
 use crate::model::close::CloseReason;
+use crate::model::delivery::Delivery;
 use crate::model::label::Label;
 use crate::model::outgoing::Reply;
+use crate::model::publication::Draft;
 use crate::protocol::missing::Untold;
 use crate::protocol::{Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Outbound, Receiving, Said};
 
@@ -28,6 +31,7 @@ pub(super) struct Wamp {
     pub(super) serializer: Serializer,
     pub(super) standing: Standing,
     pub(super) subscriptions: BTreeMap<Id, Listening>,
+    pub(super) callee: Callee,
     untold: Untold<Label>,
     /// What is said before the connection closes, where it is known already.
     last_word: Option<RouterMessage>,
@@ -58,8 +62,8 @@ pub(super) struct Listening {
 
 impl Wamp {
     pub(super) fn new(serializer: Serializer) -> Self {
-        let (subscriptions, untold) = (BTreeMap::new(), Untold::default());
-        Self { serializer, standing: Standing::New, subscriptions, untold, last_word: None }
+        let (subscriptions, callee, untold) = (BTreeMap::new(), Callee::default(), Untold::default());
+        Self { serializer, standing: Standing::New, subscriptions, callee, untold, last_word: None }
     }
 
     pub(super) fn write(&self, message: RouterMessage) -> Outbound {
@@ -103,6 +107,11 @@ impl Wamp {
         let Asked { kind, request, names } = Asked::of(id)?;
         match (kind, names) {
             (Kind::Subscribe, Some(subscription)) => Some(RouterMessage::Subscribed { request, subscription }),
+            (Kind::Register, Some(registration)) => {
+                self.callee.registered(registration);
+                Some(RouterMessage::Registered { request, registration })
+            }
+            (Kind::Unregister, _) => Some(RouterMessage::Unregistered { request }),
             (Kind::Unsubscribe, _) => Some(RouterMessage::Unsubscribed { request }),
             (Kind::Publish, Some(publication)) => Some(RouterMessage::Published { request, publication }),
             // The client has taken it back.
@@ -128,10 +137,28 @@ impl Wamp {
             self.standing = Standing::Over;
             return Some(RouterMessage::abort(reason, sentence));
         }
-        if let (Kind::Subscribe, Some(subscription)) = (kind, names) {
-            self.forget(subscription);
+        match (kind, names) {
+            (Kind::Subscribe, Some(subscription)) => {
+                self.forget(subscription);
+            }
+            (Kind::Register, Some(registration)) => match self.callee.lost(registration, sentence) {
+                Lost::Told(message) => return Some(message),
+                Lost::Silently => return None,
+                Lost::BeforeItStood => {}
+            },
+            // Of these WAMP has no answer.
+            (Kind::Yield | Kind::Error, _) => return None,
+            _ => {}
         }
         Some(RouterMessage::error(kind, request, reasons::reason(code, kind), sentence))
+    }
+
+    /// A call to what the client offers.
+    fn invoked(&mut self, delivery: &Delivery) -> Option<RouterMessage> {
+        let Draft { payload, attributes, .. } = &delivery.draft;
+        let content_type = attributes.content_type.as_deref();
+        let payload = content::payload(self.serializer, payload, content_type, &attributes.headers);
+        self.callee.invoke(delivery, payload)
     }
 
     /// The answer to a call, which may be that it failed.
@@ -175,10 +202,13 @@ impl Codec for Wamp {
                 self.missed(gap);
                 None
             }
+            Event::Delivered(delivery) => self.invoked(delivery),
+            Event::Revoked { tags } => {
+                self.callee.revoke(tags);
+                None
+            }
             // For these the protocol has no word: what was missed is told by the next event.
-            Event::Delivered(_)
-            | Event::Revoked { .. }
-            | Event::CaughtUp { .. }
+            Event::CaughtUp { .. }
             | Event::Position { .. }
             | Event::Outage { .. }
             | Event::Restored { .. }

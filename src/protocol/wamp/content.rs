@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 
-use crate::model::outgoing::Outgoing;
+use crate::model::outgoing::{Outgoing, Reply};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value as Field};
 use crate::protocol::json::payload::{Shown, shown};
@@ -45,11 +45,23 @@ struct Body {
 
 /// A message that holds what a client sent.
 pub(super) fn outgoing(topic: Topic, payload: Payload) -> Outgoing {
+    let Reply { payload, content_type, headers } = reply(payload);
+    Outgoing { content_type, headers, ..Outgoing::new(topic, payload) }
+}
+
+/// An answer that holds what a client yielded.
+pub(super) fn reply(payload: Payload) -> Reply {
     let Body { bytes, content_type, form } = body(payload);
-    let mut message = Outgoing::new(topic, Bytes::from(bytes));
-    message.content_type = Some(content_type.to_owned());
-    message.headers.0.extend(form.map(|form| (PAYLOAD_HEADER.to_owned(), Field::Text(form.to_owned()))));
-    message
+    let form = form.map(|form| (PAYLOAD_HEADER.to_owned(), Field::Text(form.to_owned())));
+    let headers = Headers(form.into_iter().collect());
+    Reply { payload: Bytes::from(bytes), content_type: Some(content_type.to_owned()), headers }
+}
+
+/// An answer that says that it is an error.
+pub(super) fn failure(error: &str, payload: Payload) -> Reply {
+    let mut reply = reply(payload);
+    reply.headers.0.push((ERROR_HEADER.to_owned(), Field::Text(error.to_owned())));
+    reply
 }
 
 /// Writes into a message which publication it is.

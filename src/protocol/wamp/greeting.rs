@@ -16,7 +16,7 @@ use crate::protocol::{Command, Event, Fault, Said};
 const BROKER_FEATURES: &[&str] = &["publisher_exclusion", "pattern_based_subscription"];
 
 /// And as a dealer.
-const DEALER_FEATURES: &[&str] = &["call_timeout", "call_canceling"];
+const DEALER_FEATURES: &[&str] = &["call_timeout", "call_canceling", "shared_registration", "registration_revocation"];
 
 /// How a client says who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl Wamp {
             let message = "this router speaks the methods anonymous and ticket: offer one of them in authmethods";
             return Err(self.abort(NO_MATCHING_AUTH_METHOD, message));
         };
+        self.callee.greeted(&hello);
         let agent = hello.agent.map(|agent| shortened(&agent).to_owned());
         let greeting = Greeting { realm: hello.realm, agent, method };
         match method {

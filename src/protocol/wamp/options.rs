@@ -55,6 +55,8 @@ pub struct RegisterOptions {
     pub policy: Policy,
     /// Who of several is called (section "Shared Registration").
     pub invoke: Invoke,
+    /// How many calls the callee would answer at a time; as many as it may, when it does not say.
+    pub concurrency: Option<u16>,
 }
 
 /// Who of several that are registered for a procedure is called.
@@ -161,7 +163,15 @@ impl<'a> Options<'a> {
             "last" => Some(Invoke::Last),
             _ => None,
         })?;
-        Ok(RegisterOptions { policy: self.policy()?, invoke })
+        let concurrency = match self.dict.value("concurrency") {
+            None => None,
+            Some(value) => {
+                let number = value.as_integer().filter(|number| *number > 0);
+                let number = number.ok_or_else(|| self.wrong("a number of calls from 1", "concurrency", value))?;
+                Some(u16::try_from(number).unwrap_or(u16::MAX))
+            }
+        };
+        Ok(RegisterOptions { policy: self.policy()?, invoke, concurrency })
     }
 
     pub(super) fn cancel(&self) -> Result<CancelMode, Refusal> {

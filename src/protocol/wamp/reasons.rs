@@ -77,6 +77,7 @@ pub const fn reason(code: ErrorCode, asked: Kind) -> &'static str {
         (ErrorCode::NotFound, _) => NOT_FOUND,
         (ErrorCode::Unroutable, _) => UNROUTABLE,
         (ErrorCode::Refused, _) => REFUSED,
+        (ErrorCode::InUse, _) => PROCEDURE_ALREADY_EXISTS,
         (ErrorCode::Unavailable, _) => NETWORK_FAILURE,
         (ErrorCode::Timeout, _) => TIMEOUT,
         (ErrorCode::StaleTag, _) => STALE_TAG,

@@ -14,7 +14,7 @@ use super::id::Id;
 use super::json;
 use super::kind::Kind;
 use super::label::Name;
-use super::reasons::{FEATURE_NOT_SUPPORTED, INVALID_ARGUMENT, NO_SUCH_PROCEDURE, NO_SUCH_SUBSCRIPTION};
+use super::reasons::{INVALID_ARGUMENT, NO_SUCH_PROCEDURE, NO_SUCH_SUBSCRIPTION};
 use super::refusal::Refusal;
 use super::router_message::RouterMessage;
 use super::uri;
@@ -63,7 +63,7 @@ impl Wamp {
         answer.map_or(Said::Nothing, |message| Said::Answered(self.write(message)))
     }
 
-    fn refused(&self, (kind, request): (Kind, Id), reason: &str, message: &str) -> Said {
+    pub(super) fn refused(&self, (kind, request): (Kind, Id), reason: &str, message: &str) -> Said {
         self.answered(Some(RouterMessage::error(kind, request, reason, message)))
     }
 
@@ -78,17 +78,10 @@ impl Wamp {
                 Said::Command(Command::Abandon { id: Asked::by(Kind::Call, call).id() })
             }
             ClientMessage::Goodbye(_) => Said::Command(Command::Leave { id: Asked::once(Kind::Goodbye).id() }),
-            ClientMessage::Register(register) => {
-                let message = "procedures of clients are not offered here: let a service consume the queue of its name";
-                self.refused((Kind::Register, register.request), FEATURE_NOT_SUPPORTED, message)
-            }
-            ClientMessage::Unregister { request, .. } => {
-                let message = "nothing is registered under that id";
-                self.refused((Kind::Unregister, request), super::reasons::NO_SUCH_REGISTRATION, message)
-            }
-            ClientMessage::Yield(_) | ClientMessage::Error(_) => {
-                return Err(self.violation("there is no such invocation"));
-            }
+            ClientMessage::Register(register) => self.register(register),
+            ClientMessage::Unregister { request, registration } => self.unregister(request, registration),
+            ClientMessage::Yield(message) => return self.yielded(message),
+            ClientMessage::Error(message) => return self.invocation_failed(message),
             // These never come here; see `take`.
             ClientMessage::Hello(_) | ClientMessage::Authenticate { .. } | ClientMessage::Abort(_) => Said::Nothing,
         })

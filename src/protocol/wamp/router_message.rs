@@ -70,10 +70,10 @@ pub enum RouterMessage {
         /// The request.
         request: Id,
     },
-    /// None come any more, and nobody asked for that (section "Subscription Revocation").
+    /// No calls come any more, and nobody asked for that (section "Registration Revocation").
     Revoked {
-        /// The subscription.
-        subscription: Id,
+        /// The registration.
+        registration: Id,
         /// Why, in words.
         reason: String,
     },
@@ -157,11 +157,11 @@ impl RouterMessage {
                 message(Kind::Subscribed, [request.into(), subscription.into()])
             }
             Self::Unsubscribed { request } => message(Kind::Unsubscribed, [request.into()]),
-            Self::Revoked { subscription, reason } => {
-                let details = Dict::default().with("subscription", subscription.into());
+            Self::Revoked { registration, reason } => {
+                let details = Dict::default().with("registration", registration.into());
                 let details = details.with("reason", Value::Text(reason));
                 // No request is answered: its place holds a zero, which is no id.
-                message(Kind::Unsubscribed, [Value::Int(0), Value::Dict(details)])
+                message(Kind::Unregistered, [Value::Int(0), Value::Dict(details)])
             }
             Self::Result { request, details, payload } => {
                 with_payload(message(Kind::Result, [request.into(), Value::Dict(details)]), payload)
@@ -275,8 +275,8 @@ mod tests {
             (RouterMessage::Subscribed { request: id(1), subscription: id(2) }, "[33,1,2]"),
             (RouterMessage::Unsubscribed { request: id(1) }, "[35,1]"),
             (
-                RouterMessage::Revoked { subscription: id(1_293_722), reason: "no longer authorized".into() },
-                r#"[35,0,{"subscription":1293722,"reason":"no longer authorized"}]"#,
+                RouterMessage::Revoked { registration: id(1_293_722), reason: "no longer authorized".into() },
+                r#"[67,0,{"registration":1293722,"reason":"no longer authorized"}]"#,
             ),
             (
                 RouterMessage::Result { request: id(7), details: details.clone(), payload: payload.clone() },

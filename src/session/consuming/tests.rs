@@ -53,7 +53,13 @@ fn id(number: usize) -> CommandId {
 }
 
 fn consume_command(queue: &str) -> Command {
-    Command::Consume { id: None, queue: queue.into(), prefetch: Some(u16::MAX), settling: Settling::ByClient }
+    Command::Consume {
+        id: None,
+        queue: queue.into(),
+        prefetch: Some(u16::MAX),
+        settling: Settling::ByClient,
+        exclusive: false,
+    }
 }
 
 fn consume(session: &mut Session, queue: &str) -> Vec<Action> {

@@ -18,7 +18,7 @@ use crate::config::{Consume, Presence, Presences};
 use crate::model::cursor::Epoch;
 use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
 use crate::model::label::Label;
-use crate::model::outgoing::Target;
+use crate::model::outgoing::{Reply, Target};
 use crate::model::presence::{Member, Roster};
 use crate::model::publication::{Attributes, Draft, Publication, PublishedAt, SourceId, SourceInfo};
 use crate::model::queue::QueueTemplate;
@@ -249,7 +249,7 @@ impl Player {
 
     fn called(&mut self, word: &str, rest: &str) -> Completion {
         let outcome = match word {
-            "reply" => CallOutcome::Replied(crate::model::outgoing::Reply {
+            "reply" => CallOutcome::Replied(Reply {
                 payload: Bytes::copy_from_slice(rest.as_bytes()),
                 content_type: None,
                 headers: Headers::default(),
@@ -269,7 +269,7 @@ impl Player {
     }
 
     /// News of the queue that was consumed last: `stands`, `away`, `brings [again] PAYLOAD`, `settled NUMBER`,
-    /// `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused SENTENCE`.
+    /// `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused|taken SENTENCE`.
     fn consumed(&mut self, text: &str) -> Completion {
         let (consumption, queue) = self.consumption.clone().unwrap();
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -290,6 +290,7 @@ impl Player {
             "expired" => ConsumeNews::Expired(tag(rest)),
             "stopped" => ConsumeNews::Stopped,
             "is" => match rest.split_once(' ').unwrap() {
+                ("taken", sentence) => ConsumeNews::Ended(ConsumeRefusal::InUse(sentence.into())),
                 ("missing", sentence) => ConsumeNews::Ended(ConsumeRefusal::NotFound(sentence.into())),
                 (_, sentence) => ConsumeNews::Ended(ConsumeRefusal::Refused(sentence.into())),
             },
@@ -430,12 +431,10 @@ impl Player {
             }
             Action::Consume { consumption, request } => {
                 self.consumption = Some((consumption, request.asked.clone()));
-                format!("consume {} {}, {} at a time", consumption.0, request.queue, request.prefetch)
+                let alone = if request.exclusive { ", alone" } else { "" };
+                format!("consume {} {}, {} at a time{alone}", consumption.0, request.queue, request.prefetch)
             }
-            Action::Order { consumption, order: ConsumeOrder::Settle(tag, settlement) } => {
-                format!("settle {} {tag} {settlement:?}", consumption.0)
-            }
-            Action::Order { consumption, order: ConsumeOrder::Stop } => format!("stop {}", consumption.0),
+            Action::Order { consumption, order } => ordered(consumption, order),
             Action::Close { reason, detail } => {
                 let farewell = self.codec.farewell(reason, &detail).map(|outbound| self.shown(outbound));
                 let close = format!("= close {} {detail}", reason.code());
@@ -443,6 +442,18 @@ impl Player {
             }
         };
         vec![format!("= {asked}")]
+    }
+}
+
+/// What a session wants of a queue that it consumes.
+fn ordered(ConsumeKey(number): ConsumeKey, order: ConsumeOrder) -> String {
+    match order {
+        ConsumeOrder::Settle(tag, settlement) => format!("settle {number} {tag} {settlement:?}"),
+        ConsumeOrder::Answer(tag, Reply { payload, content_type, headers }) => {
+            let payload = String::from_utf8_lossy(&payload).into_owned();
+            format!("answer {number} {tag} {payload:?} type={} {:?}", content_type.unwrap_or_default(), headers.0)
+        }
+        ConsumeOrder::Stop => format!("stop {number}"),
     }
 }
 

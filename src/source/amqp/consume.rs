@@ -19,6 +19,7 @@ use super::connection::Live;
 use super::desk::{Desk, End};
 use super::exchange::short;
 use super::link::Link;
+use super::outbound::Outbound;
 use super::words::{self, Refusal};
 
 /// Takes in every queue that a client wants to consume.
@@ -26,6 +27,7 @@ pub(crate) struct Consumers {
     context: Arc<Context>,
     link: Link,
     jobs: mpsc::Receiver<ConsumeJob>,
+    publisher: mpsc::Sender<Outbound>,
 }
 
 /// One queue of one client.
@@ -33,6 +35,9 @@ struct Consumption {
     context: Arc<Context>,
     link: Link,
     job: ConsumeJob,
+    publisher: mpsc::Sender<Outbound>,
+    /// Whether it was consumed before.
+    has_stood: bool,
 }
 
 /// Why a channel does not consume.
@@ -47,9 +52,14 @@ enum Failure {
 pub(super) struct Over;
 
 impl Consumers {
-    /// On the link that consumes.
-    pub(crate) fn new(context: Arc<Context>, link: Link, jobs: mpsc::Receiver<ConsumeJob>) -> Self {
-        Self { context, link, jobs }
+    /// On the link that consumes; what clients answer goes to the publisher.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        link: Link,
+        jobs: mpsc::Receiver<ConsumeJob>,
+        publisher: mpsc::Sender<Outbound>,
+    ) -> Self {
+        Self { context, link, jobs, publisher }
     }
 
     /// Until the stop.
@@ -81,11 +91,17 @@ impl Consumers {
             let _ = job.news.try_send(ended);
             return;
         }
-        running.spawn(Consumption { context: self.context.clone(), link: self.link.clone(), job }.run());
+        running.spawn(Consumption::new(self, job).run());
     }
 }
 
 impl Consumption {
+    fn new(of: &Consumers, job: ConsumeJob) -> Self {
+        let Consumers { context, link, publisher, .. } = of;
+        let (context, link, publisher) = (context.clone(), link.clone(), publisher.clone());
+        Self { context, link, job, publisher, has_stood: false }
+    }
+
     /// Until its client has gone or lets it go, it is refused, or the program stops.
     async fn run(mut self) {
         // Whatever ends it, there is nobody left to tell.
@@ -135,7 +151,9 @@ impl Consumption {
     /// Nothing is held, so there is nothing to settle, and to stop is to be over.
     async fn obey_without_link(&mut self, order: Option<ConsumeOrder>) -> Result<(), Over> {
         match order {
-            Some(ConsumeOrder::Settle(tag, _)) => self.tell(ConsumeNews::Settled(tag, Settled::Stale)).await,
+            Some(ConsumeOrder::Settle(tag, _) | ConsumeOrder::Answer(tag, _)) => {
+                self.tell(ConsumeNews::Settled(tag, Settled::Stale)).await
+            }
             Some(ConsumeOrder::Stop) => {
                 self.tell(ConsumeNews::Stopped).await?;
                 Err(Over)
@@ -157,6 +175,9 @@ impl Consumption {
                 let sentence = words::of_consumed(&error, request.queue.as_str(), (&live.peer, &request.section));
                 match words::refusal(&error) {
                     Some(Refusal::NotFound) => Err(Failure::Refused(ConsumeRefusal::NotFound(sentence))),
+                    // Perhaps by ourselves: a broker may take long to see that a connection of ours is gone.
+                    Some(Refusal::InUse) if self.has_stood => Err(Failure::Lost),
+                    Some(Refusal::InUse) => Err(Failure::Refused(ConsumeRefusal::InUse(sentence))),
                     Some(_) => Err(Failure::Refused(ConsumeRefusal::Refused(sentence))),
                     None => Err(Failure::Lost),
                 }
@@ -166,8 +187,9 @@ impl Consumption {
 
     /// Serves on one channel until that is lost.
     async fn serve(&mut self, live: &Live, channel: Channel, consumer: Consumer) -> Result<(), Over> {
+        self.has_stood = true;
         self.tell(ConsumeNews::Stands).await?;
-        let mut desk = Desk::new(self.context.clone(), channel, consumer);
+        let mut desk = Desk::new(self.context.clone(), (channel, consumer), self.publisher.clone());
         match desk.serve(live, &mut self.job).await {
             End::Lost => {
                 desk.lost().await;
@@ -204,6 +226,6 @@ async fn consume(channel: &Channel, request: &ConsumeRequest) -> lapin::Result<C
         channel.queue_declare(queue.into(), options, arguments).await?;
     }
     channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions::default();
+    let options = BasicConsumeOptions { exclusive: request.exclusive, ..BasicConsumeOptions::default() };
     channel.basic_consume(queue.into(), "client".into(), options, FieldTable::default()).await
 }

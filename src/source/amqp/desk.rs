@@ -5,20 +5,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery as Incoming;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions};
+use lapin::protocol::basic::AMQPProperties;
 use lapin::{Acker, Channel, Consumer};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::hub::upstream::ConsumeJob;
 use crate::metrics::Settling;
 use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Delivery, DeliveryTag, Settled, Settlement};
+use crate::model::outgoing::{Outgoing, PublishOutcome, Reply, Target};
+use crate::model::topic::Topic;
 
 use super::Context;
 use super::connection::Live;
 use super::consume::Over;
 use super::mapping;
+use super::outbound::{self, Answer, Outbound};
 use super::receive::now;
 
 /// How long the broker may take to hear that a channel is closed or a consumer cancelled.
@@ -35,12 +42,25 @@ pub(super) struct Desk {
     next: u64,
     /// By number, and so by age.
     held: BTreeMap<u64, Held>,
+    /// Where answers go out: publishing here would have a broker that is short of memory leave our acknowledgements unread.
+    publisher: mpsc::Sender<Outbound>,
+    /// On their way, each with the delivery that it answers.
+    answers: FuturesUnordered<BoxFuture<'static, (DeliveryTag, PublishOutcome)>>,
     stopped: bool,
 }
 
 struct Held {
     acker: Acker,
     since: Instant,
+    asker: Option<Asker>,
+}
+
+/// Who waits for an answer to a delivery.
+#[derive(Clone)]
+struct Asker {
+    /// The queue that they listen to.
+    reply_to: Topic,
+    correlation_id: Option<String>,
 }
 
 /// How serving on a channel ends.
@@ -68,9 +88,14 @@ impl From<Gone> for End {
 
 impl Desk {
     /// Nothing is held yet.
-    pub(super) fn new(context: Arc<Context>, channel: Channel, consumer: Consumer) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        (channel, consumer): (Channel, Consumer),
+        publisher: mpsc::Sender<Outbound>,
+    ) -> Self {
         context.metrics.consumers_changed(1);
-        Self { context, channel, consumer, link: fastrand::u64(..), next: 0, held: BTreeMap::new(), stopped: false }
+        let (link, held, answers) = (fastrand::u64(..), BTreeMap::new(), FuturesUnordered::new());
+        Self { context, channel, consumer, link, next: 0, held, publisher, answers, stopped: false }
     }
 
     /// Whether the client wants no more of it.
@@ -99,12 +124,17 @@ impl Desk {
                     let settled = self.settle(tag, settlement).await?;
                     tell(job, ConsumeNews::Settled(tag, settled)).await
                 }
+                Some(ConsumeOrder::Answer(tag, reply)) => self.answer(tag, reply, job).await,
                 Some(ConsumeOrder::Stop) => {
                     self.cancel().await?;
                     tell(job, ConsumeNews::Stopped).await
                 }
                 None => Err(End::Over),
             },
+            Some((tag, outcome)) = self.answers.next() => {
+                let settled = self.answered(tag, outcome).await?;
+                tell(job, ConsumeNews::Settled(tag, settled)).await
+            }
             next = self.consumer.next(), if !self.stopped => match next {
                 Some(Ok(delivery)) => self.hand_out(delivery, job).await,
                 // Whether the queue is gone or only this consumer shows when it is consumed again.
@@ -126,18 +156,55 @@ impl Desk {
         }
         let tag = DeliveryTag { link: self.link, number: self.next };
         self.next += 1;
+        let asker = Asker::of(&delivery.properties);
         let draft = mapping::consumed(&mut delivery, &job.request.queue, now());
-        self.held.insert(tag.number, Held { acker: delivery.acker, since: Instant::now() });
+        self.held.insert(tag.number, Held { acker: delivery.acker, since: Instant::now(), asker });
         self.context.metrics.held_changed(1);
         let queue = job.request.asked.clone();
         tell(job, ConsumeNews::Delivered(Box::new(Delivery { tag, queue, draft }))).await
     }
 
+    fn held(&self, tag: DeliveryTag) -> Option<&Held> {
+        self.held.get(&tag.number).filter(|_| tag.link == self.link)
+    }
+
+    /// Sends an answer on its way to whoever asked. Where nobody said that they wait for one there is only to acknowledge.
+    async fn answer(&mut self, tag: DeliveryTag, reply: Reply, job: &ConsumeJob) -> Result<(), End> {
+        let asker = self.held(tag).and_then(|held| held.asker.clone());
+        let settled = match asker {
+            None => self.settle(tag, Settlement::Acknowledge).await?,
+            Some(asker) => match self.send(asker, reply) {
+                Ok(verdict) => {
+                    let lost = PublishOutcome::Unavailable("the publisher has stopped".into());
+                    self.answers.push(Box::pin(async move { (tag, verdict.await.unwrap_or(lost)) }));
+                    return Ok(());
+                }
+                Err(sentence) => Settled::Refused(sentence),
+            },
+        };
+        tell(job, ConsumeNews::Settled(tag, settled)).await
+    }
+
+    fn send(&self, asker: Asker, reply: Reply) -> Result<oneshot::Receiver<PublishOutcome>, String> {
+        let (place, verdict) = oneshot::channel();
+        let outbound = outbound::reply(asker.addressed(reply), Answer::Request(place))?;
+        match self.publisher.try_send(outbound) {
+            Ok(()) => Ok(verdict),
+            Err(_) => Err("too many messages wait for the broker: answer again later".into()),
+        }
+    }
+
+    /// Acknowledges what the broker has taken the answer to, even if nobody waits for that any more.
+    async fn answered(&mut self, tag: DeliveryTag, outcome: PublishOutcome) -> Result<Settled, Gone> {
+        match outcome {
+            PublishOutcome::Confirmed { .. } => self.settle(tag, Settlement::Acknowledge).await,
+            PublishOutcome::Refused(sentence) | PublishOutcome::Unavailable(sentence) => Ok(Settled::Refused(sentence)),
+        }
+    }
+
     /// Tells the broker, if the delivery is held here.
     async fn settle(&mut self, tag: DeliveryTag, settlement: Settlement) -> Result<Settled, Gone> {
-        let Some(held) = self.held.get(&tag.number).filter(|_| tag.link == self.link) else {
-            return Ok(Settled::Stale);
-        };
+        let Some(held) = self.held(tag) else { return Ok(Settled::Stale) };
         // While this fails the delivery counts as held, and so as lost with the channel.
         told(&held.acker, settlement).await?;
         self.forget(tag.number);
@@ -190,6 +257,19 @@ impl Desk {
         let held = std::mem::take(&mut self.held).len();
         self.context.metrics.held_changed(-(held as i64));
         self.context.metrics.settled(how, held);
+    }
+}
+
+impl Asker {
+    fn of(properties: &AMQPProperties) -> Option<Self> {
+        let reply_to = Topic::parse(properties.reply_to().as_ref()?.as_str()).ok()?;
+        Some(Self { reply_to, correlation_id: mapping::property(properties.correlation_id()) })
+    }
+
+    /// An answer to them.
+    fn addressed(self, Reply { payload, content_type, headers }: Reply) -> Outgoing {
+        let message = Outgoing::new(self.reply_to, payload);
+        Outgoing { target: Target::Queue, content_type, correlation_id: self.correlation_id, headers, ..message }
     }
 }
 

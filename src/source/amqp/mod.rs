@@ -179,7 +179,8 @@ pub fn start(
         }
     }
     let (requests, requests_end) = mpsc::channel(settings.call.in_flight_max.clamp(1, Semaphore::MAX_PERMITS));
-    users.spawn(Consumers::new(context.clone(), consume.clone(), jobs.consumes).run());
+    let replies = requests.clone();
+    users.spawn(Consumers::new(context.clone(), consume.clone(), jobs.consumes, replies).run());
     if !settings.presences.0.is_empty() && !settings.amqp.presence_exchange.is_empty() {
         let links = (consume.clone(), publish.clone());
         users.spawn(Carrier::new(context.clone(), hub.presence().clone(), links).run());

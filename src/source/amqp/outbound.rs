@@ -98,11 +98,16 @@ impl<'a> Destination<'a> {
         }
     }
 
+    /// Straight into a queue.
+    fn of_queues() -> Self {
+        Self { exchange: "", key: "the default exchange".to_owned() }
+    }
+
     /// As a client directs it: it cannot go anywhere else than where its topic goes, but it can be wrong about that.
     fn directed(self, message: &Outgoing) -> Result<Self, String> {
         match &message.target {
             Target::Routed | Target::Published => Ok(self),
-            Target::Queue => Ok(Self { exchange: "", key: "the default exchange".to_owned() }),
+            Target::Queue => Ok(Destination::of_queues()),
             Target::Exchange(name) if *name == self.exchange => Ok(self),
             Target::Exchange(_) => {
                 let (topic, Self { exchange, key }) = (message.topic.as_str(), self);
@@ -138,6 +143,14 @@ pub(crate) fn checked(
     let headers = if retained { as_retained(headers) } else { headers };
     let Destination { exchange, key } = destination;
     Ok(Outbound { exchange: exchange.to_owned(), key, topic, payload, properties, headers, answer })
+}
+
+/// An answer to somebody who asked by a message: to the queue that they named, which is its topic.
+///
+/// # Errors
+/// In words, when it must not reach the broker.
+pub(crate) fn reply(message: Outgoing, answer: Answer) -> Result<Outbound, String> {
+    checked(message, Destination::of_queues(), answer).map_err(|(_, sentence)| sentence)
 }
 
 /// Every exchange that publishes or calls may go to, with the key that names it.

@@ -24,8 +24,10 @@ pub(crate) struct Peer {
 pub(crate) enum Refusal {
     /// It does not exist (404).
     NotFound,
-    /// Not permitted, or in exclusive use by somebody else (403).
+    /// Not permitted (403).
     AccessRefused,
+    /// Consumed by somebody else, and one of the two would be alone (403 too).
+    InUse,
     /// Locked by another connection (405).
     Locked,
     /// Exists with other settings, or an argument is wrong (406).
@@ -43,6 +45,9 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
             Some(Refusal::Other)
         }
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(Refusal::NotFound),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if error.get_message().as_str().contains("exclusive") => {
+            Some(Refusal::InUse)
+        }
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Some(Refusal::AccessRefused),
         AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Some(Refusal::Locked),
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Some(Refusal::Precondition),
@@ -236,8 +241,9 @@ pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &
         Some(Refusal::NotFound) => {
             format!("queue '{queue}' does not exist on vhost '{vhost}': create it or set {section}.declare = true")
         }
-        Some(Refusal::AccessRefused) if quoted(error).contains("exclusive") => format!(
-            "queue '{queue}' on vhost '{vhost}' is consumed exclusively by somebody else: try again when they are gone"
+        Some(Refusal::InUse) => format!(
+            "queue '{queue}' on vhost '{vhost}' is consumed by somebody else, and one of the two would be alone: try \
+             again when they are gone"
         ),
         Some(Refusal::AccessRefused) => format!(
             "user '{user}' may not use queue '{queue}' on vhost '{vhost}': grant it with rabbitmqctl \

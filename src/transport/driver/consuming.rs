@@ -42,11 +42,15 @@ impl Driver {
     ) {
         let orders = connection.consumptions.iter().find(|(known, _)| *known == key).map(|(_, orders)| orders);
         // There is room for whatever a session can order; see `Consumption`.
-        if orders.is_some_and(|orders| orders.try_send(order).is_ok()) {
-            return;
-        }
+        let order = match orders {
+            Some(orders) => match orders.try_send(order) {
+                Ok(()) => return,
+                Err(refused) => refused.into_inner(),
+            },
+            None => order,
+        };
         let news = match order {
-            ConsumeOrder::Settle(tag, _) => ConsumeNews::Settled(tag, Settled::Stale),
+            ConsumeOrder::Settle(tag, _) | ConsumeOrder::Answer(tag, _) => ConsumeNews::Settled(tag, Settled::Stale),
             ConsumeOrder::Stop => ConsumeNews::Stopped,
         };
         self.complete(subscriber, connection, Completion::Consumed { consumption: key, news });

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use lapin::BasicProperties;
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 use super::script::{Script, node, python};
 use crate::program::{Program, until};
-use crate::whole::client::Service;
+use crate::whole::client::{Client, Service};
 use crate::whole::{Broker, word};
 
 /// A library, and so a language, with a serialization.
@@ -19,6 +19,9 @@ struct Library {
     script: &'static str,
     serializer: &'static str,
 }
+
+/// Where RabbitMQ hands answers over without a queue.
+const DIRECT: &str = "amq.rabbitmq.reply-to";
 
 const JS: &str = "wamp.js";
 const PYTHON: &str = "wamp_py.py";
@@ -64,6 +67,25 @@ impl Conversation {
         let subscribed = self.next().await;
         assert_eq!(subscribed["subscribed"], json!(id), "{subscribed}");
         subscribed["subscription"].clone()
+    }
+
+    /// Offers a procedure, and waits until its calls come here.
+    async fn register(&mut self, procedure: &str) {
+        self.order(&json!({ "order": "register", "id": "r", "procedure": procedure }));
+        let registered = self.next().await;
+        assert_eq!(registered["registered"], "r", "{registered}");
+    }
+
+    /// Asks, without waiting for the answer.
+    fn call(&mut self, procedure: &str, args: &Value, kwargs: &Value) {
+        self.order(&json!({ "order": "call", "id": "c", "procedure": procedure, "args": args, "kwargs": kwargs }));
+    }
+
+    /// The next call to what it offers: its number, and what was asked.
+    async fn invoked(&mut self) -> (Value, Value) {
+        let invocation = self.next().await;
+        assert!(invocation["invocation"].is_u64(), "no invocation: {invocation}");
+        (invocation["invocation"].clone(), json!([invocation["args"], invocation["kwargs"]]))
     }
 
     /// The next event, which is one.
@@ -215,6 +237,149 @@ async fn a_call_is_answered_by_a_service() {
                 assert_eq!(client.next().await["error"], "wamp.error.canceled", "{library:?}, {broker:?}");
             }
         }
+    }
+}
+
+/// What opens a queue to clients, so that they can offer the procedure of its name.
+fn offered(procedure: &str) -> [(&'static str, &str); 3] {
+    [
+        ("PASSERELLE_CONSUME__OFFERED__QUEUE", procedure),
+        ("PASSERELLE_CONSUME__OFFERED__DECLARE", "true"),
+        ("PASSERELLE_CONSUME__OFFERED__EXPIRES", "5s"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_answers_the_calls_of_others() {
+    for broker in Broker::BOTH {
+        let procedure = word();
+        let program = broker.serve(&offered(&procedure)).await;
+        let mut callers = Vec::new();
+        for library in Library::all() {
+            callers.push((library, library.join(&program).await));
+        }
+        let mut page = Client::json(&program).await;
+        for callee in Library::all() {
+            let mut offering = callee.join(&program).await;
+            offering.register(&procedure).await;
+            for (library, caller) in &mut callers {
+                let context = format!("{library:?} calls {callee:?}, {broker:?}");
+                let (args, kwargs) = (json!(["é", [true], null]), json!({ "colour": "red" }));
+                caller.call(&procedure, &args, &kwargs);
+                let (invocation, asked) = offering.invoked().await;
+                assert_eq!(asked, json!([args, kwargs]), "{context}");
+                let (args, kwargs) = (json!(["9.50", { "tax": "0.19" }]), json!({ "currency": "EUR" }));
+                let order = json!({ "order": "yield", "invocation": invocation, "args": args, "kwargs": kwargs });
+                offering.order(&order);
+                let answer = caller.next().await;
+                assert_eq!((&answer["result"], &answer["args"]), (&json!("c"), &args), "{context}: {answer}");
+                assert_eq!(answer["kwargs"], kwargs, "{context}");
+                caller.call(&procedure, &json!(["x"]), &json!({}));
+                let (invocation, _) = offering.invoked().await;
+                let error =
+                    json!({ "order": "fail", "invocation": invocation, "error": "shop.error.none", "args": ["no"] });
+                offering.order(&error);
+                let answer = caller.next().await;
+                assert_eq!(
+                    (&answer["failed"], &answer["error"]),
+                    (&json!("c"), &json!("shop.error.none")),
+                    "{context}"
+                );
+                assert_eq!(answer["args"], json!(["no"]), "{context}");
+            }
+            // A page that knows nothing of WAMP.
+            let call = json!({ "op": "call", "id": 1, "topic": procedure, "data": { "article": 5 } });
+            let answers = async {
+                let (invocation, asked) = offering.invoked().await;
+                assert_eq!(asked, json!([[{ "article": 5 }], {}]), "{callee:?}, {broker:?}");
+                offering.order(&json!({ "order": "yield", "invocation": invocation, "args": ["9.50"] }));
+            };
+            let (result, ()) = tokio::join!(page.ask(call), answers);
+            assert_eq!((&result["op"], &result["data"]), (&json!("result"), &json!("9.50")), "{callee:?}, {broker:?}");
+            offering.order(&json!({ "order": "unregister", "id": "r" }));
+            assert_eq!(offering.next().await["unregistered"], "r", "{callee:?}, {broker:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_answers_the_calls_of_services() {
+    for broker in Broker::BOTH {
+        let procedure = word();
+        let program = broker.serve(&offered(&procedure)).await;
+        let service = Service::connect(&program.amqp).await;
+        let replies = format!("{procedure}.replies");
+        let own = service.listen(&replies, None).await;
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let direct = service.channel.basic_consume(DIRECT.into(), "".into(), options, FieldTable::default());
+        let direct = direct.await.expect("a consumer");
+        let mut offering = Library { script: JS, serializer: "json" }.join(&program).await;
+        offering.register(&procedure).await;
+        for (reply_to, mut answers) in [(replies.as_str(), own), (DIRECT, direct)] {
+            let properties =
+                BasicProperties::default().with_reply_to(reply_to.into()).with_correlation_id("question 1".into());
+            let options = BasicPublishOptions::default();
+            let to = procedure.as_str().into();
+            service
+                .channel
+                .basic_publish("".into(), to, options, b"{\"article\":5}", properties)
+                .await
+                .expect("a publish");
+            let (invocation, asked) = offering.invoked().await;
+            assert_eq!(asked, json!([[{ "article": 5 }], {}]), "{broker:?}");
+            offering.order(&json!({ "order": "yield", "invocation": invocation, "args": [{ "price": "9.50" }] }));
+            let answer = Service::next(&mut answers).await;
+            assert_eq!(&answer.data[..], b"{\"price\":\"9.50\"}", "{broker:?}");
+            let id = answer.properties.correlation_id().as_ref().map(ToString::to_string);
+            assert_eq!(id.as_deref(), Some("question 1"), "{broker:?}");
+        }
+        // What nobody waits for is acknowledged all the same: the queue is empty once the answer is given.
+        service
+            .channel
+            .basic_publish(
+                "".into(),
+                procedure.as_str().into(),
+                BasicPublishOptions::default(),
+                b"1",
+                BasicProperties::default(),
+            )
+            .await
+            .expect("a publish");
+        let (invocation, _) = offering.invoked().await;
+        offering.order(&json!({ "order": "yield", "invocation": invocation }));
+        let held = "passerelle_held_deliveries";
+        until("it is settled", async || program.metric(held).await == Some(0.0)).await;
+    }
+}
+
+/// One that is gone before it has answered loses nothing: the call comes to whoever offers the procedure next.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_offers_a_procedure_and_another_takes_over_what_it_left() {
+    for broker in Broker::BOTH {
+        let procedure = word();
+        let program = broker.serve(&offered(&procedure)).await;
+        let library = Library { script: JS, serializer: "cbor" };
+        let (mut first, mut second) = (library.join(&program).await, library.join(&program).await);
+        first.register(&procedure).await;
+        second.order(&json!({ "order": "register", "id": "r", "procedure": procedure }));
+        let refused = second.next().await;
+        assert_eq!(refused["error"], "wamp.error.procedure_already_exists", "{broker:?}: {refused}");
+        let mut caller = library.join(&program).await;
+        caller.call(&procedure, &json!([17]), &json!({}));
+        first.invoked().await;
+        drop(first);
+        until("it takes over", async || {
+            second.order(&json!({ "order": "register", "id": "r", "procedure": procedure }));
+            second.next().await["registered"] == "r"
+        })
+        .await;
+        let (invocation, asked) = second.invoked().await;
+        assert_eq!(asked, json!([[17], {}]), "{broker:?}");
+        second.order(&json!({ "order": "yield", "invocation": invocation, "args": [18] }));
+        assert_eq!(caller.next().await["args"], json!([18]), "{broker:?}");
+        // What nobody opened to clients is not for them to offer.
+        second.order(&json!({ "order": "register", "id": "s", "procedure": format!("{procedure}.other") }));
+        assert_eq!(second.next().await["error"], "wamp.error.not_authorized", "{broker:?}");
     }
 }
 

@@ -116,7 +116,8 @@ fn calls_and_what_follows_them_are_read() {
     let Ok(ClientMessage::Register(register)) = read(r#"[64, 25349185, {"invoke": "roundrobin"}, "a.b"]"#) else {
         panic!()
     };
-    assert_eq!(register.options, RegisterOptions { policy: Policy::Exact, invoke: Invoke::RoundRobin });
+    let options = RegisterOptions { policy: Policy::Exact, invoke: Invoke::RoundRobin, concurrency: None };
+    assert_eq!(register.options, options);
     let unregister = ClientMessage::Unregister { request: id(788_923_562), registration: id(2_103_333_224) };
     assert_eq!(read("[66, 788923562, 2103333224]"), Ok(unregister));
     let yielded = Yield { invocation: id(6_131_533), progress: true, payload: Payload::one(Value::Int(30)) };

@@ -25,7 +25,7 @@ async fn what_cannot_be_consumed_is_told_in_words() {
         let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let channel = alone.create_channel().await.unwrap();
         let all = channel.basic_consume(scene.queue.as_str().into(), "".into(), options, FieldTable::default()).await;
-        refused(&mut client, &scene.queue, ("refused", "is consumed exclusively by somebody else")).await;
+        refused(&mut client, &scene.queue, ("in_use", "is consumed by somebody else")).await;
         drop(all.expect("a consumer"));
         // Nothing of this harmed the session.
         assert_eq!(client.ask(json!({ "op": "ping" })).await["op"], "pong");
