@@ -6,9 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
-use crate::hub::shard::{
-    Activated, CaughtUp, Missed, Notice, Opening, Refusal, Replay, Replayed, Shard, SubscriptionId, Wait,
-};
+use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Replay, Replayed, Shard, SubscriptionId, Wait};
 use crate::hub::turn::Encode;
 use crate::metrics::DropReason;
 use crate::model::close::CloseReason;
@@ -166,8 +164,10 @@ impl Driver {
 
     /// Its session is over; only the farewell is not.
     pub(super) fn silence(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        let ticket = self.ticket(subscriber);
         self.shard.silence(subscriber);
-        self.depart_from_all(self.ticket(subscriber), connection);
+        self.forget_openings(ticket);
+        self.depart_from_all(ticket, connection);
     }
 
     /// Tells a subscriber what happened to a source.
@@ -198,27 +198,30 @@ impl Driver {
             return;
         }
         self.standings = standings;
-        let openings = std::mem::take(&mut self.openings);
-        let incomplete = self.incomplete(&openings);
-        for (ticket, id, opening) in openings {
-            match Shard::stands(&opening) {
-                Ok(stands) if !stands || incomplete.contains(&ticket.subscriber) => {
-                    self.openings.push((ticket, id, opening))
-                }
-                outcome => {
-                    self.with_ticket(ticket, |driver, connection| {
-                        driver.opened(ticket.subscriber, connection, id, outcome.map(|_| ()))
-                    });
-                }
+        let incomplete = self.incomplete();
+        let mut settled = Vec::new();
+        self.openings.retain(|(ticket, id, opening)| match Shard::stands(opening) {
+            Ok(stands) if !stands || incomplete.contains(ticket) => true,
+            outcome => {
+                settled.push((*ticket, *id, outcome.map(|_| ())));
+                false
             }
+        });
+        for (ticket, id, outcome) in settled {
+            self.with_ticket(ticket, |driver, connection| driver.opened(ticket.subscriber, connection, id, outcome));
         }
     }
 
     /// With a joint cursor all are opened together, once the bindings of all stand: who of them has to wait.
-    fn incomplete(&self, openings: &[(Ticket, SubscriptionId, Opening)]) -> HashSet<SubscriberId> {
-        let subscribers = openings.iter().filter(|(_, _, opening)| Shard::stands(opening) == Ok(false));
-        let subscribers = subscribers.map(|(ticket, _, _)| ticket.subscriber);
-        subscribers.filter(|subscriber| self.shard.is_joint(*subscriber)).collect()
+    fn incomplete(&self) -> HashSet<Ticket> {
+        let waiting = self.openings.iter().filter(|(_, _, opening)| Shard::stands(opening) == Ok(false));
+        let tickets = waiting.map(|(ticket, _, _)| *ticket);
+        tickets.filter(|ticket| self.shard.is_joint(ticket.subscriber)).collect()
+    }
+
+    /// Nobody is left to be told when these bindings stand. What an opening holds stays wanted at the broker.
+    pub(super) fn forget_openings(&mut self, gone: Ticket) {
+        self.openings.retain(|(ticket, _, _)| *ticket != gone);
     }
 
     /// A subscription's bindings stand, or never will.
@@ -254,8 +257,10 @@ impl Driver {
         }
     }
 
-    /// Ends a subscription.
+    /// Ends a subscription, or its wait for its bindings.
     pub(super) fn unsubscribe(&mut self, subscriber: SubscriberId, connection: &mut Connection, id: SubscriptionId) {
+        let gone = (self.ticket(subscriber), id);
+        self.openings.retain(|(ticket, id, _)| (*ticket, *id) != gone);
         for missed in self.shard.unsubscribe(subscriber, id) {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }

@@ -442,6 +442,7 @@ impl Driver {
         self.paced.forget(ticket);
         self.ticks.forget(ticket);
         self.polls.forget(ticket);
+        self.forget_openings(ticket);
         self.depart_from_all(ticket, &mut connection);
         let plan = Form::of(connection.protocol, connection.framing).plain();
         std::mem::replace(&mut connection.plan, plan).release(&mut self.wire);

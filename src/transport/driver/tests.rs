@@ -1,6 +1,8 @@
 //! The loop's own work over real sockets: what ninety-nine who read cost is counted, alone and beside one more who has
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
 
+mod openings;
+
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
@@ -61,18 +63,22 @@ struct Work {
 
 impl Bench {
     fn new() -> Self {
-        let info = SourceInfo::new(SourceId(0), "a", Epoch(1));
-        let everything = BindingMode::Fixed(vec![Pattern::all()]);
-        let source = SourceState::new(Arc::new(info), LogBounds::default(), everything);
-        let feed = Feed::new(source.clone());
-        feed.link_up_bound(Instant::now());
+        let bench = Self::of(vec![source(0, "a", BindingMode::Fixed(vec![Pattern::all()]))]);
+        bench.feed.link_up_bound(Instant::now());
+        bench
+    }
+
+    /// With these sources, of which the first is fed.
+    fn of(sources: Vec<Arc<SourceState>>) -> Self {
+        let feed = Feed::new(sources[0].clone());
         let mut settings = Settings::default();
         // A heartbeat is of each connection and comes with time: none is to come here.
         settings.server.heartbeat = Duration::from_secs(3_600);
         let (upstream, _) = Upstream::new(1, &settings.publish);
         let terms = Arc::new(Terms::new(&settings));
-        let metrics = Arc::new(Metrics::new(&["a"]).unwrap());
-        let shared = Arc::new(Shared { settings, hub: Hub::new(vec![source]), upstream, metrics });
+        let names: Vec<&str> = sources.iter().map(|source| &*source.info().name).collect();
+        let metrics = Arc::new(Metrics::new(&names).unwrap());
+        let shared = Arc::new(Shared { settings, hub: Hub::new(sources), upstream, metrics });
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         Self {
@@ -89,6 +95,16 @@ impl Bench {
 
     /// One more client that is subscribed to everything; answers its end of the socket.
     fn join(&mut self, buffer_bytes: Option<usize>) -> TcpStream {
+        let (mut client, server) = self.connect(buffer_bytes);
+        let admission = self.admission(server);
+        self.driver.admit(admission);
+        let subscribed = text(&mut client);
+        assert!(subscribed.contains("\"subscribed\""), "{subscribed}");
+        client
+    }
+
+    /// The two ends of a new connection.
+    fn connect(&self, buffer_bytes: Option<usize>) -> (TcpStream, Socket) {
         let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // Before it connects: the window that it offers is of this size.
         buffer_bytes.inspect(|bytes| client.set_recv_buffer_size(*bytes).unwrap());
@@ -98,12 +114,7 @@ impl Bench {
         buffer_bytes.inspect(|bytes| SockRef::from(&server).set_send_buffer_size(*bytes).unwrap());
         server.set_nodelay(true).unwrap();
         server.set_nonblocking(true).unwrap();
-        let admission = self.admission(Socket::Tcp(mio::net::TcpStream::from_std(server)));
-        self.driver.admit(admission);
-        let mut client = TcpStream::from(client);
-        let subscribed = text(&mut client);
-        assert!(subscribed.contains("\"subscribed\""), "{subscribed}");
-        client
+        (TcpStream::from(client), Socket::Tcp(mio::net::TcpStream::from_std(server)))
     }
 
     fn admission(&self, socket: Socket) -> Admission {
@@ -193,6 +204,11 @@ impl Bench {
         }
         work
     }
+}
+
+fn source(number: u16, name: &str, bindings: BindingMode) -> Arc<SourceState> {
+    let info = SourceInfo::new(SourceId(number), name, Epoch(1));
+    SourceState::new(Arc::new(info), LogBounds::default(), bindings)
 }
 
 /// The next text frame of a server.

@@ -1,0 +1,176 @@
+//! Subscriptions that wait for their bindings, and clients that do not wait so long.
+
+use super::*;
+use crate::hub::interest::BindingKind;
+use crate::protocol::{Only, Subprotocol, Which, event_stream, poll};
+use crate::transport::driver::connection::{Ending, Keep};
+
+/// A source that makes what bindings are wanted, and one that never comes to stand.
+fn bench() -> Bench {
+    let bindings_max = 100;
+    let on_demand =
+        BindingMode::OnDemand { kind: BindingKind::Topic, linger: Duration::from_secs(3_600), bindings_max };
+    let away = source(1, "away", BindingMode::Fixed(vec![Pattern::all()]));
+    let bench = Bench::of(vec![source(0, "a", on_demand), away]);
+    bench.feed.link_up();
+    bench
+}
+
+fn subscribe(pattern: &str) -> Subscribe {
+    Subscribe::to(Pattern::parse(pattern).unwrap())
+}
+
+/// What stands whatever becomes of the other source.
+fn of_a(pattern: &str) -> Subscribe {
+    Subscribe { only: Some(Only::Source("a".into())), ..subscribe(pattern) }
+}
+
+fn unsubscribe(pattern: &str) -> Command {
+    Command::Unsubscribe { id: None, which: Which::Pattern(Pattern::parse(pattern).unwrap()) }
+}
+
+impl Bench {
+    /// One more client on a WebSocket, which asks for these.
+    fn enter(&mut self, subscribes: Vec<Subscribe>) -> TcpStream {
+        let (client, server) = self.connect(None);
+        let commands = subscribes.into_iter().map(Command::Subscribe).collect();
+        let admission = Admission { commands, ..self.admission(server) };
+        self.driver.admit(admission);
+        self.serve();
+        client
+    }
+
+    /// One more event stream likewise.
+    fn listen(&mut self, subscribe: Subscribe) -> TcpStream {
+        let (client, server) = self.connect(None);
+        let admission = self.joint(server, subscribe, &event_stream::SUBPROTOCOL);
+        self.driver.admit(Admission { framing: Framing::EventStream, ..admission });
+        self.serve();
+        client
+    }
+
+    /// One more poll likewise.
+    fn poll(&mut self, subscribe: Subscribe) -> oneshot::Receiver<Answered> {
+        let (answer, answered) = oneshot::channel();
+        let asked = PollRequest { after: "a~1.1".parse().unwrap(), timeout: PATIENCE, answer };
+        let admission = self.joint(Socket::Absent, subscribe, &poll::SUBPROTOCOL);
+        self.driver.admit(Admission { framing: Framing::Collected, poll: Some(asked), ..admission });
+        self.serve();
+        answered
+    }
+
+    fn joint(&self, socket: Socket, subscribe: Subscribe, row: &'static Subprotocol) -> Admission {
+        let grants = Grants { subscribe: true, publish: false, consume: false };
+        let anybody = Arc::new(Identity { user: None, expires_at: None, grants });
+        let start = Start { connection: "c".into(), protocol: row, admission: Ok(anybody), at: Instant::now() };
+        Admission {
+            protocol: row.index,
+            codec: (row.codec)(Opening::default()),
+            session: Session::new(self.terms.clone(), start),
+            commands: vec![Command::Subscribe(subscribe)],
+            form: CursorForm::Joint,
+            ..self.admission(socket)
+        }
+    }
+
+    /// Makes what bindings are wanted.
+    fn bind(&mut self) {
+        let plan = self.feed.interest().plan(Instant::now());
+        plan.bind.iter().for_each(|pattern| self.feed.bound(pattern));
+        self.serve();
+    }
+
+    fn command(&mut self, number: u32, command: Command) {
+        let subscriber = SubscriberId(number);
+        self.driver.with(subscriber, |driver, connection| driver.command(subscriber, connection, command));
+    }
+
+    /// How many subscriptions wait, and how many patterns are claimed.
+    fn waiting(&self) -> (usize, usize) {
+        (self.driver.openings.len(), self.feed.interest().patterns(usize::MAX).len())
+    }
+}
+
+/// What a client has been sent so far.
+fn sent(client: &mut TcpStream) -> String {
+    client.set_nonblocking(true).unwrap();
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4_096];
+    while let Ok(count @ 1..) = client.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+    client.set_nonblocking(false).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Ids are given out again: what those wait for who are gone must not keep who comes after them from being served.
+#[test]
+fn who_leaves_before_their_bindings_stand_leaves_nothing() {
+    let mut bench = bench();
+    let (left, closed) = (bench.enter(vec![subscribe("x")]), bench.enter(vec![subscribe("y")]));
+    let polled = bench.poll(subscribe("z"));
+    assert_eq!(bench.waiting(), (3, 3));
+    drop(left);
+    bench.driver.with(SubscriberId(1), |driver, connection| {
+        driver.end(
+            SubscriberId(1),
+            connection,
+            Ending { reason: CloseReason::Policy, detail: "", keep: Keep::Waiting },
+        );
+    });
+    bench.serve();
+    assert_eq!(bench.waiting(), (1, 1), "the end of a session is enough, whatever becomes of its socket");
+    drop((closed, polled));
+    let ticket = bench.driver.ticket(SubscriberId(2));
+    bench.driver.with_ticket(ticket, |driver, connection| driver.look_at_poll(ticket, connection, Instant::now()));
+    bench.serve();
+    assert_eq!((bench.driver.open, bench.waiting()), (0, (0, 1)), "what a poll wants stays wanted for a while");
+    let mut streams: Vec<TcpStream> = (0..3).map(|_| bench.listen(of_a("x"))).collect();
+    bench.bind();
+    for stream in &mut streams {
+        let sent = sent(stream);
+        assert!(sent.contains("event: subscribed"), "{sent:?}");
+    }
+}
+
+#[test]
+fn who_unsubscribes_before_their_bindings_stand_leaves_nothing() {
+    let mut bench = bench();
+    let _client = bench.enter(vec![subscribe("stays")]);
+    for number in 0..100 {
+        let pattern = format!("x.{number}");
+        bench.command(0, Command::Subscribe(subscribe(&pattern)));
+        bench.command(0, unsubscribe(&pattern));
+        bench.serve();
+    }
+    assert_eq!(bench.waiting(), (1, 1));
+}
+
+/// A later subscribe on the same pattern waits by itself, also where the earlier one is told that it was overtaken.
+#[test]
+fn what_takes_the_place_of_another_goes_on_waiting() {
+    let mut bench = bench();
+    let mut client = bench.enter(vec![subscribe("x"), of_a("x"), subscribe("x")]);
+    assert_eq!(bench.waiting(), (3, 1));
+    bench.bind();
+    assert_eq!(bench.waiting(), (1, 1), "the second stands, the first was overtaken");
+    assert_eq!(sent(&mut client).matches("\"subscribed\"").count(), 1);
+    Feed::new(bench.driver.shared.hub.sources()[1].clone()).link_up_bound(Instant::now());
+    bench.serve();
+    assert_eq!(bench.waiting(), (0, 1));
+    assert_eq!(sent(&mut client).matches("\"subscribed\"").count(), 1);
+}
+
+/// With a joint cursor everything waits for the last; that is of this client only, whoever had its id before.
+#[test]
+fn streams_wait_for_all_that_they_asked_for_and_for_nothing_else() {
+    let mut bench = bench();
+    let mut waits = bench.listen(subscribe("x"));
+    let mut stands = bench.listen(of_a("x"));
+    bench.bind();
+    assert!(!sent(&mut waits).contains("subscribed") && sent(&mut stands).contains("event: subscribed"));
+    assert_eq!(bench.waiting(), (1, 1));
+    Feed::new(bench.driver.shared.hub.sources()[1].clone()).link_up_bound(Instant::now());
+    bench.serve();
+    assert!(sent(&mut waits).contains("event: subscribed"));
+}
