@@ -85,7 +85,9 @@ struct Shared {
     changed: Notify,
     /// How often the standing of any claim was told anew.
     told: AtomicU64,
-    /// Rung when that happens; one a shard.
+    /// How often a claim was refused that had stood.
+    lapses: AtomicU64,
+    /// Rung when a standing is told anew; one a shard.
     doorbells: Mutex<Vec<Arc<Notify>>>,
     is_fixed: bool,
 }
@@ -140,6 +142,7 @@ impl Interest {
             state,
             changed: Notify::new(),
             told: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
             doorbells: Mutex::default(),
             is_fixed,
         };
@@ -160,6 +163,12 @@ impl Interest {
     /// How often the standing of any claim changed: who remembers the number need not look at each claim.
     pub fn tellings(&self) -> u64 {
         self.shared.told.load(Ordering::Acquire)
+    }
+
+    /// How often a claim that had stood was refused: by what stands on it nothing will come any more. Not where bindings are
+    /// fixed: there a refusal takes the link with it, and they are tried again.
+    pub fn lapses(&self) -> u64 {
+        self.shared.lapses.load(Ordering::Acquire)
     }
 
     /// Adds a shard's doorbell: rung when the standing of a claim changes.
@@ -327,6 +336,7 @@ impl Shared {
                     is_news = true;
                     tell(claimed.get(&pattern), standing);
                 }
+                self.lapses.store(planner.lapses(), Ordering::Release);
             }
             Bindings::Fixed(fixed) => {
                 if let Some(standing) = fixed.news() {
@@ -387,11 +397,6 @@ impl Claim {
             // A sender cannot go before its last claim.
             Ok(_) | Err(_) => Ok(()),
         }
-    }
-
-    /// To follow its standing, for instance through an outage.
-    pub fn watch(&self) -> watch::Receiver<Standing> {
-        self.standing.clone()
     }
 }
 

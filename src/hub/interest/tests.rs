@@ -112,9 +112,60 @@ async fn a_lost_link_makes_every_claim_wanted_again() {
     interest.lost();
     assert_eq!((claim.standing(), interest.bindings()), (Standing::Wanted, 0));
     assert_eq!(interest.plan(Instant::now()).bind, [pattern("a")]);
-    let mut followed = claim.watch();
     interest.stands(&pattern("a"));
-    assert!(in_time(followed.wait_for(|standing| *standing == Standing::Stands)).await.is_ok());
+    assert_eq!(in_time(claim.settled()).await, Ok(()));
+}
+
+/// Of a direct exchange with two places: who stood keeps theirs, however often the link fails before it is up again, and
+/// whoever came during the outage is told that there is none.
+#[test]
+fn who_comes_during_an_outage_takes_nobodys_place() {
+    let interest = on_demand(BindingKind::Direct);
+    let old = ["t1", "t2"].map(|topic| interest.claim(&pattern(topic)));
+    bind(&interest);
+    interest.lost();
+    // Texts on both sides, so that it is not their order that decides.
+    let new = ["a", "z"].map(|topic| interest.claim(&pattern(topic)));
+    interest.lost();
+    bind(&interest);
+    assert!(old.iter().all(|claim| claim.standing() == Standing::Stands));
+    assert!(new.iter().all(|claim| matches!(claim.standing(), Standing::Refused(_))));
+    assert_eq!(interest.lapses(), 0);
+}
+
+/// Who stood and is refused has to be told, also where somebody else asks again before anybody has looked.
+#[test]
+fn what_stood_and_is_refused_lapses_each_time() {
+    let interest = on_demand(BindingKind::Topic);
+    let refuse = || {
+        interest.plan(Instant::now());
+        interest.refused(&pattern("a"), "no permission".into());
+        interest.lapses()
+    };
+    let first = interest.claim(&pattern("a"));
+    assert_eq!(refuse(), 0, "it never stood");
+    let second = interest.claim(&pattern("a"));
+    bind(&interest);
+    interest.lost();
+    assert_eq!(refuse(), 1);
+    let third = interest.claim(&pattern("a"));
+    assert_eq!(refuse(), 2);
+    interest.lost();
+    assert_eq!(refuse(), 3);
+    drop((first, second, third));
+    let _anew = interest.claim(&pattern("a"));
+    assert_eq!(refuse(), 3, "it is wanted by others, who were told nothing");
+}
+
+/// Makes what bindings are wanted, until nothing is left to ask for.
+fn bind(interest: &Interest) {
+    loop {
+        let Plan { bind, .. } = interest.plan(Instant::now());
+        if bind.is_empty() {
+            return;
+        }
+        bind.iter().for_each(|pattern| interest.stands(pattern));
+    }
 }
 
 #[tokio::test]

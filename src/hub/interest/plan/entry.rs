@@ -13,6 +13,8 @@ pub(super) struct Entry {
     pub(super) role: Role,
     /// While it lingers: when it may go.
     pub(super) until: Option<Instant>,
+    /// Whether it has stood since clients want it, be it on a link before: they were told so.
+    pub(super) has_stood: bool,
     pub(super) is_touched: bool,
     /// Whether it is in a queue for a place.
     pub(super) is_queued: bool,

@@ -79,6 +79,8 @@ pub(super) struct Planner {
     totals: Totals,
     /// Entries whose standing changed.
     news: Vec<usize>,
+    /// How often an entry was refused that had stood.
+    lapses: u64,
 }
 
 impl Planner {
@@ -95,6 +97,7 @@ impl Planner {
             covers: Covers::default(),
             totals: Totals::default(),
             news: Vec::new(),
+            lapses: 0,
         }
     }
 
@@ -173,13 +176,18 @@ impl Planner {
         }
     }
 
-    /// The link is lost, and all bindings with it. What lingered is forgotten: coverage has ended anyhow.
+    /// The link is lost, and all bindings with it. What lingered is forgotten: coverage has ended anyhow. What had stood is
+    /// remembered, however often a link is lost before it stands again: it comes before what is only wanted since.
     pub(super) fn lost(&mut self) {
         let before = std::mem::replace(self, Self::new(self.limits.clone()));
         self.covers.begin_anew(&before.covers);
-        for (pattern, key) in before.lattice.in_order() {
-            if before.entries[key].demand != Demand::None {
-                self.want(pattern);
+        self.lapses = before.lapses;
+        for (pattern, former) in before.lattice.in_order() {
+            let former = &before.entries[former];
+            if former.demand != Demand::None {
+                let key = self.enter(pattern);
+                self.entries[key].has_stood = former.has_stood;
+                self.demand(key, Demand::Wanted);
             }
         }
         self.news = self.lattice.in_order().map(|(_, key)| key).collect();
@@ -190,6 +198,11 @@ impl Planner {
         let news = std::mem::take(&mut self.news);
         let told = news.into_iter().filter_map(|key| Some((self.lattice.pattern(key)?.clone(), self.standing(key))));
         told.collect()
+    }
+
+    /// How often something was refused of which clients had been told that it stands.
+    pub(super) fn lapses(&self) -> u64 {
+        self.lapses
     }
 
     /// The bindings that the broker has, in order of their texts.
@@ -233,6 +246,11 @@ impl Planner {
     /// Changes what clients want.
     fn demand(&mut self, key: usize, demand: Demand) {
         let was_claimed = self.entries[key].is_claimed();
+        match demand {
+            Demand::None => self.entries[key].has_stood = false,
+            Demand::Refused(_) => self.lapses += u64::from(self.entries[key].has_stood),
+            Demand::Wanted => {}
+        }
         self.change(key, |entry| entry.demand = demand);
         if self.entries[key].is_claimed() != was_claimed {
             self.count_member(key);
@@ -274,6 +292,8 @@ impl Planner {
         if was.stands != is.stands {
             self.news.push(key);
         }
+        let entry = &mut self.entries[key];
+        entry.has_stood |= is.stands && entry.is_claimed();
         self.touch(key);
     }
 
@@ -289,7 +309,7 @@ impl Planner {
         let entry = &self.entries[key];
         match entry.role {
             Role::Unbound if entry.demand == Demand::None && !entry.is_cover => self.lattice.remove(key),
-            _ if entry.asks() => self.asking.push_back(key),
+            _ if entry.asks() => self.ask(key),
             Role::Stands if entry.is_anchored() => self.end(key),
             Role::Stands if entry.is_wanted() => self.stop_lingering(key),
             Role::Stands => self.linger(key, now),
@@ -353,6 +373,16 @@ impl Planner {
     fn retry(&mut self, key: Option<usize>) {
         if let Some(key) = key {
             self.entries[key].is_queued = false;
+            self.ask(key);
+        }
+    }
+
+    /// Lets an entry ask for a place: whoever has stood before whoever never did, so that what others want meanwhile, during
+    /// an outage for instance, takes nobody's place.
+    fn ask(&mut self, key: usize) {
+        if self.entries[key].has_stood {
+            self.asking.push_front(key);
+        } else {
             self.asking.push_back(key);
         }
     }

@@ -46,6 +46,8 @@ struct World {
     now: Instant,
     /// What the sessions hold, with what they were told last.
     wanted: BTreeMap<Pattern, Standing>,
+    /// Of what they hold that of which they were told that it stands.
+    has_stood: BTreeSet<Pattern>,
     /// What is bound for certain: from the broker's yes until the removal is asked for.
     bound: BTreeSet<Pattern>,
     asked: Vec<(Pattern, bool)>,
@@ -67,6 +69,7 @@ impl World {
             takes_patterns,
             now: Instant::now(),
             wanted: BTreeMap::new(),
+            has_stood: BTreeSet::new(),
             bound: BTreeSet::new(),
             asked: Vec::new(),
             told: Vec::new(),
@@ -85,6 +88,7 @@ impl World {
             }
             Step::Unwant(pattern) => {
                 let pattern = Pattern::parse(PATTERNS[*pattern]).unwrap();
+                self.has_stood.remove(&pattern);
                 if self.wanted.remove(&pattern).is_some() {
                     self.planner.unwant(&pattern);
                 }
@@ -132,10 +136,13 @@ impl World {
     /// Sessions hear the news; whoever is told that it stands must be served, and nobody is served without being told.
     fn hear(&mut self) {
         for (pattern, standing) in self.planner.news() {
+            self.check_refusal(&pattern, &standing);
             if let Some(told) = self.wanted.get_mut(&pattern) {
                 *told = standing;
             }
         }
+        let standing = self.wanted.iter().filter(|(_, told)| **told == Standing::Stands);
+        self.has_stood.extend(standing.map(|(pattern, _)| pattern.clone()));
         for (pattern, told) in &self.wanted {
             let is_served = self.bound.iter().any(|bound| bound.includes(pattern));
             match told {
@@ -175,6 +182,15 @@ impl World {
         members.iter().for_each(|(_, key)| totals.count(&nothing, &planner.entries[*key].consequence()));
         assert_eq!(planner.totals, totals);
         self.check_covers(&members);
+    }
+
+    /// Those who stood have a place before those who never did. They are too many only where the broker had refused some of
+    /// them, whose places went to others.
+    fn check_refusal(&self, pattern: &Pattern, standing: &Standing) {
+        let is_for_want_of_places = *standing == Standing::Refused("too many".into());
+        if is_for_want_of_places && !self.takes_patterns && self.has_stood.contains(pattern) {
+            assert!(self.has_stood.len() > self.bindings_max, "{pattern}: {:?}", self.wanted);
+        }
     }
 
     /// A cover is there for at least two of what sessions want.
