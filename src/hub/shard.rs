@@ -10,6 +10,7 @@
 mod behind;
 mod bucket;
 mod lane;
+mod lapse;
 mod pace;
 mod pacing;
 mod passages;
@@ -42,8 +43,8 @@ use reading::Logs;
 use subscriber::{Subscriber, close, enter_paced};
 use subscription::{Part, Progress, Rest, SentBefore, Subscription};
 pub use words::{
-    Activated, CaughtUp, CursorForm, Last, Missed, Notice, Opening, Refusal, Replay, Replayed, SubscribeRequest,
-    SubscriptionId, Taken, Wait,
+    Activated, CaughtUp, CursorForm, Lapsed, Last, Missed, Notice, Opening, Refusal, Replay, Replayed,
+    SubscribeRequest, SubscriptionId, Taken, Wait,
 };
 
 /// The sole owner of its subscribers.

@@ -195,6 +195,13 @@ pub struct Subprotocol {
     pub encode_message: fn(Message<'_>) -> Option<Outbound>,
 }
 
+impl Subprotocol {
+    /// Whether a client may still be told of a command by its id when that was answered: what came of it may end later.
+    pub fn keeps_ids(&self) -> bool {
+        matches!(self.failures, Failures::Told)
+    }
+}
+
 /// What a codec is told of the request that opened its session.
 #[derive(Debug, Clone)]
 pub struct Opening {

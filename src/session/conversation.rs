@@ -409,7 +409,7 @@ impl Session {
         let id = entry.id.clone();
         let replay = replay && wants_replay;
         entry.stage = if replay { Stage::Replaying } else { Stage::Live };
-        if !replay {
+        if !replay && !self.protocol.keeps_ids() {
             entry.id = None;
         }
         // Whatever stood before on this pattern the driver has replaced; what still waited has been overtaken.
@@ -435,16 +435,31 @@ impl Session {
     }
 
     fn subscribe_failed(&mut self, key: SubscriptionKey, refusal: SubscribeRefusal, actions: &mut Vec<Action>) {
-        let Some(Subscription { id, .. }) = self.subscriptions.remove(key) else { return };
+        let Some(Subscription { id, pattern, stage, .. }) = self.subscriptions.remove(key) else { return };
         let (code, message) = match refusal {
             SubscribeRefusal::UnknownSource(name) => {
                 (ErrorCode::NotFound, format!("there is no source {name:?}: leave \"source\" out to read all"))
             }
             SubscribeRefusal::Refused(sentence) => (ErrorCode::Refused, sentence),
         };
+        if stage.stands() {
+            let message = format!("the subscription to {:?} has ended: {message}", pattern.as_str());
+            self.depart(pattern, actions);
+            return self.lapse(id, code, message, actions);
+        }
         for id in [id].into_iter().chain(self.jobs.joined(key)) {
             self.fail(id, code, message.clone(), actions);
         }
+    }
+
+    /// A subscription has ended that stood, so its `subscribe` was answered long ago. Where nothing can be told of it any more
+    /// the session ends with it: nothing else would have its client ask again.
+    fn lapse(&mut self, id: CommandId, code: ErrorCode, message: String, actions: &mut Vec<Action>) {
+        if self.protocol.keeps_ids() {
+            return self.fail(id, code, message, actions);
+        }
+        self.send(Event::Error { id: None, code, message: message.clone() }, actions);
+        self.close(ending(code), message, actions);
     }
 
     fn caught_up(&mut self, key: SubscriptionKey, cursors: JointCursor, actions: &mut Vec<Action>) {
@@ -453,7 +468,8 @@ impl Session {
             return;
         }
         entry.stage = Stage::Live;
-        let event = Event::CaughtUp { id: entry.id.take(), pattern: entry.pattern.clone(), cursors };
+        let id = if self.protocol.keeps_ids() { entry.id.clone() } else { entry.id.take() };
+        let event = Event::CaughtUp { id, pattern: entry.pattern.clone(), cursors };
         self.send(event, actions);
     }
 

@@ -175,7 +175,7 @@ pub enum Completion {
         /// Whether a replay follows, ended by [`Completion::CaughtUp`].
         replay: bool,
     },
-    /// Of [`Action::Subscribe`]: it does not stand and is forgotten.
+    /// Of [`Action::Subscribe`]: it does not stand, or does no longer, and is forgotten.
     SubscribeFailed {
         /// Which.
         subscription: SubscriptionKey,

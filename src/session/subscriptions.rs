@@ -23,7 +23,8 @@ pub(super) struct Subscription {
     pub(super) pattern: Pattern,
     /// What its codec writes with each of its messages; boxed because most have none.
     pub(super) label: Option<Box<Label>>,
-    /// The id of its `subscribe`, until nothing more is answered to that.
+    /// The id of its `subscribe`, until nothing more is answered to that. Where the client is told of failures, that is its
+    /// end.
     pub(super) id: CommandId,
     /// How far it is.
     pub(super) stage: Stage,

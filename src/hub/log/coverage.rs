@@ -87,8 +87,7 @@ impl Coverage {
         if known.is_some_and(|key| self.live.contains(&key)) {
             return end;
         }
-        let is_covered = self.including(pattern).any(|key| self.live.contains(&key));
-        let start = if is_covered { end } else { end + 1 };
+        let start = if self.covers(pattern) { end } else { end + 1 };
         let key = known.unwrap_or_else(|| self.add(pattern));
         self.bindings[key as usize].intervals.push_back(Interval { start, end: None, was_lost: false });
         self.live.insert(key);
@@ -126,6 +125,11 @@ impl Coverage {
     pub(super) fn sole(&self) -> Option<&Pattern> {
         let Stood::One(key) = self.since_lost else { return None };
         self.live.contains(&key).then(|| self.bindings.get(key as usize)?.pattern.as_ref()).flatten()
+    }
+
+    /// Whether a binding that stands includes a pattern.
+    pub(super) fn covers(&self, pattern: &Pattern) -> bool {
+        self.including(pattern).any(|key| self.live.contains(&key))
     }
 
     /// Where between two positions nothing covered a pattern, in order.

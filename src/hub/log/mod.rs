@@ -308,6 +308,11 @@ impl Log {
         self.coverage.unbound(pattern, self.end);
     }
 
+    /// Whether what is published on a pattern comes at present.
+    pub fn covers(&self, pattern: &Pattern) -> bool {
+        self.is_stream() || self.coverage.covers(pattern)
+    }
+
     /// The link is lost: no binding stands.
     pub fn unbound_all(&mut self) {
         self.coverage.lost(self.end);

@@ -51,6 +51,19 @@ pub(super) struct Lane {
     claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
     /// Claims that are kept though nobody may be left who wants them, each until a time.
     leases: HashMap<Pattern, Instant>,
+    /// How often claims had been refused that had stood, when this shard last looked.
+    lapses: u64,
+    /// Where the log ended when it saw that there were more, until it has come so far.
+    lapsed_at: Option<u64>,
+}
+
+/// Why nothing will come of a claim.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// In the broker's words, or ours.
+    pub(super) sentence: String,
+    /// Whether something else that is bound lets in what it wanted, for now.
+    pub(super) is_covered: bool,
 }
 
 /// A subscription among all of its shard.
@@ -105,7 +118,8 @@ impl Lane {
         let (link_changes, remade) = (state.link().changes, state.remade());
         let (live, paced) = (Audience::new(CACHED_TOPICS_MAX), Audience::new(CACHED_TOPICS_MAX));
         let (claims, leases) = (HashMap::new(), HashMap::new());
-        Self { state, position, link_changes, remade, live, paced, claims, leases }
+        let lapses = state.interest().lapses();
+        Self { state, position, link_changes, remade, live, paced, claims, leases, lapses, lapsed_at: None }
     }
 
     pub(super) fn info(&self) -> &Arc<SourceInfo> {
@@ -210,6 +224,34 @@ impl Lane {
                 self.claims.remove(pattern);
             }
         }
+    }
+
+    /// The claims that are refused, once, after any of them had stood: when the shard has told everything that was before,
+    /// the return of the link among it. That is rare, so all claims are looked at then, and none otherwise.
+    pub(super) fn take_refused(&mut self) -> Option<HashMap<Pattern, Refused>> {
+        let lapses = self.state.interest().lapses();
+        if std::mem::replace(&mut self.lapses, lapses) != lapses {
+            self.lapsed_at = Some(self.state.log().end());
+        }
+        let told = Link { up: true, changes: self.link_changes };
+        self.lapsed_at.take_if(|end| *end <= self.position && self.state.link() == told)?;
+        let sentence = |(pattern, (claim, _)): (&Pattern, &(Arc<SharedClaim>, usize))| match claim.standing() {
+            Standing::Refused(sentence) => Some((pattern.clone(), sentence)),
+            Standing::Wanted | Standing::Stands => None,
+        };
+        let sentences: Vec<(Pattern, String)> = self.claims.iter().filter_map(sentence).collect();
+        for (pattern, _) in &sentences {
+            // Who comes back is to ask anew.
+            if self.leases.remove(pattern).is_some() {
+                self.release(pattern);
+            }
+        }
+        let log = self.state.log();
+        let refused = sentences.into_iter().map(|(pattern, sentence)| {
+            let is_covered = log.covers(&pattern);
+            (pattern, Refused { sentence, is_covered })
+        });
+        Some(refused.collect())
     }
 
     /// Reads on from where the shard is: first what has to be told, then publications up to the next hole.

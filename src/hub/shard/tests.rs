@@ -4,6 +4,7 @@
 mod each;
 mod edges;
 mod filters;
+mod lapses;
 mod pacing;
 mod stalled;
 mod streams;

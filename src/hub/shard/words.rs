@@ -93,6 +93,19 @@ pub struct Activated {
     pub replay: bool,
 }
 
+/// A subscription that stood, and that nothing will come of any more.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Whose.
+    pub subscriber: SubscriberId,
+    /// Which.
+    pub subscription: SubscriptionId,
+    /// Of which sources it misses what is published since.
+    pub gaps: Vec<Missed>,
+    /// Why, in a sentence for the client.
+    pub sentence: String,
+}
+
 /// Something that a subscription missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missed {

@@ -184,6 +184,12 @@ impl Player {
             // `[resumed] [replay] [gap:PATTERN:SOURCE:REASON:MISSED]`
             "stands" => self.stands(rest),
             "unknown-source" | "refuse-subscription" => self.fails(word, rest),
+            // Of one that stood: `KEY SENTENCE`.
+            "lapses" => {
+                let (key, sentence) = rest.split_once(' ').unwrap();
+                let refusal = SubscribeRefusal::Refused(sentence.into());
+                Completion::SubscribeFailed { subscription: SubscriptionKey(key.parse().unwrap()), refusal }
+            }
             "caught-up" => {
                 Completion::CaughtUp { subscription: SubscriptionKey(rest.parse().unwrap()), cursors: self.position() }
             }

@@ -6,7 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::hub::outbox::Overflow;
-use crate::hub::shard::{Activated, CaughtUp, Missed, Notice, Refusal, Replay, Replayed, Shard, SubscriptionId, Wait};
+use crate::hub::shard::{
+    Activated, CaughtUp, Lapsed, Missed, Notice, Refusal, Replay, Replayed, Shard, SubscriptionId, Wait,
+};
 use crate::hub::turn::Encode;
 use crate::metrics::DropReason;
 use crate::model::close::CloseReason;
@@ -224,7 +226,19 @@ impl Driver {
         self.openings.retain(|(ticket, _, _)| *ticket != gone);
     }
 
-    /// A subscription's bindings stand, or never will.
+    /// Ends subscriptions that stood and will not be served any more, and tells why.
+    pub(super) fn end_lapsed(&mut self) {
+        for Lapsed { subscriber, subscription, gaps, sentence } in self.shard.lapsed() {
+            self.with(subscriber, |driver, connection| {
+                for missed in gaps {
+                    driver.notify(subscriber, connection, Notice::Gap(missed));
+                }
+                driver.opened(subscriber, connection, subscription, Err(Refusal::Refused(sentence)));
+            });
+        }
+    }
+
+    /// A subscription's bindings stand, or never will, or no longer.
     pub(super) fn opened(
         &mut self,
         subscriber: SubscriberId,

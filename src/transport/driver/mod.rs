@@ -279,6 +279,7 @@ impl Driver {
         if !more {
             self.dismiss();
         }
+        self.end_lapsed();
         self.check_openings();
         self.rouse();
         more |= self.replay_some();

@@ -1,6 +1,7 @@
-//! Subscriptions that wait for their bindings, and clients that do not wait so long.
+//! Subscriptions that wait for their bindings, clients that do not wait so long, and bindings that do not come again.
 
 use super::*;
+use crate::hub::feed::Meanwhile;
 use crate::hub::interest::BindingKind;
 use crate::protocol::{Only, Subprotocol, Which, event_stream, poll};
 use crate::transport::driver::connection::{Ending, Keep};
@@ -77,6 +78,15 @@ impl Bench {
     fn bind(&mut self) {
         let plan = self.feed.interest().plan(Instant::now());
         plan.bind.iter().for_each(|pattern| self.feed.bound(pattern));
+        self.serve();
+    }
+
+    /// The link is there again, and on this one the broker refuses whatever is wanted.
+    fn refuse_anew(&mut self, sentence: &str) {
+        for pattern in self.feed.interest().plan(Instant::now()).bind {
+            self.feed.interest().refused(&pattern, sentence.into());
+        }
+        self.feed.link_up();
         self.serve();
     }
 
@@ -173,4 +183,38 @@ fn streams_wait_for_all_that_they_asked_for_and_for_nothing_else() {
     Feed::new(bench.driver.shared.hub.sources()[1].clone()).link_up_bound(Instant::now());
     bench.serve();
     assert!(sent(&mut waits).contains("event: subscribed"));
+}
+
+/// Silence would be all that they get from then on.
+#[test]
+fn whose_bindings_are_refused_after_an_outage_are_told_each_in_their_way() {
+    let mut bench = bench();
+    let id = serde_json::value::to_raw_value(&7).ok();
+    let mut client = bench.enter(vec![Subscribe { id, ..of_a("x") }, of_a("y")]);
+    let mut stream = bench.listen(of_a("x"));
+    bench.bind();
+    let mut answered = bench.poll(of_a("x"));
+    assert!(sent(&mut stream).contains("event: subscribed") && sent(&mut client).contains("subscribed"));
+    assert!(answered.try_recv().is_err(), "it waits for messages");
+    bench.feed.link_down(Meanwhile::Lost);
+    bench.serve();
+    assert!(matches!(answered.try_recv(), Ok(Answered::Body(_))), "it is told of the outage, and asks again");
+    let mut again = bench.poll(of_a("x"));
+    bench.refuse_anew("no permission");
+    let told = sent(&mut client);
+    let place = |text: &str| told.find(text).unwrap_or_else(|| panic!("no {text} in {told}"));
+    let ended = place("\"id\":7,\"code\":\"refused\"");
+    assert!(place("\"op\":\"restored\"") < place("\"reason\":\"unbound\"") && place("\"reason\":\"unbound\"") < ended);
+    assert!(told.contains("the subscription to \\\"x\\\" has ended: no permission"), "{told}");
+    let told = sent(&mut stream);
+    assert!(told.contains("event: gap") && told.contains("\"reason\":\"unbound\""), "{told}");
+    let was_closed = matches!(stream.read(&mut [0]), Ok(0));
+    assert!(was_closed && bench.driver.open == 1, "nothing is left to say on the stream");
+    assert!(
+        matches!(again.try_recv(), Ok(Answered::Refused(CloseReason::Policy, sentence)) if sentence == "no permission")
+    );
+    assert_eq!(bench.waiting(), (0, 0));
+    let _later = bench.poll(of_a("x"));
+    bench.bind();
+    assert_eq!(bench.waiting(), (0, 1), "who asks later is not refused unasked");
 }
