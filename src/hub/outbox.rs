@@ -1,12 +1,13 @@
-//! What one connection still has to be sent after its socket would not take more: whole frames in order, bounded in
-//! frames and bytes. While the socket keeps up, an outbox is empty and owns no memory. It knows no socket.
+//! What one connection still has to be sent after its socket would not take more: whole frames in order. Answers among them
+//! are bounded here, in frames and bytes; what else waits is bounded by whoever adds it. While the socket keeps up, an outbox
+//! is empty and owns no memory. It knows no socket.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-/// Bounds of one outbox.
+/// Bounds of the answers in one outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxBounds {
     /// Frames that may wait.
@@ -15,14 +16,29 @@ pub struct OutboxBounds {
     pub bytes_max: usize,
 }
 
-/// More waits than the bounds allow: the reader is too slow.
+/// More answers wait than the bounds allow: the reader is too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
 
 /// Frames waiting for a socket to drain. The first may be partly written.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    answers: Answers,
+}
+
+/// A frame, or what is left of it.
+#[derive(Debug)]
+struct Waiting {
+    frame: Bytes,
+    is_answer: bool,
+}
+
+/// How much of what waits are answers.
+#[derive(Debug, Default)]
+struct Answers {
+    frames: usize,
     bytes: usize,
 }
 
@@ -37,38 +53,46 @@ impl Outbox {
         self.bytes
     }
 
-    /// Adds a frame without looking at the bounds: for the server's own short answers and endings.
+    /// Adds a frame that is no answer: messages, of which others see to it that there are not too many, and endings.
     pub fn push(&mut self, frame: Bytes) {
-        if !frame.is_empty() {
-            self.bytes += frame.len();
-            self.waiting.push_back(frame);
-        }
+        self.add(frame, false);
     }
 
-    /// Adds a frame.
+    /// Adds an answer. Messages that wait take nothing of its room: who is sent much is not slow for that.
     ///
     /// # Errors
-    /// [`Overflow`] when it would pass the bounds; then nothing was added. A single frame always fits into an empty outbox.
-    pub fn push_bounded(&mut self, frame: Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
-        let full = self.bytes + frame.len() > bounds.bytes_max || self.waiting.len() >= bounds.frames_max;
-        if full && !self.is_empty() {
+    /// [`Overflow`] when it would pass the bounds; then nothing was added. An answer always fits where no other waits.
+    pub fn push_bounded(&mut self, answer: Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
+        let Answers { frames, bytes } = self.answers;
+        if frames > 0 && (bytes + answer.len() > bounds.bytes_max || frames >= bounds.frames_max) {
             return Err(Overflow);
         }
-        self.push(frame);
+        self.add(answer, true);
         Ok(())
+    }
+
+    fn add(&mut self, frame: Bytes, is_answer: bool) {
+        if frame.is_empty() {
+            return;
+        }
+        self.bytes += frame.len();
+        if is_answer {
+            self.answers.frames += 1;
+            self.answers.bytes += frame.len();
+        }
+        self.waiting.push_back(Waiting { frame, is_answer });
     }
 
     /// Takes all that waits, in order.
     pub fn take_all(&mut self) -> impl Iterator<Item = Bytes> + use<> {
-        self.bytes = 0;
-        std::mem::take(&mut self.waiting).into_iter()
+        std::mem::take(self).waiting.into_iter().map(|one| one.frame)
     }
 
     /// Fills `slices` with what comes next, for one vectored write, and says how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.waiting) {
-            *slice = IoSlice::new(frame);
+        for (slice, one) in slices.iter_mut().zip(&self.waiting) {
+            *slice = IoSlice::new(&one.frame);
             filled += 1;
         }
         filled
@@ -77,12 +101,17 @@ impl Outbox {
     /// Forgets what the socket took. An outbox that became empty gives its memory back.
     pub fn advance(&mut self, mut written: usize) {
         self.bytes = self.bytes.saturating_sub(written);
-        while let Some(front) = self.waiting.front_mut() {
-            if front.len() > written {
-                front.advance(written);
+        while let Some(Waiting { frame, is_answer }) = self.waiting.front_mut() {
+            let taken = written.min(frame.len());
+            if *is_answer {
+                self.answers.bytes -= taken;
+                self.answers.frames -= usize::from(taken == frame.len());
+            }
+            if taken < frame.len() {
+                frame.advance(taken);
                 return;
             }
-            written -= front.len();
+            written -= taken;
             self.waiting.pop_front();
         }
         self.waiting = VecDeque::new();
@@ -96,7 +125,12 @@ impl Outbox {
             Started::Yes => 1,
             Started::No => 0,
         });
-        self.bytes = self.waiting.iter().map(Bytes::len).sum();
+        self.bytes = self.waiting.iter().map(|one| one.frame.len()).sum();
+        let answers = self.waiting.iter().filter(|one| one.is_answer);
+        self.answers = answers.fold(Answers::default(), |Answers { frames, bytes }, one| Answers {
+            frames: frames + 1,
+            bytes: bytes + one.frame.len(),
+        });
     }
 }
 
@@ -136,16 +170,61 @@ mod tests {
     #[test]
     fn an_ending_keeps_the_frame_that_was_begun() {
         let mut outbox = Outbox::default();
-        [frame(5), frame(6), frame(7)].into_iter().for_each(|frame| outbox.push(frame));
+        let pushed = [5, 3, 2].map(|length| outbox.push_bounded(frame(length), BOUNDS));
+        assert_eq!(pushed, [Ok(()); 3]);
         outbox.advance(2);
         outbox.drop_unstarted(Started::Yes);
         assert_eq!(outbox.bytes(), 3);
+        assert_eq!(outbox.push_bounded(frame(7), BOUNDS), Ok(()), "what was dropped takes no room");
         outbox.drop_unstarted(Started::No);
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
     }
 
+    /// What is done to an outbox: a frame of this length comes, or the socket takes so many bytes.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Message(usize),
+        Answer(usize),
+        Taken(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0usize..30).prop_map(Step::Message),
+            (1usize..8).prop_map(Step::Answer),
+            (0usize..30).prop_map(Step::Taken),
+        ]
+    }
+
     proptest! {
+        /// Against a list of bytes that each know whether they are an answer's, and which is the last of it.
+        #[test]
+        fn answers_are_bounded_as_if_no_message_waited(steps in prop::collection::vec(step(), 0..80)) {
+            let (mut outbox, mut naive) = (Outbox::default(), VecDeque::<(bool, bool)>::new());
+            for step in steps {
+                match step {
+                    Step::Message(length) => {
+                        outbox.push(frame(length));
+                        naive.extend(vec![(false, false); length]);
+                    }
+                    Step::Answer(length) => {
+                        let bytes = naive.iter().filter(|byte| byte.0).count();
+                        let frames = naive.iter().filter(|byte| byte.1).count();
+                        let fits = frames == 0 || bytes + length <= BOUNDS.bytes_max && frames < BOUNDS.frames_max;
+                        prop_assert_eq!(outbox.push_bounded(frame(length), BOUNDS), if fits { Ok(()) } else { Err(Overflow) });
+                        naive.extend((1..=length).filter(|_| fits).map(|at| (true, at == length)));
+                    }
+                    Step::Taken(count) => {
+                        let count = count.min(naive.len());
+                        outbox.advance(count);
+                        naive.drain(..count);
+                    }
+                }
+                prop_assert_eq!(outbox.bytes(), naive.len());
+            }
+        }
+
         /// Whatever the sizes of frames and writes, the bytes come out once and in order.
         #[test]
         fn bytes_come_out_once_and_in_order(lengths in prop::collection::vec(0usize..40, 0..20), writes in prop::collection::vec(1usize..64, 1..200)) {

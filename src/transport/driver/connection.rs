@@ -82,9 +82,6 @@ pub(super) struct Connection {
     pub(super) attending: BTreeSet<Pattern>,
     /// Those of them whose members it is to be told when its socket has drained.
     pub(super) owed: BTreeSet<Pattern>,
-    /// Bytes of deliveries that came into the outbox since it was empty. They are bounded by how many the client may hold,
-    /// and leave the room for answers as it is.
-    pub(super) handed_out_bytes: usize,
     /// What cancels each of its calls: its client, or its end.
     calls: Vec<(JobKey, CancellationToken)>,
     /// What it collects, and when that is answered, if it is a poll.
@@ -143,7 +140,6 @@ impl Connection {
             consumptions: Vec::new(),
             attending: BTreeSet::new(),
             owed: BTreeSet::new(),
-            handed_out_bytes: 0,
             calls: Vec::new(),
             polling: None,
             _seat: admission.seat,
@@ -230,15 +226,13 @@ impl Connection {
         Ok(bytes)
     }
 
-    /// Adds a frame of its own, to be sent with the next flush.
+    /// Adds an answer, or a notice, to be sent with the next flush.
     pub(super) fn push(&mut self, frame: Bytes, bounds: OutboxBounds) -> Result<(), Overflow> {
-        let bounds = OutboxBounds { bytes_max: bounds.bytes_max + self.handed_out_bytes, ..bounds };
         self.outbox.push_bounded(frame, bounds)
     }
 
-    /// Adds a delivery that this client alone holds, likewise.
+    /// Adds a delivery that this client alone holds, likewise. They are bounded by how many it may hold.
     pub(super) fn hand_out(&mut self, frame: Bytes) {
-        self.handed_out_bytes += frame.len();
         self.sent = true;
         self.delivered += 1;
         self.outbox.push(frame);
@@ -266,7 +260,6 @@ impl Connection {
         }
         if self.outbox.is_empty() {
             self.started = Started::No;
-            self.handed_out_bytes = 0;
             match self.stage {
                 Stage::Flushing(reason) => {
                     self.socket.finish();

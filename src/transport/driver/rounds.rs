@@ -122,11 +122,21 @@ impl Driver {
         if std::mem::take(&mut connection.stalled) > 0 {
             connection.socket.limit_unacknowledged(unacknowledged_max(self.shared.settings.server.heartbeat));
         }
-        connection.silent = if std::mem::take(&mut connection.heard) { 0 } else { connection.silent + 1 };
+        // What waits goes out: the peer is there, though it may come to our ping only after all that.
+        let drains = std::mem::take(&mut connection.drained) && !connection.outbox.is_empty();
+        connection.silent = if std::mem::take(&mut connection.heard) || drains { 0 } else { connection.silent + 1 };
         // Who listens by HTTP never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {
             return self.end_silent(subscriber, connection);
         }
+        if !drains {
+            self.give_sign(subscriber, connection);
+        }
+        self.heartbeats.set(now, ticket);
+    }
+
+    /// Tells a client that we are there, and where it stands if it was told nothing else.
+    fn give_sign(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         if !std::mem::take(&mut connection.sent) {
             let cursors = self.shard.cursors(subscriber);
             if !cursors.0.is_empty() {
@@ -140,7 +150,6 @@ impl Driver {
             self.end_slow(subscriber, connection);
         }
         connection.flush();
-        self.heartbeats.set(now, ticket);
     }
 
     /// Whether the peer is there and takes nothing. It cannot have read our pings, so its silence says nothing.

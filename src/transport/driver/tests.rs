@@ -1,9 +1,11 @@
 //! The loop's own work over real sockets: what ninety-nine who read cost is counted, alone and beside one more who has
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
+//!
+//! What single clients are owed stands apart: [`answers`] beside large messages.
 
-mod openings;
+mod answers;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use allocation_counter::AllocationInfo;
@@ -39,6 +41,8 @@ const STALLED_BUFFER_BYTES: usize = 8 << 10;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const HEARTBEAT: Duration = Duration::from_secs(3_600);
+
 /// A driver with its clients, all on the test's own thread: nothing happens but what the test does.
 struct Bench {
     driver: Driver,
@@ -63,17 +67,19 @@ struct Work {
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self::of(vec![source(0, "a", BindingMode::Fixed(vec![Pattern::all()]))]);
+        let bench = Self::with(Settings::default());
         bench.feed.link_up_bound(Instant::now());
         bench
     }
 
-    /// With these sources, of which the first is fed.
-    fn of(sources: Vec<Arc<SourceState>>) -> Self {
-        let feed = Feed::new(sources[0].clone());
-        let mut settings = Settings::default();
-        // A heartbeat is of each connection and comes with time: none is to come here.
-        settings.server.heartbeat = Duration::from_secs(3_600);
+    /// With a broker that is yet to come.
+    fn with(mut settings: Settings) -> Self {
+        let info = SourceInfo::new(SourceId(0), "a", Epoch(1));
+        let everything = BindingMode::Fixed(vec![Pattern::all()]);
+        let source = SourceState::new(Arc::new(info), LogBounds::default(), everything);
+        let feed = Feed::new(source.clone());
+        // A heartbeat is of each connection and comes with time: none is to come by itself here.
+        settings.server.heartbeat = HEARTBEAT;
         let (upstream, _) = Upstream::new(1, &settings.publish);
         let terms = Arc::new(Terms::new(&settings));
         let names: Vec<&str> = sources.iter().map(|source| &*source.info().name).collect();
@@ -95,16 +101,16 @@ impl Bench {
 
     /// One more client that is subscribed to everything; answers its end of the socket.
     fn join(&mut self, buffer_bytes: Option<usize>) -> TcpStream {
-        let (mut client, server) = self.connect(buffer_bytes);
-        let admission = self.admission(server);
+        let (mut client, socket) = self.connect(buffer_bytes);
+        let admission = self.admission(socket);
         self.driver.admit(admission);
         let subscribed = text(&mut client);
         assert!(subscribed.contains("\"subscribed\""), "{subscribed}");
         client
     }
 
-    /// The two ends of a new connection.
-    fn connect(&self, buffer_bytes: Option<usize>) -> (TcpStream, Socket) {
+    /// Both ends of one more socket.
+    fn connect(&mut self, buffer_bytes: Option<usize>) -> (TcpStream, Socket) {
         let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // Before it connects: the window that it offers is of this size.
         buffer_bytes.inspect(|bytes| client.set_recv_buffer_size(*bytes).unwrap());
@@ -142,13 +148,7 @@ impl Bench {
     }
 
     fn publish(&self, count: usize) {
-        let draft = || Draft {
-            topic: Topic::parse("news").unwrap(),
-            payload: vec![b'x'; PAYLOAD_BYTES].into(),
-            attributes: Attributes::default(),
-            received_at: 0,
-        };
-        self.feed.append((0..count).map(|_| draft()).collect(), 0);
+        self.feed.append((0..count).map(|_| draft("news", PAYLOAD_BYTES)).collect(), 0);
     }
 
     /// Everything that there is to do at present, as the loop does it; answers in how many rounds.
@@ -162,6 +162,11 @@ impl Bench {
             }
         }
         unreachable!("there is an end of rounds")
+    }
+
+    /// The first client.
+    fn connection(&mut self) -> &mut Connection {
+        self.driver.slots[0].connection.as_deref_mut().expect("it is there")
     }
 
     /// Each reader takes so many messages; answers how many bytes that was.
@@ -206,9 +211,19 @@ impl Bench {
     }
 }
 
-fn source(number: u16, name: &str, bindings: BindingMode) -> Arc<SourceState> {
-    let info = SourceInfo::new(SourceId(number), name, Epoch(1));
-    SourceState::new(Arc::new(info), LogBounds::default(), bindings)
+fn draft(topic: &str, payload_bytes: usize) -> Draft {
+    Draft {
+        topic: Topic::parse(topic).unwrap(),
+        payload: vec![b'x'; payload_bytes].into(),
+        attributes: Attributes::default(),
+        received_at: 0,
+    }
+}
+
+/// A short frame of a client, under a mask that changes nothing.
+fn say(client: &mut TcpStream, opcode: u8, payload: &[u8]) {
+    let head = [0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+    client.write_all(&[&head, payload].concat()).unwrap();
 }
 
 /// The next text frame of a server.
