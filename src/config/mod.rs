@@ -197,7 +197,7 @@ pub struct Poll {
     pub timeout_max: Duration,
     /// Messages of one answer.
     pub messages_max: usize,
-    /// Bytes of them; with what was read at once it may be a little more.
+    /// Bytes of them; with what was read at once it may be a little more, and with a list more than that.
     pub bytes_max: usize,
     /// How long after a poll its patterns stay claimed.
     pub lease: Duration,

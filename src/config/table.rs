@@ -550,12 +550,19 @@ const POLL: &[Key] = &[
         "How long a poll waits for the first message where it does not say (timeout=).",
     ),
     Key::new("poll.timeout_max", Kind::Time { least_ms: 0 }, "\"2m\"", "The longest a client may ask for."),
-    Key::new("poll.messages_max", SOME, "1000", "Messages of one answer; the next poll brings the others."),
+    Key::new(
+        "poll.messages_max",
+        SOME,
+        "1000",
+        "Messages of one answer; the next poll brings the others. Of those that \"last\" asks for the newest come, so many \
+         at most for each pattern and source, in the answer to the first.",
+    ),
     Key::new(
         "poll.bytes_max",
         BYTES,
         "\"1 MiB\"",
-        "Bytes of them, likewise; one message more may come with it, or as much as is read from a log at a time, 256 KiB.",
+        "Bytes of them, likewise; one message more may come with it, or as much as is read from a log at a time, 256 KiB, \
+         or all that \"last\" brings.",
     ),
     Key::new(
         "poll.lease",

@@ -263,6 +263,12 @@ impl Shard {
         self.subscribers.get(id.index()).is_some_and(|subscriber| subscriber.subscriptions.iter().any(reads))
     }
 
+    /// Whether some of it is what `last` brings: no cursor says how much of that was sent.
+    pub fn has_list(&self, id: SubscriberId) -> bool {
+        let subscriptions = self.subscribers.get(id.index()).map_or(&[][..], |subscriber| &subscriber.subscriptions);
+        subscriptions.iter().any(Subscription::has_list)
+    }
+
     /// Whether a subscriber's cursors are one joint cursor.
     pub fn is_joint(&self, id: SubscriberId) -> bool {
         self.subscribers.get(id.index()).is_some_and(|subscriber| subscriber.form == Some(CursorForm::Joint))

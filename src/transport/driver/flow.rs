@@ -393,7 +393,10 @@ impl Driver {
             return Step::Drains;
         }
         let bounds = ReadBounds { messages_max: REPLAY_STEP.messages_max.min(room), ..REPLAY_STEP };
-        let bounds = connection.polling.as_ref().map_or(bounds, |polling| polling.bounds(bounds));
+        let bounds = match &connection.polling {
+            Some(polling) if !self.shard.has_list(subscriber) => polling.bounds(bounds),
+            _ => bounds,
+        };
         let mut replay = self.shard.replay(subscriber, bounds, Instant::now());
         self.shared.metrics.looked_at(replay.looked_at);
         let sent = replay.progressed || !replay.caught_up.is_empty();

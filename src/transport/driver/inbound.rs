@@ -303,11 +303,7 @@ impl Driver {
             id,
             wanted: action.wanted,
             after: action.after,
-            last: Last {
-                each: action.last,
-                retained: action.retained,
-                total_max: self.shared.settings.limits.last_max,
-            },
+            last: Last { each: action.last, retained: action.retained, total_max: self.last_max(connection) },
             source: action.source,
             flow: action.flow,
             max_rate: action.max_rate,

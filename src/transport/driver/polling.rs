@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::config;
+use crate::config::{self, Settings};
 use crate::hub::index::SubscriberId;
 use crate::hub::log::ReadBounds;
 use crate::model::close::CloseReason;
@@ -44,6 +44,16 @@ pub(crate) enum Answered {
     Refused(CloseReason, String),
     /// The server stops: to be asked again after this time, or another one.
     Later(Duration),
+}
+
+/// What is still to be read for a poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// Some of what `last` brings. The next poll could not bring the rest: the answer waits for it, however much it is.
+    List,
+    /// Some of a log, where the next poll can go on.
+    Log,
+    Nothing,
 }
 
 /// A poll under way.
@@ -100,10 +110,10 @@ impl Polling {
         self.collected.messages() >= self.messages_max || self.collected.bytes() >= self.bytes_max
     }
 
-    /// Whether the answer is due; `caught_up` says that nothing more is to be read from logs.
-    fn is_complete(&self, caught_up: bool) -> bool {
+    /// Whether the answer is due.
+    fn is_complete(&self, unread: Unread) -> bool {
         let (is_late, is_overdue) = self.is_late;
-        if is_overdue || self.is_full() {
+        if is_overdue || self.is_full() && unread != Unread::List {
             return true;
         }
         if !self.stands {
@@ -111,7 +121,7 @@ impl Polling {
             return self.asked.timeout.is_zero() && self.collected.tells_outage();
         }
         let at_once = self.asked.after.0.is_empty() || self.asked.timeout.is_zero();
-        caught_up && (is_late || at_once || self.is_cut || !self.collected.is_empty())
+        unread == Unread::Nothing && (is_late || at_once || self.is_cut || !self.collected.is_empty())
     }
 }
 
@@ -137,7 +147,18 @@ impl Driver {
         connection.collect();
         let Some(polling) = &mut connection.polling else { return false };
         polling.stands = polling.stands || !self.shard.cursors(subscriber).0.is_empty();
-        polling.is_complete(!self.shard.has_replay(subscriber))
+        polling.is_complete(match self.shard.has_replay(subscriber) {
+            _ if self.shard.has_list(subscriber) => Unread::List,
+            true => Unread::Log,
+            false => Unread::Nothing,
+        })
+    }
+
+    /// How many messages `last` may bring: to a poll as many as an answer holds.
+    pub(super) fn last_max(&self, connection: &Connection) -> usize {
+        let Settings { limits, poll, .. } = &self.shared.settings;
+        let in_answer = if connection.polling.is_some() { poll.messages_max } else { usize::MAX };
+        limits.last_max.min(in_answer)
     }
 
     fn answer_poll(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
@@ -145,7 +166,9 @@ impl Driver {
         let Some(polling) = connection.polling.take() else { return };
         let Polling { asked: Poll { answer, after, .. }, collected, .. } = *polling;
         let cursors = self.shard.cursors(subscriber);
-        let cursor = if cursors.0.is_empty() { &after } else { &cursors };
+        // Only who has run out of time leaves some of a list unread, and asks for it again.
+        let begins_anew = cursors.0.is_empty() || self.shard.has_list(subscriber);
+        let cursor = if begins_anew { &after } else { &cursors };
         // The client may be gone.
         let _ = answer.send(Answered::Body(collected.into_body(cursor)));
         self.end_poll(subscriber, connection, CloseReason::Normal);
@@ -230,20 +253,21 @@ mod tests {
     #[test]
     fn who_waits_is_answered_with_the_first_message_once_nothing_more_is_to_be_read() {
         let mut polling = polling(25, "events~1.1");
-        assert!(!polling.is_complete(true));
+        assert!(!polling.is_complete(Unread::Nothing));
         polling.collected.push(LINE);
-        assert_eq!((polling.is_complete(false), polling.is_complete(true)), (false, true));
+        assert_eq!((polling.is_complete(Unread::Log), polling.is_complete(Unread::Nothing)), (false, true));
         polling.collected.push(LINE);
-        assert!(polling.is_complete(false), "it is full");
+        assert!(polling.is_complete(Unread::Log), "it is full");
+        assert!(!polling.is_complete(Unread::List), "the next poll would not bring the rest");
         assert_eq!(polling.bounds(ReadBounds { messages_max: 256, bytes_max: 256 }).messages_max, 0);
     }
 
     #[test]
     fn who_has_no_cursor_or_no_time_is_answered_as_soon_as_the_bindings_stand() {
         for mut polling in [polling(25, ""), polling(0, "events~1.1")] {
-            assert_eq!((polling.is_complete(false), polling.is_complete(true)), (false, true));
+            assert_eq!((polling.is_complete(Unread::Log), polling.is_complete(Unread::Nothing)), (false, true));
             polling.stands = false;
-            assert!(!polling.is_complete(true));
+            assert!(!polling.is_complete(Unread::Nothing));
         }
     }
 
@@ -251,25 +275,25 @@ mod tests {
     fn time_that_is_up_ends_the_wait_for_messages_and_only_much_later_that_for_bindings() {
         let mut polling = polling(1, "events~1.1");
         polling.is_late = (true, false);
-        assert_eq!((polling.is_complete(false), polling.is_complete(true)), (false, true));
+        assert_eq!((polling.is_complete(Unread::Log), polling.is_complete(Unread::Nothing)), (false, true));
         polling.stands = false;
-        assert!(!polling.is_complete(true));
+        assert!(!polling.is_complete(Unread::Nothing));
         polling.is_late = (true, true);
-        assert!(polling.is_complete(false));
+        assert!(polling.is_complete(Unread::Log) && polling.is_complete(Unread::List));
     }
 
     #[test]
     fn a_broker_that_is_lost_ends_the_wait_and_one_that_is_away_does_not() {
         let mut lost = polling(25, "events~1.1");
         lost.note(&outage());
-        assert!(lost.is_complete(true));
+        assert!(lost.is_complete(Unread::Nothing));
         let mut away = Polling { stands: false, ..polling(25, "events~1.1") };
         away.note(&outage());
-        assert!(!away.is_complete(true));
+        assert!(!away.is_complete(Unread::Nothing));
         away.stands = true;
-        assert!(!away.is_complete(true), "it is there again, and nothing has come");
+        assert!(!away.is_complete(Unread::Nothing), "it is there again, and nothing has come");
         let mut hurried = Polling { stands: false, ..polling(0, "events~1.1") };
         hurried.note(&outage());
-        assert!(hurried.is_complete(true));
+        assert!(hurried.is_complete(Unread::Nothing));
     }
 }

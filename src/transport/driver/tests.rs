@@ -1,9 +1,10 @@
 //! The loop's own work over real sockets: what ninety-nine who read cost is counted, alone and beside one more who has
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
 //!
-//! What single clients are owed stands apart: [`answers`] beside large messages.
+//! What single clients are owed stands apart: [`answers`] beside large messages, [`polls`] as a whole.
 
 mod answers;
+mod polls;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -19,7 +20,7 @@ use crate::hub::interest::BindingMode;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::{Pattern, Topic};
-use crate::protocol::{Command, Opening, REGISTRY, Subscribe, json};
+use crate::protocol::{Command, Opening, Subprotocol, Subscribe, json};
 use crate::session::Start;
 use crate::session::limits::Terms;
 use crate::transport::liveness::Peer;
@@ -102,7 +103,8 @@ impl Bench {
     /// One more client that is subscribed to everything; answers its end of the socket.
     fn join(&mut self, buffer_bytes: Option<usize>) -> TcpStream {
         let (mut client, socket) = self.connect(buffer_bytes);
-        let admission = self.admission(socket);
+        let commands = vec![Command::Subscribe(Subscribe::to(Pattern::all()))];
+        let admission = Admission { commands, ..self.admission(&json::SUBPROTOCOL, socket) };
         self.driver.admit(admission);
         let subscribed = text(&mut client);
         assert!(subscribed.contains("\"subscribed\""), "{subscribed}");
@@ -123,12 +125,11 @@ impl Bench {
         (TcpStream::from(client), Socket::Tcp(mio::net::TcpStream::from_std(server)))
     }
 
-    fn admission(&self, socket: Socket) -> Admission {
-        let row = &json::SUBPROTOCOL;
-        let grants = Grants { subscribe: true, publish: false, consume: false };
+    /// Somebody who asks for nothing yet.
+    fn admission(&self, row: &'static Subprotocol, socket: Socket) -> Admission {
+        let grants = Grants { subscribe: true, publish: true, consume: false };
         let anybody = Arc::new(Identity { user: None, expires_at: None, grants });
         let start = Start { connection: "c".into(), protocol: row, admission: Ok(anybody), at: Instant::now() };
-        let subscribe = Subscribe::to(Pattern::all());
         Admission {
             socket,
             leftover: Vec::new(),
@@ -136,10 +137,10 @@ impl Bench {
             framing: Framing::WebSocket,
             deflate: None,
             protocol: row.index,
-            codec: (REGISTRY[usize::from(row.index.0)].codec)(Opening::default()),
+            codec: (row.codec)(Opening::default()),
             session: Session::new(self.terms.clone(), start),
             refusal: None,
-            commands: vec![Command::Subscribe(subscribe)],
+            commands: Vec::new(),
             form: CursorForm::Separate,
             peer: None,
             poll: None,
