@@ -698,7 +698,7 @@ const LIMITS: &[Key] = &[
         "limits.calls_in_flight_max",
         SOME,
         "32",
-        "Calls of one session without their answer; beyond it its socket is not read.",
+        "Calls of one session without their answer; one more is refused with `limit`.",
     ),
     Key::new("limits.queues_max", SOME, "16", "Queues that one session may consume at a time."),
     Key::new(

@@ -46,7 +46,7 @@ pub struct Terms {
     pub subscriptions_max: usize,
     /// Publishes without their confirm; beyond it the socket is not read.
     pub publishes_in_flight_max: usize,
-    /// Calls without their answer; beyond it the socket is not read.
+    /// Calls without their answer; one more is refused.
     pub calls_in_flight_max: usize,
     /// Queues that one session may consume at a time.
     pub queues_max: usize,

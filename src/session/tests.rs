@@ -171,10 +171,23 @@ fn reading_stops_at_the_bound_and_goes_on_after_an_answer() {
     let outcome = PublishOutcome::Confirmed { routed: true };
     session.complete(Completion::Published { job: JobKey(0), outcome }, &mut actions);
     assert!(session.reading());
-    session.command(Command::Call { id: None, message: message(), timeout: None }, &mut actions);
-    assert!(!session.reading());
-    session.complete(Completion::Called { job: JobKey(2), outcome: CallOutcome::TimedOut }, &mut actions);
+}
+
+/// A service may take its time, and a client that waits for it has other things to say: a pong, or that it goes.
+#[test]
+fn a_call_too_many_is_refused_and_everything_else_is_read_on() {
+    let mut session = json_session();
+    let call = || Command::Call { id: None, message: message(), timeout: None };
+    after(&mut session, |session, actions| session.command(call(), actions));
     assert!(session.reading());
+    let beyond = after(&mut session, |session, actions| session.command(call(), actions));
+    assert_eq!(errors(&beyond), [ErrorCode::Limit]);
+    let published = after(&mut session, |session, actions| session.command(publish(), actions));
+    assert!(matches!(published[..], [Action::Publish { .. }]));
+    let answered = Completion::Called { job: JobKey(0), outcome: CallOutcome::TimedOut };
+    after(&mut session, |session, actions| session.complete(answered, actions));
+    let again = after(&mut session, |session, actions| session.command(call(), actions));
+    assert!(matches!(again[..], [Action::Call { .. }]) && session.reading());
 }
 
 #[test]

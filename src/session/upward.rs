@@ -41,14 +41,16 @@ enum Kind {
 }
 
 impl Jobs {
-    /// Whether one more of each kind may start. During an authentication nothing may, because the answer to what follows
+    /// Whether one more may start that is no call. During an authentication nothing may, because the answer to what follows
     /// depends on it.
     pub(super) fn has_room(&self, terms: &Terms) -> bool {
-        let count = |wanted: fn(Kind) -> bool| self.open.iter().filter(|job| wanted(job.kind)).count();
         self.leaving.is_none()
-            && count(|kind| matches!(kind, Kind::Publish { .. })) < terms.publishes_in_flight_max
-            && count(|kind| kind == Kind::Call) < terms.calls_in_flight_max
-            && count(|kind| kind == Kind::Authentication) == 0
+            && self.count(|kind| matches!(kind, Kind::Publish { .. })) < terms.publishes_in_flight_max
+            && self.count(|kind| kind == Kind::Authentication) == 0
+    }
+
+    fn count(&self, wanted: fn(Kind) -> bool) -> usize {
+        self.open.iter().filter(|job| wanted(job.kind)).count()
     }
 
     fn start(&mut self, id: CommandId, kind: Kind) -> JobKey {
@@ -172,6 +174,13 @@ impl Session {
                     actions.push(Action::ForbiddenCall);
                 }
                 if let Some(id) = self.checked(id, identity, &message, actions) {
+                    // Services answer when they like: for as long its client's other words are not held up.
+                    let max = self.terms.calls_in_flight_max;
+                    if self.jobs.count(|kind| kind == Kind::Call) >= max {
+                        let message =
+                            format!("{max} calls wait for their answers (limits.calls_in_flight_max): wait for one");
+                        return self.fail(id, ErrorCode::Limit, message, actions);
+                    }
                     let job = self.jobs.start(id, Kind::Call);
                     actions.push(Action::Call { job, message, timeout });
                 }

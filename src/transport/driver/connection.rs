@@ -238,6 +238,12 @@ impl Connection {
         self.outbox.push(frame);
     }
 
+    /// Nobody is there any more, but what was said is still read, as fast as its session takes it: publishes among it count.
+    pub(super) fn abandon(&mut self) {
+        self.let_go();
+        self.abandon_calls();
+    }
+
     /// Gives back what it holds of the queues that it consumes.
     pub(super) fn let_go(&mut self) {
         self.consumptions = Vec::new();

@@ -198,6 +198,8 @@ struct Ready {
     subscriber: SubscriberId,
     readable: bool,
     writable: bool,
+    /// Whether the peer sends nothing more, or is gone.
+    ended: bool,
 }
 
 impl Driver {
@@ -337,19 +339,26 @@ impl Driver {
     fn sockets(&mut self, events: &Events) {
         let ready: Vec<Ready> = events
             .iter()
-            .map(|event| Ready {
-                subscriber: SubscriberId(event.token().0 as u32),
-                readable: event.is_readable() || event.is_read_closed() || event.is_error(),
-                writable: event.is_writable(),
+            .map(|event| {
+                let ended = event.is_read_closed() || event.is_error();
+                Ready {
+                    subscriber: SubscriberId(event.token().0 as u32),
+                    readable: event.is_readable() || ended,
+                    writable: event.is_writable(),
+                    ended,
+                }
             })
             .collect();
-        for Ready { subscriber, readable, writable } in ready {
+        for Ready { subscriber, readable, writable, ended } in ready {
             self.with(subscriber, |driver, connection| {
                 if writable {
                     driver.drain(subscriber, connection);
                 }
                 if readable {
                     driver.read(subscriber, connection);
+                }
+                if ended && !connection.session.reading() {
+                    connection.abandon();
                 }
             });
         }

@@ -124,7 +124,9 @@ impl Driver {
         }
         // What waits goes out: the peer is there, though it may come to our ping only after all that.
         let drains = std::mem::take(&mut connection.drained) && !connection.outbox.is_empty();
-        connection.silent = if std::mem::take(&mut connection.heard) || drains { 0 } else { connection.silent + 1 };
+        // Nor is it silent while it is not listened to.
+        let is_excused = drains || !connection.session.reading();
+        connection.silent = if std::mem::take(&mut connection.heard) || is_excused { 0 } else { connection.silent + 1 };
         // Who listens by HTTP never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {
             return self.end_silent(subscriber, connection);

@@ -1,9 +1,11 @@
 //! The loop's own work over real sockets: what ninety-nine who read cost is counted, alone and beside one more who has
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
 //!
-//! What single clients are owed stands apart: [`answers`] beside large messages, [`polls`] as a whole.
+//! What single clients are owed stands apart: [`answers`] beside large messages, [`polls`] as a whole, and what is done for
+//! who is [`leaving`].
 
 mod answers;
+mod leaving;
 mod polls;
 
 use std::io::{Read, Write};
@@ -17,6 +19,7 @@ use crate::auth::{Grants, Identity};
 use crate::config::LogBounds;
 use crate::hub::feed::{Feed, SourceState};
 use crate::hub::interest::BindingMode;
+use crate::hub::upstream::UpstreamJobs;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::{Pattern, Topic};
@@ -50,6 +53,8 @@ struct Bench {
     poll: Poll,
     events: Events,
     feed: Feed,
+    /// What clients have sent up.
+    jobs: UpstreamJobs,
     listener: TcpListener,
     seats: Seats,
     terms: Arc<Terms>,
@@ -81,7 +86,7 @@ impl Bench {
         let feed = Feed::new(source.clone());
         // A heartbeat is of each connection and comes with time: none is to come by itself here.
         settings.server.heartbeat = HEARTBEAT;
-        let (upstream, _) = Upstream::new(1, &settings.publish);
+        let (upstream, jobs) = Upstream::new(READERS, &settings.publish);
         let terms = Arc::new(Terms::new(&settings));
         let names: Vec<&str> = sources.iter().map(|source| &*source.info().name).collect();
         let metrics = Arc::new(Metrics::new(&names).unwrap());
@@ -93,6 +98,7 @@ impl Bench {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             feed,
+            jobs,
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
             seats: Seats::new(READERS + 1),
             terms,
@@ -163,6 +169,17 @@ impl Bench {
             }
         }
         unreachable!("there is an end of rounds")
+    }
+
+    /// Serves, with what goes up and its answers coming on.
+    async fn serve_jobs(&mut self) {
+        for _ in 0..10 {
+            self.serve();
+            tokio::task::yield_now().await;
+            while let Ok(answer) = self.driver.answered.try_recv() {
+                self.driver.answer(answer);
+            }
+        }
     }
 
     /// The first client.

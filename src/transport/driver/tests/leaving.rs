@@ -1,0 +1,62 @@
+//! Clients that go while there is still something to be done for them.
+
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::model::outgoing::PublishOutcome;
+use crate::protocol::raw;
+use crate::session::ConsumeKey;
+
+/// A raw client that may have one publish in flight, has one, and has said more.
+async fn held_up() -> (Bench, TcpStream) {
+    let mut settings = Settings::default();
+    settings.limits.publishes_in_flight_max = 1;
+    let mut bench = Bench::with(settings);
+    bench.feed.link_up_bound(Instant::now());
+    let (mut client, socket) = bench.connect(None);
+    let publish = Topic::parse("a").ok();
+    let codec = (raw::SUBPROTOCOL.codec)(Opening { publish, ..Opening::default() });
+    bench.driver.admit(Admission { codec, ..bench.admission(&raw::SUBPROTOCOL, socket) });
+    for text in ["1", "2", "3"] {
+        say(&mut client, 1, text.as_bytes());
+    }
+    bench.serve_jobs().await;
+    assert!(!bench.connection().session.reading());
+    (bench, client)
+}
+
+/// It gives up what it holds at once, and what it has said counts.
+#[tokio::test]
+async fn who_hangs_up_while_it_is_not_read_holds_no_delivery_back() {
+    let test = async {
+        let (mut bench, client) = held_up().await;
+        let (orders, mut consumed) = mpsc::channel(1);
+        bench.connection().consumptions.push((ConsumeKey(0), orders));
+        drop(client);
+        while consumed.try_recv() != Err(mpsc::error::TryRecvError::Disconnected) {
+            bench.serve_jobs().await;
+        }
+        assert_eq!(bench.driver.open, 1, "there is more to be read");
+        for text in ["1", "2", "3"] {
+            let job = bench.jobs.publishes.try_recv().unwrap();
+            assert_eq!(job.message.payload, text);
+            job.outcome.send(PublishOutcome::Confirmed { routed: true }).unwrap();
+            bench.serve_jobs().await;
+        }
+        assert_eq!(bench.driver.open, 0);
+    };
+    tokio::time::timeout(PATIENCE, LocalSet::new().run_until(test)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_not_read_is_not_silent() {
+    let test = async {
+        let (mut bench, _client) = held_up().await;
+        let now = Instant::now();
+        for heartbeat in 1..5 {
+            bench.driver.rounds(now + HEARTBEAT * heartbeat);
+        }
+        assert!(bench.connection().is_open());
+    };
+    LocalSet::new().run_until(test).await;
+}
