@@ -149,7 +149,12 @@ impl Driver {
             Received::Pong(_) => return,
             Received::Close { code, .. } => {
                 self.silence(subscriber, connection);
-                return connection.answer_close(code);
+                connection.answer_close(code);
+                // What waits before our answer may be more than it will ever read.
+                if !matches!(connection.stage, Stage::Dead(_)) {
+                    self.farewells.set(Instant::now(), self.ticket(subscriber));
+                }
+                return;
             }
         };
         if !connection.is_open() {

@@ -171,7 +171,16 @@ impl Bench {
         unreachable!("there is an end of rounds")
     }
 
-    /// Serves, with what goes up and its answers coming on.
+    /// Serves until something is so.
+    fn serve_until(&mut self, what: &str, is_so: impl Fn(&Driver) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(&self.driver) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            self.serve();
+        }
+    }
+
+    /// Likewise, with what goes up and its answers coming on.
     async fn serve_jobs(&mut self) {
         for _ in 0..10 {
             self.serve();

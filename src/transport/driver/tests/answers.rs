@@ -6,8 +6,8 @@ use super::*;
 const LARGE_BYTES: usize = 8 << 20;
 
 /// A client that reads as it comes.
-struct Reader {
-    stream: TcpStream,
+pub(super) struct Reader {
+    pub(super) stream: TcpStream,
     read: Vec<u8>,
 }
 
@@ -38,7 +38,7 @@ impl Reader {
 }
 
 /// A client with a large message on its way to it, which waits.
-fn loading() -> (Bench, Reader) {
+pub(super) fn loading() -> (Bench, Reader) {
     let mut bench = Bench::new();
     let client = bench.join(Some(STALLED_BUFFER_BYTES));
     bench.feed.append(vec![draft("large", LARGE_BYTES)], 0);

@@ -2,6 +2,7 @@
 
 use tokio::task::LocalSet;
 
+use super::answers::loading;
 use super::*;
 use crate::model::outgoing::PublishOutcome;
 use crate::protocol::raw;
@@ -59,4 +60,14 @@ async fn who_is_not_read_is_not_silent() {
         assert!(bench.connection().is_open());
     };
     LocalSet::new().run_until(test).await;
+}
+
+#[test]
+fn who_closes_and_reads_nothing_more_is_let_go() {
+    let (mut bench, mut client) = loading();
+    say(&mut client.stream, 8, &1000_u16.to_be_bytes());
+    let is_closing = |driver: &Driver| driver.slots[0].connection.as_deref().is_some_and(|one| !one.is_open());
+    bench.serve_until("it is closing", is_closing);
+    bench.driver.rounds(Instant::now() + FAREWELL);
+    assert_eq!(bench.driver.open, 0);
 }
