@@ -116,7 +116,9 @@ impl Driver {
         if !connection.is_open() {
             return;
         }
-        if self.is_full(connection) {
+        // Who answers, and was sent nothing, has nothing to take: the kernel need not be asked.
+        let may_be_full = connection.sent || !connection.heard || !connection.outbox.is_empty();
+        if may_be_full && self.is_full(connection) {
             return self.wait_for(ticket, connection, now);
         }
         if std::mem::take(&mut connection.stalled) > 0 {
@@ -156,9 +158,6 @@ impl Driver {
 
     /// Whether the peer is there and takes nothing. It cannot have read our pings, so its silence says nothing.
     fn is_full(&self, connection: &Connection) -> bool {
-        if connection.outbox.is_empty() && connection.heard {
-            return false;
-        }
         let addresses = connection.socket.addresses();
         addresses.is_some_and(|(local, remote)| self.liveness.of(local, remote) == Peer::Full)
     }
