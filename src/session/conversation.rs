@@ -209,6 +209,11 @@ impl Session {
         !self.ended && self.jobs.has_room(&self.terms)
     }
 
+    /// Whether anything that it listens to does not stand yet.
+    pub fn is_opening(&self) -> bool {
+        self.subscriptions.iter().any(|subscription| !subscription.stage.stands())
+    }
+
     /// When to call [`Session::expire`].
     pub fn deadline(&self) -> Option<Instant> {
         match &self.standing {

@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub(super) replays_when_drained: bool,
     /// Whether it goes on when the client has said that it takes more.
     pub(super) replays_when_told: bool,
+    /// Whether its client is heard only when what its URL asked for stands.
+    pub(super) is_opening: bool,
     /// Whether the codec has more to say of what came.
     pub(super) has_more: bool,
     /// What was read while the session took no more, from the next message on.
@@ -132,6 +134,7 @@ impl Connection {
             replays_in_turn: false,
             replays_when_drained: false,
             replays_when_told: false,
+            is_opening: false,
             has_more: false,
             held: Vec::new(),
             delivered: 0,
@@ -177,6 +180,11 @@ impl Connection {
 
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    /// Whether what its client says is taken at the moment.
+    pub(super) fn takes_words(&self) -> bool {
+        self.session.reading() && !self.is_opening
     }
 
     /// Sends what a turn brought, and says how many bytes that is: all of it or nothing.

@@ -10,7 +10,7 @@ use crate::hub::shard::{Last, Shard, SubscribeRequest, SubscriptionId};
 use crate::metrics::{CallResult, PublishResult};
 use crate::model::close::CloseReason;
 use crate::model::outgoing::Request;
-use crate::protocol::{Command, Echo, Event, Fault, Incoming, Outbound, Said};
+use crate::protocol::{Command, Echo, Event, Failures, Fault, Incoming, Outbound, REGISTRY, Said};
 use crate::session::{Action, Completion, JobKey, SubscribeAction};
 use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
 use crate::transport::driver::{Answer, Driver, READ_BYTES};
@@ -49,10 +49,29 @@ impl Driver {
         for command in commands {
             self.command(subscriber, connection, command);
         }
+        self.hear_later(subscriber, connection);
         connection.flush();
         self.take_bytes(subscriber, connection, &mut leftover);
         // The socket may have become readable before it was watched; an edge that is past would never be told.
         self.read(subscriber, connection);
+    }
+
+    /// Where no word says that a subscription stands, the first thing that a client says would be published before it does,
+    /// and not come back to it: it is heard a little later. While the broker is away it would wait in vain.
+    fn hear_later(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        let failures = REGISTRY.get(usize::from(connection.protocol.0)).map(|row| row.failures);
+        let is_mute = matches!(failures, Some(Failures::End)) && connection.reader.is_some();
+        if is_mute && connection.session.is_opening() && self.shard.outages(subscriber).is_empty() {
+            connection.is_opening = true;
+            self.greetings.set(Instant::now(), self.ticket(subscriber));
+        }
+    }
+
+    /// From now on what it says is taken.
+    pub(super) fn hear(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        if std::mem::take(&mut connection.is_opening) && connection.unread {
+            self.unread.push_back(self.ticket(subscriber));
+        }
     }
 
     /// Reads what a socket has, up to a fair share.
@@ -62,7 +81,7 @@ impl Driver {
             if matches!(connection.stage, Stage::Dead(_)) {
                 break;
             }
-            if round == READS_MAX || (connection.is_open() && !connection.session.reading()) {
+            if round == READS_MAX || (connection.is_open() && !connection.takes_words()) {
                 connection.unread = true;
                 if round == READS_MAX {
                     self.unread.push_back(self.ticket(subscriber));
@@ -115,7 +134,7 @@ impl Driver {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut input = bytes;
         loop {
-            if connection.is_open() && (connection.has_more || !connection.session.reading()) {
+            if connection.is_open() && (connection.has_more || !connection.takes_words()) {
                 connection.held.extend_from_slice(input);
                 break;
             }
@@ -181,7 +200,7 @@ impl Driver {
                 return;
             }
             // Whoever reads goes on with it.
-            if left == 0 || !connection.session.reading() {
+            if left == 0 || !connection.takes_words() {
                 connection.has_more = true;
                 break;
             }
@@ -213,6 +232,9 @@ impl Driver {
         let mut actions = Vec::new();
         connection.session.complete(completion, &mut actions);
         self.perform(subscriber, connection, actions);
+        if connection.is_opening && !connection.session.is_opening() {
+            self.hear(subscriber, connection);
+        }
     }
 
     /// An answer from outside the thread's loop.
@@ -220,7 +242,7 @@ impl Driver {
         let Answer { ticket, completion } = answer;
         self.with_ticket(ticket, |driver, connection| {
             driver.complete(ticket.subscriber, connection, completion);
-            if connection.unread && connection.session.reading() {
+            if connection.unread && connection.takes_words() {
                 driver.read(ticket.subscriber, connection);
             }
         });

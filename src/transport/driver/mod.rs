@@ -70,6 +70,9 @@ const FRAGMENTS_MAX: u32 = 16_384;
 /// How long a peer may take to answer our closing frame.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long a client may have to wait until it is heard, for the bindings of what its URL asked for.
+const GREETING: Duration = Duration::from_secs(3);
+
 /// What all shards of a server share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -152,6 +155,8 @@ pub(crate) struct Driver {
     has_leases: bool,
     /// Until who is unknown has to have said who they are.
     strangers: Rota,
+    /// Until who asked for something in the URL is heard in any case.
+    greetings: Rota,
     /// Subscriptions whose bindings do not stand yet.
     openings: Vec<(Ticket, SubscriptionId, Opening)>,
     /// The version of every source's claims when the openings were last looked at.
@@ -217,6 +222,7 @@ impl Driver {
             heartbeats: Rota::new(settings.server.heartbeat),
             farewells: Rota::new(FAREWELL),
             strangers: Rota::new(settings.limits.unauthenticated_timeout),
+            greetings: Rota::new(GREETING),
             ticks: Agenda::default(),
             polls: Agenda::default(),
             is_mid_turn: false,
@@ -357,7 +363,7 @@ impl Driver {
                 if readable {
                     driver.read(subscriber, connection);
                 }
-                if ended && !connection.session.reading() {
+                if ended && !connection.takes_words() {
                     connection.abandon();
                 }
             });

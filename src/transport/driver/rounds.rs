@@ -55,6 +55,9 @@ impl Driver {
                 }
             });
         }
+        while let Some(ticket) = self.greetings.due(now) {
+            self.with_ticket(ticket, |driver, connection| driver.hear(ticket.subscriber, connection));
+        }
         while let Some(ticket) = self.strangers.due(now) {
             self.with_ticket(ticket, |driver, connection| {
                 let mut actions = Vec::new();
@@ -88,7 +91,7 @@ impl Driver {
         let is_calm = self.gauged.bytes == 0 && self.gauged.slow == 0 && self.replayed_at.is_none() && !self.has_leases;
         let idle = self.open == 0 && is_calm;
         let gauge = (!idle).then_some(self.gauge_at);
-        let rotas = [self.heartbeats.next(), self.farewells.next(), self.strangers.next()];
+        let rotas = [self.heartbeats.next(), self.farewells.next(), self.greetings.next(), self.strangers.next()];
         rotas.into_iter().chain([self.paced.next(), self.ticks.next(), self.polls.next(), gauge]).flatten().min()
     }
 
@@ -127,7 +130,7 @@ impl Driver {
         // What waits goes out: the peer is there, though it may come to our ping only after all that.
         let drains = std::mem::take(&mut connection.drained) && !connection.outbox.is_empty();
         // Nor is it silent while it is not listened to.
-        let is_excused = drains || !connection.session.reading();
+        let is_excused = drains || !connection.takes_words();
         connection.silent = if std::mem::take(&mut connection.heard) || is_excused { 0 } else { connection.silent + 1 };
         // Who listens by HTTP never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {

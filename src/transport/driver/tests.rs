@@ -1,10 +1,11 @@
 //! The loop's own work over real sockets: what ninety-nine who read cost is counted, alone and beside one more who has
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
 //!
-//! What single clients are owed stands apart: [`answers`] beside large messages, [`polls`] as a whole, what is done for who
-//! is [`leaving`], and what comes with time: [`quiet`].
+//! What single clients are owed stands apart: [`answers`] beside large messages, to be heard at their [`greeting`] and when
+//! they are [`leaving`], [`polls`] as a whole, and what comes with time: [`quiet`].
 
 mod answers;
+mod greeting;
 mod leaving;
 mod polls;
 mod quiet;
