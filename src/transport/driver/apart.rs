@@ -117,7 +117,7 @@ impl Driver {
         self.shared.metrics.encodes(connection.protocol, 1);
         sent.messages += 1;
         sent.bytes += frame.len() as u64;
-        connection.sent = true;
+        connection.note_sent();
         connection.outbox.push(frame);
     }
 
@@ -143,7 +143,7 @@ impl Driver {
         for one in &replay.messages {
             self.send_replayed(subscriber, connection, (one, stage), &mut sent);
         }
-        connection.sent = true;
+        connection.note_sent();
         sent
     }
 

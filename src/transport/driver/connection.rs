@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -58,8 +58,10 @@ pub(super) struct Connection {
     pub(super) stalled: u32,
     /// Whether the socket took anything of what waited since the last heartbeat.
     pub(super) drained: bool,
-    /// Whether anything but pings was sent since the last heartbeat.
+    /// Whether anything but pings and positions was sent since the last heartbeat.
     pub(super) sent: bool,
+    /// When it was last told something.
+    pub(super) sent_at: Instant,
     /// Whether there may be something to read that was left until the session takes more.
     pub(super) unread: bool,
     /// Whether it stands in the queue of those that replay.
@@ -130,6 +132,7 @@ impl Connection {
             stalled: 0,
             drained: false,
             sent: true,
+            sent_at: Instant::now(),
             unread: false,
             replays_in_turn: false,
             replays_when_drained: false,
@@ -182,6 +185,12 @@ impl Connection {
         self.stage == Stage::Open
     }
 
+    /// It is told something now.
+    pub(super) fn note_sent(&mut self) {
+        self.sent = true;
+        self.sent_at = Instant::now();
+    }
+
     /// Whether what its client says is taken at the moment.
     pub(super) fn takes_words(&self) -> bool {
         self.session.reading() && !self.is_opening
@@ -205,7 +214,7 @@ impl Connection {
         if !self.outbox.is_empty() && self.outbox.bytes() + bytes > waiting_max {
             return Err(Overflow);
         }
-        self.sent = true;
+        self.note_sent();
         match frames {
             [frame] if self.outbox.is_empty() => {
                 let written = self.write(frame);
@@ -241,7 +250,7 @@ impl Connection {
 
     /// Adds a delivery that this client alone holds, likewise. They are bounded by how many it may hold.
     pub(super) fn hand_out(&mut self, frame: Bytes) {
-        self.sent = true;
+        self.note_sent();
         self.delivered += 1;
         self.outbox.push(frame);
     }

@@ -373,7 +373,7 @@ impl Driver {
             let positions = self.shard.positions_at(position);
             connection.outbox.push(self.wire.at(&positions, stage).encode(encoding, publication));
         }
-        connection.sent = true;
+        connection.note_sent();
         Sent { messages: messages as u64, bytes: connection.outbox.bytes().saturating_sub(before) as u64 }
     }
 

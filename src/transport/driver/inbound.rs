@@ -318,7 +318,7 @@ impl Driver {
 
     pub(super) fn send_outbound(&mut self, subscriber: SubscriberId, connection: &mut Connection, outbound: &Outbound) {
         let frame: Bytes = self.wire.frame(connection.framing, outbound);
-        connection.sent = true;
+        connection.note_sent();
         if connection.push(frame, self.outbox_bounds).is_err() {
             self.end_slow(subscriber, connection);
         }

@@ -145,7 +145,7 @@ pub(crate) struct Driver {
     slots: Vec<Slot>,
     heartbeats: Rota,
     farewells: Rota,
-    /// When codecs want to be asked what is due.
+    /// When codecs want to be asked what is due, and clients may have been told nothing for a heartbeat.
     ticks: Agenda,
     /// When polls are looked at.
     polls: Agenda,

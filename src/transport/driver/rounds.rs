@@ -46,7 +46,10 @@ impl Driver {
             self.with_ticket(ticket, |driver, connection| driver.look_at_poll(ticket, connection, now));
         }
         while let Some(ticket) = self.ticks.due(now) {
-            self.with_ticket(ticket, |driver, connection| driver.tick(ticket, connection, now));
+            self.with_ticket(ticket, |driver, connection| {
+                driver.tick(ticket, connection, now);
+                driver.tell_when_quiet(ticket, connection, now);
+            });
         }
         while let Some(ticket) = self.farewells.due(now) {
             self.with_ticket(ticket, |_, connection| {
@@ -137,26 +140,43 @@ impl Driver {
             return self.end_silent(subscriber, connection);
         }
         if !drains {
-            self.give_sign(subscriber, connection);
+            self.give_sign(ticket, connection, now);
         }
         self.heartbeats.set(now, ticket);
     }
 
     /// Tells a client that we are there, and where it stands if it was told nothing else.
-    fn give_sign(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
-        if !std::mem::take(&mut connection.sent) {
-            let cursors = self.shard.cursors(subscriber);
-            if !cursors.0.is_empty() {
-                let action = connection.session.quiet(cursors);
-                self.perform(subscriber, connection, vec![action]);
-            }
-            connection.sent = false;
+    fn give_sign(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        if std::mem::take(&mut connection.sent) {
+            self.tell_when_quiet(ticket, connection, now);
+        } else {
+            self.tell_position(ticket.subscriber, connection, now);
         }
         let sign = connection.framing.heartbeat();
         if connection.is_open() && connection.push(sign, self.outbox_bounds).is_err() {
-            self.end_slow(subscriber, connection);
+            self.end_slow(ticket.subscriber, connection);
         }
         connection.flush();
+    }
+
+    /// Tells a client where it stands once it was told nothing for a heartbeat: it is looked at again when that may be so.
+    /// Messages set no clock, only heartbeats do.
+    fn tell_when_quiet(&mut self, ticket: Ticket, connection: &mut Connection, now: Instant) {
+        let quiet_at = connection.sent_at + self.shared.settings.server.heartbeat;
+        if quiet_at > now {
+            self.ticks.set(quiet_at, ticket);
+        } else if connection.is_open() && connection.outbox.is_empty() {
+            self.tell_position(ticket.subscriber, connection, now);
+        }
+    }
+
+    fn tell_position(&mut self, subscriber: SubscriberId, connection: &mut Connection, now: Instant) {
+        let cursors = self.shard.cursors(subscriber);
+        if !cursors.0.is_empty() {
+            let action = connection.session.quiet(cursors);
+            self.perform(subscriber, connection, vec![action]);
+        }
+        (connection.sent, connection.sent_at) = (false, now);
     }
 
     /// Whether the peer is there and takes nothing. It cannot have read our pings, so its silence says nothing.
