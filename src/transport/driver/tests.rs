@@ -2,11 +2,12 @@
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
 //!
 //! What single clients are owed stands apart: [`answers`] beside large messages, to be heard at their [`greeting`] and when
-//! they are [`leaving`], [`polls`] as a whole, and what comes with time: [`quiet`].
+//! they are [`leaving`], [`polls`] as a whole, what waits for bindings: [`openings`], and what comes with time: [`quiet`].
 
 mod answers;
 mod greeting;
 mod leaving;
+mod openings;
 mod polls;
 mod quiet;
 
@@ -81,11 +82,17 @@ impl Bench {
     }
 
     /// With a broker that is yet to come.
-    fn with(mut settings: Settings) -> Self {
-        let info = SourceInfo::new(SourceId(0), "a", Epoch(1));
-        let everything = BindingMode::Fixed(vec![Pattern::all()]);
-        let source = SourceState::new(Arc::new(info), LogBounds::default(), everything);
-        let feed = Feed::new(source.clone());
+    fn with(settings: Settings) -> Self {
+        Self::made_of(settings, vec![source(0, "a", BindingMode::Fixed(vec![Pattern::all()]))])
+    }
+
+    /// With these sources, of which the first is fed.
+    fn of(sources: Vec<Arc<SourceState>>) -> Self {
+        Self::made_of(Settings::default(), sources)
+    }
+
+    fn made_of(mut settings: Settings, sources: Vec<Arc<SourceState>>) -> Self {
+        let feed = Feed::new(sources[0].clone());
         // A heartbeat is of each connection and comes with time: none is to come by itself here.
         settings.server.heartbeat = HEARTBEAT;
         let (upstream, jobs) = Upstream::new(READERS, &settings.publish);
@@ -238,6 +245,11 @@ impl Bench {
         }
         work
     }
+}
+
+fn source(number: u16, name: &str, bindings: BindingMode) -> Arc<SourceState> {
+    let info = SourceInfo::new(SourceId(number), name, Epoch(1));
+    SourceState::new(Arc::new(info), LogBounds::default(), bindings)
 }
 
 fn draft(topic: &str, payload_bytes: usize) -> Draft {

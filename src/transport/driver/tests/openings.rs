@@ -35,7 +35,7 @@ impl Bench {
     fn enter(&mut self, subscribes: Vec<Subscribe>) -> TcpStream {
         let (client, server) = self.connect(None);
         let commands = subscribes.into_iter().map(Command::Subscribe).collect();
-        let admission = Admission { commands, ..self.admission(server) };
+        let admission = Admission { commands, ..self.admission(&json::SUBPROTOCOL, server) };
         self.driver.admit(admission);
         self.serve();
         client
@@ -61,17 +61,8 @@ impl Bench {
     }
 
     fn joint(&self, socket: Socket, subscribe: Subscribe, row: &'static Subprotocol) -> Admission {
-        let grants = Grants { subscribe: true, publish: false, consume: false };
-        let anybody = Arc::new(Identity { user: None, expires_at: None, grants });
-        let start = Start { connection: "c".into(), protocol: row, admission: Ok(anybody), at: Instant::now() };
-        Admission {
-            protocol: row.index,
-            codec: (row.codec)(Opening::default()),
-            session: Session::new(self.terms.clone(), start),
-            commands: vec![Command::Subscribe(subscribe)],
-            form: CursorForm::Joint,
-            ..self.admission(socket)
-        }
+        let commands = vec![Command::Subscribe(subscribe)];
+        Admission { commands, form: CursorForm::Joint, ..self.admission(row, socket) }
     }
 
     /// Makes what bindings are wanted.
