@@ -283,6 +283,14 @@ impl State {
         page_at(&self.pages, from).filter(|page| from < page.until).cloned()
     }
 
+    /// Up to where what follows a place is here.
+    fn end_of_pages(&self, mut end: u64) -> u64 {
+        while let Some(page) = self.page_after(end) {
+            end = page.until;
+        }
+        end
+    }
+
     /// Takes the lowest want, unless a fetch just below it will probably bring it.
     fn take_want(&mut self, places: RangeInclusive<u64>) -> Option<(u64, u64)> {
         let comes = |after: u64, fetch: &u64| {
@@ -298,7 +306,7 @@ impl State {
 
     fn answer(&mut self, after: u64, fetched: Fetched) {
         let (from, stretch) = match fetched {
-            Fetched::Foreign => return self.conclude(|_, asked| (asked.at == after).then_some(Verdict::Foreign)),
+            Fetched::Foreign => return self.refute(after),
             Fetched::Genuine(stretch) => (after, stretch),
             Fetched::Cut(offset, stretch) => {
                 self.cut = self.cut.max(stream::before(offset));
@@ -327,6 +335,16 @@ impl State {
         self.wants.retain(|after| asked.contains(after) || !is_here(after));
     }
 
+    /// Another message stands at a place, or none. Who asked whether it is so is told. Who reads there all the same would ask
+    /// for the same for ever, and goes on from what does stand there.
+    fn refute(&mut self, after: u64) {
+        let was_asked = self.checks.values().any(|asked| asked.at == after);
+        self.conclude(|_, asked| (asked.at == after).then_some(Verdict::Foreign));
+        if let Some(offset) = stream::named(after).filter(|_| !was_asked) {
+            self.wants.insert(self.end_of_pages(stream::before(offset)));
+        }
+    }
+
     /// Answers those of whom the verdict is known now.
     fn conclude(&mut self, verdict: impl Fn(u64, &Asked) -> Option<Verdict>) {
         let wants = &mut self.wants;
@@ -348,10 +366,7 @@ impl State {
             None if position >= cut => return Err(position),
             _ => {}
         }
-        let mut end = position.max(cut);
-        while let Some(page) = self.page_after(end) {
-            end = page.until;
-        }
+        let end = self.end_of_pages(position.max(cut));
         // Up to there it is here. What comes then may have been cut off since somebody looked.
         match end {
             end if end < floor => Err(end),

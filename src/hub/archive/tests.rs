@@ -58,6 +58,36 @@ fn what_one_reader_wanted_serves_all_whose_place_is_in_it() {
     assert_eq!(fetch(&archive).after(), at(30));
 }
 
+/// Nobody should stand at a place that is none; who does all the same is not to ask for it for ever.
+#[test]
+fn a_reader_at_a_place_that_is_none_goes_on_from_what_stands_there() {
+    for (mark, begins) in [(0, 20), (1 << 20, 21)] {
+        let archive = Archive::default();
+        let reader = stream::position(20, mark).unwrap();
+        let mut fetches = Vec::new();
+        let page = loop {
+            match archive.read(reader, FLOOR) {
+                Found::Page { page, .. } => break page,
+                Found::Wanted => {}
+            }
+            let fetch = fetch(&archive);
+            fetches.push(fetch.after());
+            // A page is as short as can be.
+            let next = stream::following(fetch.after());
+            let is_foreign = fetch.after() == reader;
+            fetch.answer(if is_foreign { Fetched::Foreign } else { Fetched::Genuine(stretch(next..next + 1)) });
+            assert!(fetches.len() < 5, "{fetches:?}");
+        };
+        let next = page.publications.iter().find(|one| one.offset > reader).unwrap();
+        assert_eq!(next.offset, at(begins));
+    }
+    // A cursor is told so, and nobody reads there.
+    let archive = Archive::default();
+    let check = archive.check(stream::position(20, 0).unwrap(), FLOOR);
+    fetch(&archive).answer(Fetched::Foreign);
+    assert_eq!((check.verdict(), is_wanted(&archive)), (Some(Verdict::Foreign), false));
+}
+
 #[test]
 fn a_check_is_answered_by_what_was_read_anyway() {
     let archive = Archive::default();

@@ -9,20 +9,13 @@ use crate::hub::shard::reading::{Logs, Reader, read_together, settle_positions};
 use crate::hub::shard::subscription::{Progress, SentBefore, Subscription};
 use crate::hub::shard::{CursorForm, Replay, Shard, SubscriptionId, Wait};
 use crate::model::publication::SourceId;
-use crate::model::stream;
 
 impl Shard {
     /// Stops pushing a source's messages to a subscriber whose socket takes no more. What comes after the offset `read`, the
     /// number before that of the first message which it was not sent, [`Shard::replay`] brings from the log.
     pub fn fall_behind(&mut self, id: SubscriberId, source: SourceId, read: u64) {
-        let read = self.place_before(source, read);
+        let read = self.lanes.get(source.index()).map_or(read, |lane| lane.place_before(read));
         self.read_on_from(id, source, read);
-    }
-
-    /// The place that is meant by the number before a message's. Of a stream that number is no message's.
-    pub(super) fn place_before(&self, source: SourceId, read: u64) -> u64 {
-        let is_stream = self.lanes.get(source.index()).is_some_and(|lane| lane.state().archive().is_some());
-        stream::named(read).filter(|_| is_stream).map_or(read, stream::before)
     }
 
     /// Stops pushing likewise, of what comes after a position.

@@ -16,6 +16,7 @@ use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceInfo};
 use crate::model::selector::Selector;
+use crate::model::stream;
 use crate::model::topic::Pattern;
 
 /// Topics whose matches a lane remembers.
@@ -132,6 +133,11 @@ impl Lane {
 
     pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The place that is meant by the number before a message's. Of a stream that number is no message's.
+    pub(super) fn place_before(&self, read: u64) -> u64 {
+        stream::named(read).filter(|_| self.state.archive().is_some()).map_or(read, stream::before)
     }
 
     /// How often its stream had turned out to be another one when the shard last looked. To be compared under the log's lock,

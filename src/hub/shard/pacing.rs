@@ -54,7 +54,8 @@ impl Shard {
     /// A paced subscription that has been sent everything before a publication reads on from there.
     fn begin_to_read(&mut self, id: SubscriberId, subscription: SubscriptionId, publication: &Publication) {
         let source = publication.source.id;
-        let before = self.place_before(source, publication.offset - 1);
+        let Some(lane) = self.lanes.get(source.index()) else { return };
+        let before = lane.place_before(publication.offset - 1);
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
         if subscriber.form == Some(CursorForm::Joint) {
             return self.read_on_from(id, source, before);

@@ -281,7 +281,7 @@ fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> V
 fn bound(
     found: &mut Vec<Replayed>,
     excerpt: &mut Option<(SubscriptionId, Excerpt)>,
-    logs: &mut Logs<'_>,
+    (lane, logs): (&Lane, &mut Logs<'_>),
 ) -> Option<u64> {
     let messages_max = logs.bounds.messages_max;
     let by_step = match excerpt {
@@ -293,7 +293,8 @@ fn bound(
         None => found.iter().map(|one| &one.publication).collect(),
     };
     let count = publications.iter().take_while(|publication| logs.room.takes(publication)).count();
-    let Some(before) = publications.get(count).map(|publication| publication.offset - 1) else { return by_step };
+    let before = |publication: &&Arc<Publication>| lane.place_before(publication.offset - 1);
+    let Some(before) = publications.get(count).map(before) else { return by_step };
     match excerpt {
         Some((_, excerpt)) => drop(excerpt.cut(count)),
         None => found.truncate(count),
@@ -401,7 +402,7 @@ pub(super) fn read_together(
     if !each {
         found.dedup_by_key(|replayed| replayed.publication.offset);
     }
-    if let Some(last) = bound(&mut found, &mut excerpt_found, logs) {
+    if let Some(last) = bound(&mut found, &mut excerpt_found, (lane, logs)) {
         horizon = horizon.min(last);
     }
     for (reader, dropped) in readers.iter().zip(&dropped) {

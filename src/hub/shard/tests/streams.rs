@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::hub::archive::{Fetched, Stretch, Verdict};
+use crate::model::rate::Rate;
 use crate::model::stream;
 
 /// Longer than a log without bounds of its own keeps anything.
@@ -83,9 +84,13 @@ fn resumed(shard: &mut Shard, position: u64) -> (SubscriberId, Activated) {
 
 /// The offsets that a replay brings.
 fn replayed(shard: &mut Shard, subscriber: SubscriberId) -> Vec<u64> {
+    replayed_at(shard, subscriber, std::time::Instant::now())
+}
+
+fn replayed_at(shard: &mut Shard, subscriber: SubscriberId, now: std::time::Instant) -> Vec<u64> {
     let mut offsets = Vec::new();
     loop {
-        let replay = shard.replay(subscriber, SMALL, std::time::Instant::now());
+        let replay = shard.replay(subscriber, SMALL, now);
         let excerpt = replay.excerpt.iter().flat_map(|(_, excerpt)| excerpt.publications());
         let all = replay.messages.iter().map(|replayed| &replayed.publication).chain(excerpt);
         offsets.extend(all.map(|publication| stream::named(publication.offset).unwrap()));
@@ -245,14 +250,97 @@ fn what_is_fetched_for_one_subscription_is_no_loss_for_another() {
     place(&feed, 8, LATER_MS);
     while shard.take(SMALL).more {}
     assert_eq!(replayed(&mut shard, subscriber), Vec::<u64>::new(), "it is fetched");
-    let fetch = hub.sources()[0].archive().unwrap().next(|| 0..=u64::MAX).now_or_never().unwrap();
-    let publication = |offset: u64| {
-        let topic = Topic::parse("x").unwrap();
-        let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
-        Arc::new(Publication { source: feed.info().clone(), offset: at(offset), draft })
-    };
-    fetch.answer(Fetched::Genuine(Stretch { publications: (5..8).map(publication).collect(), until: at(7) }));
+    assert!(fetch(&hub, 8));
     assert_eq!(replayed(&mut shard, subscriber), [5, 6, 7, 8]);
+}
+
+/// Fetches the first place that is wanted of a stream that holds so many messages, as its source does. Whether there was any.
+fn fetch(hub: &Hub, messages: u64) -> bool {
+    let Some(fetch) = hub.sources()[0].archive().unwrap().next(|| 0..=u64::MAX).now_or_never() else { return false };
+    let begin = stream::following(fetch.after());
+    let fetched = match stream::named(fetch.after()) {
+        Some(offset) if at(offset) != fetch.after() => Fetched::Foreign,
+        _ => {
+            let publication = |offset: u64| {
+                let topic = Topic::parse("x").unwrap();
+                let draft = Draft { topic, payload: Bytes::new(), attributes: Attributes::default(), received_at: 0 };
+                Arc::new(Publication { source: hub.sources()[0].info().clone(), offset: at(offset), draft })
+            };
+            let publications: Vec<_> = (begin..messages).map(publication).collect();
+            Fetched::Genuine(Stretch { until: at(messages - 1), publications })
+        }
+    };
+    fetch.answer(fetched);
+    true
+}
+
+/// One wants a message a second and everything, and more come. It waits for its time at a place that the log lets go of
+/// meanwhile, so that the stream is asked for what follows there: a place that the stream does not know nobody would ever get
+/// beyond.
+#[test]
+fn who_is_paced_waits_at_a_place_that_the_stream_knows() {
+    let (mut shard, feed, hub) = streamed(0);
+    feed.link_up_bound(std::time::Instant::now());
+    while shard.take(SMALL).more {}
+    let subscriber = shard.join(CursorForm::Separate);
+    let paced = SubscribeRequest { max_rate: Rate::new(1), after: JointCursor::default(), ..resuming(0) };
+    shard.subscribe(subscriber, paced).unwrap();
+    shard.activate(subscriber, SubscriptionId(1));
+    (0..5).for_each(|offset| place(&feed, offset, 0));
+    while shard.take(SMALL).more {}
+    assert_eq!(replayed(&mut shard, subscriber), [0]);
+    let cursor = shard.cursors(subscriber).0[0].1;
+    assert_eq!(hub.sources()[0].log().verdict(cursor), Some(Verdict::Genuine));
+    place(&feed, 5, LATER_MS);
+    while shard.take(SMALL).more {}
+    let mut now = std::time::Instant::now();
+    let (mut offsets, mut fetches) = (Vec::new(), 0);
+    for _ in 0..10 {
+        now += std::time::Duration::from_secs(1);
+        offsets.extend(replayed_at(&mut shard, subscriber, now));
+        fetches += usize::from(fetch(&hub, 6));
+    }
+    assert_eq!((offsets, fetches), (vec![1, 2, 3, 4, 5], 1));
+}
+
+/// An event stream over a stream and an exchange, at a rate: whatever comes of the one carries where it stands in the other.
+#[test]
+fn a_joint_cursor_of_who_is_paced_is_genuine_in_each_stream() {
+    let streamed = SourceState::of_stream(Arc::new(test_info()), LogBounds::default());
+    let info = SourceInfo::new(SourceId(1), "b", Epoch(1));
+    let other = SourceState::new(Arc::new(info), LogBounds::default(), BindingMode::Fixed(vec![Pattern::all()]));
+    let hub = Hub::new(vec![streamed, other]);
+    let [feed, other] = [0, 1].map(|number| Feed::new(hub.sources()[number].clone()));
+    let mut shard = Shard::new(&hub, 2);
+    feed.begin(0);
+    [&feed, &other].into_iter().for_each(|feed| feed.link_up_bound(std::time::Instant::now()));
+    while shard.take(SMALL).more {}
+    let subscriber = shard.join(CursorForm::Joint);
+    for (id, pattern) in [(1, "x"), (2, "y")] {
+        let wanted = Pattern::parse(pattern).unwrap().into();
+        let (id, after) = (SubscriptionId(id), JointCursor::default());
+        let request = SubscribeRequest { id, wanted, after, max_rate: Rate::new(1), ..resuming(0) };
+        shard.subscribe(subscriber, request).unwrap();
+    }
+    (1..=2).for_each(|id| drop(shard.activate(subscriber, SubscriptionId(id))));
+    (0..4).for_each(|offset| place(&feed, offset, 0));
+    append(&hub, 1, "y");
+    while shard.take(SMALL).more {}
+    let mut sources = Vec::new();
+    let now = std::time::Instant::now();
+    for _ in 0..3 {
+        for replayed in shard.replay(subscriber, SMALL, now).messages {
+            let cursor = replayed.position.of("a").unwrap();
+            assert_eq!(
+                hub.sources()[0].log().verdict(cursor),
+                Some(Verdict::Genuine),
+                "{}",
+                replayed.publication.offset
+            );
+            sources.push(replayed.publication.source.name.clone());
+        }
+    }
+    assert_eq!(sources.iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 /// A subscription that takes over from one that read the stream before is told that it is another one, as that would have been.
