@@ -128,11 +128,7 @@ impl Driver {
         connection: &mut Connection,
         sent: Option<u64>,
     ) {
-        let Some((source, before)) = self.shard.turn().0.origin() else { return };
-        match sent {
-            Some(position) => self.shard.read_on_from(subscriber, source, position),
-            None => self.shard.fall_behind(subscriber, source, before),
-        }
+        self.leave_turn(subscriber, sent);
         if connection.room() == 0 {
             // Its socket may be as ready as ever: what it waits for is the client's word.
             connection.replays_when_told = true;
@@ -141,6 +137,15 @@ impl Driver {
         connection.replays_when_drained = true;
         self.be_patient(connection);
         self.shared.metrics.fell_behind();
+    }
+
+    /// Has a subscriber read on from the log after the last message of the turn that it was sent, or from before the turn.
+    pub(super) fn leave_turn(&mut self, subscriber: SubscriberId, sent: Option<u64>) {
+        let Some((source, before)) = self.shard.turn().0.origin() else { return };
+        match sent {
+            Some(position) => self.shard.read_on_from(subscriber, source, position),
+            None => self.shard.fall_behind(subscriber, source, before),
+        }
     }
 
     /// Ends a session whose peer takes not even what cannot be read again.

@@ -214,16 +214,16 @@ impl Driver {
     pub(super) fn collect_turn(&mut self, subscriber: SubscriberId, connection: &mut Connection) -> Sent {
         let mut sent = Sent::default();
         let encoding = encoding(connection.protocol, connection.framing);
-        let (Some(polling), turn) = (&mut connection.polling, self.shard.turn().0) else { return sent };
-        let Some((source, mut read)) = turn.origin() else { return sent };
-        for envelope in turn.sequence(subscriber) {
+        let Some(polling) = &mut connection.polling else { return sent };
+        let mut last = None;
+        for envelope in self.shard.turn().0.sequence(subscriber) {
             if polling.is_full() {
-                self.shard.fall_behind(subscriber, source, read);
+                self.leave_turn(subscriber, last);
                 break;
             }
             let (turn, positions) = self.shard.turn();
             let lines = turn.frame(envelope, encoding, &mut self.wire.at(positions, Stage::Live));
-            read = turn.publication(envelope).offset;
+            last = Some(turn.publication(envelope).offset);
             sent.messages += 1;
             sent.bytes += lines.len() as u64;
             polling.collected.push(lines);
