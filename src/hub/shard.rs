@@ -406,7 +406,7 @@ impl Shard {
         match subscriber.form {
             Some(CursorForm::Joint) => {
                 let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
-                reading::replay_jointly(&mut subscriber.subscriptions, &mut logs, &mut replay);
+                reading::replay_jointly(subscriber, &mut logs, &mut replay);
                 replay.caught_up = self.go_live_together(id);
             }
             _ => {

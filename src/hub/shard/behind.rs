@@ -115,7 +115,7 @@ impl Shard {
         let mut replay = Replay { wait: Wait { shard: true, until: None }, ..Replay::default() };
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return replay };
         let joint = subscriber.form == Some(CursorForm::Joint);
-        for lane in &self.lanes {
+        for lane in subscriber.rotation.of(&self.lanes) {
             let source = lane.info().id;
             let mut readers: Vec<Reader<'_>> = subscriber
                 .subscriptions
@@ -130,6 +130,7 @@ impl Shard {
                 replay.messages = found;
             }
             if !replay.messages.is_empty() || replay.excerpt.is_some() {
+                subscriber.rotation.pass(lane);
                 break;
             }
         }

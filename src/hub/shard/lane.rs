@@ -67,6 +67,24 @@ pub(super) struct Refused {
     pub(super) is_covered: bool,
 }
 
+/// With which lane those begin who read one after the other, a step at a time: after the one that they read before, so that
+/// no source waits for another to fall silent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rotation(u16);
+
+impl Rotation {
+    /// All lanes, in the order in which this step looks at them.
+    pub(super) fn of(self, lanes: &[Lane]) -> impl Iterator<Item = &Lane> {
+        let (passed, next) = lanes.split_at(usize::from(self.0).min(lanes.len()));
+        next.iter().chain(passed)
+    }
+
+    /// This step was one lane's.
+    pub(super) fn pass(&mut self, lane: &Lane) {
+        self.0 = lane.info().id.0 + 1;
+    }
+}
+
 /// A subscription among all of its shard.
 pub(super) type Member = (SubscriberId, SubscriptionId);
 

@@ -93,7 +93,7 @@ impl Shard {
         } else {
             replay.asked_for = true;
             let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds: step.bounds, room };
-            reading::replay_jointly(&mut subscriber.subscriptions, &mut logs, replay);
+            reading::replay_jointly(subscriber, &mut logs, replay);
             replay.caught_up = self.go_live_together(id);
         }
         let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };

@@ -9,6 +9,7 @@ use crate::hub::log::{Log, LogGap, ReadBounds};
 use crate::hub::shard::lane::Lane;
 use crate::hub::shard::pace::{Room, is_sent_by};
 use crate::hub::shard::passages::{Excerpt, Passages, Store};
+use crate::hub::shard::subscriber::Subscriber;
 use crate::hub::shard::subscription::{Subscription, joint_position, missed, with_offset};
 use crate::hub::shard::{CursorForm, Replay, Replayed, SubscriptionId};
 use crate::model::gap::GapReason;
@@ -31,7 +32,7 @@ impl Logs<'_> {
     }
 }
 
-/// One step of one subscription: its list first, then its sources one after the other.
+/// One step of one subscription: its list first, then its sources in turn.
 pub(super) fn replay_one(
     all: &mut [Subscription],
     (number, form): (usize, Option<CursorForm>),
@@ -46,12 +47,12 @@ pub(super) fn replay_one(
         replay.messages = list.into_iter().map(|publication| Replayed::of(id, publication)).collect();
         return;
     }
-    let lanes = logs.lanes;
     let mut found = Vec::new();
-    for lane in lanes {
+    for lane in subscription.rotation.of(logs.lanes) {
         let Some(reader) = subscription.replaying_reader(lane.info().id) else { continue };
         found = read_together(&mut [reader], (lane, form), logs, replay);
         if !found.is_empty() || replay.excerpt.is_some() {
+            subscription.rotation.pass(lane);
             break;
         }
     }
@@ -71,10 +72,11 @@ pub(super) fn read_alone_behind(
     let (number, drop_oldest_keep) = place;
     let Some(subscription) = all.get_mut(number) else { return };
     let mut found = Vec::new();
-    for lane in logs.lanes {
+    for lane in subscription.rotation.of(logs.lanes) {
         let Some(reader) = subscription.reader(lane.info().id, drop_oldest_keep) else { continue };
         found = read_together(&mut [reader], (lane, Some(CursorForm::Separate)), logs, replay);
         if !found.is_empty() || replay.excerpt.is_some() {
+            subscription.rotation.pass(lane);
             break;
         }
     }
@@ -82,8 +84,12 @@ pub(super) fn read_alone_behind(
     replay.retain(|publication| is_sent_by(all, number, publication));
 }
 
-/// One step of all subscriptions of a joint cursor: lists first, then each source in the order of its log.
-pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, replay: &mut Replay) {
+/// One step of all subscriptions of a joint cursor: lists first, then the sources in turn, each in the order of its log.
+pub(super) fn replay_jointly(
+    Subscriber { subscriptions: all, rotation, .. }: &mut Subscriber,
+    logs: &mut Logs<'_>,
+    replay: &mut Replay,
+) {
     let lanes = logs.lanes;
     if let Some(subscription) = all.iter_mut().find(|subscription| subscription.has_list()) {
         let (id, list) = (subscription.id, subscription.take_list(logs.bounds, &mut logs.room));
@@ -93,11 +99,12 @@ pub(super) fn replay_jointly(all: &mut [Subscription], logs: &mut Logs<'_>, repl
         replay.messages = list.into_iter().map(replayed).collect();
         return;
     }
-    for lane in lanes {
+    for lane in rotation.of(lanes) {
         let source = lane.info().id;
         let mut readers: Vec<Reader<'_>> = all.iter_mut().filter_map(|one| one.replaying_reader(source)).collect();
         let found = read_together(&mut readers, (lane, Some(CursorForm::Joint)), logs, replay);
         if settle_positions(found, all, lanes, replay) {
+            rotation.pass(lane);
             return;
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::hub::index::SubscriberId;
 use crate::hub::shard::CursorForm;
-use crate::hub::shard::lane::Lane;
+use crate::hub::shard::lane::{Lane, Rotation};
 use crate::hub::shard::subscription::{Progress, SentBefore, Subscription};
 use crate::model::publication::SourceId;
 use crate::model::selector::Selector;
@@ -13,6 +13,8 @@ use crate::model::selector::Selector;
 pub(super) struct Subscriber {
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) form: Option<CursorForm>,
+    /// Whose turn it is where several subscriptions read together.
+    pub(super) rotation: Rotation,
     /// Whether other subscriptions are live than when this was last asked.
     pub(super) changed: bool,
     /// Under which it publishes what it does not want back.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::hub::archive::Check;
 use crate::hub::log::{LogGap, ReadBounds};
-use crate::hub::shard::lane::{Lane, Loss};
+use crate::hub::shard::lane::{Lane, Loss, Rotation};
 use crate::hub::shard::pace::{Pace, Room};
 use crate::hub::shard::reading::{Reader, View};
 use crate::hub::shard::{Activated, Last, Missed, SubscriptionId};
@@ -26,6 +26,8 @@ pub(super) struct Subscription {
     pub(super) stands: bool,
     /// One a source.
     pub(super) parts: Vec<Part>,
+    /// Whose turn it is where it reads alone.
+    pub(super) rotation: Rotation,
     /// Of one that is sent so many messages a second at most.
     pub(super) pace: Option<Box<Pace>>,
     /// What only a subscription with a replay has.
@@ -130,7 +132,8 @@ impl Subscription {
     pub(super) fn new(id: SubscriptionId, wanted: Selector, last: Last, flow: Flow, parts: Vec<Part>) -> Self {
         let catching_up =
             (last.each > 0 || last.retained).then(|| Box::new(CatchingUp { last, ..CatchingUp::default() }));
-        Self { id, wanted, flow, stands: false, parts, pace: None, catching_up }
+        let rotation = Rotation::default();
+        Self { id, wanted, flow, stands: false, parts, rotation, pace: None, catching_up }
     }
 
     /// With a bound on how many messages a second it is sent.

@@ -225,3 +225,25 @@ fn who_resumed_on_a_shard_that_lags_replays_up_to_where_it_came_back() {
     assert_eq!((told, bench.caught_up.len()), (vec![(GapReason::Slow, Some(4))], 1));
     assert_eq!(bench.seen[&subscriber], ["a6"]);
 }
+
+/// One source says more than the socket takes, and another one says a little: to who falls behind, and to who has come back.
+#[test]
+fn a_source_that_never_falls_silent_keeps_no_other_from_a_slow_reader() {
+    let live = [CursorForm::Separate, CursorForm::Joint, CursorForm::Each].map(|form| (form, &[][..]));
+    for (form, after) in live.into_iter().chain(live.map(|(form, _)| (form, &[0, 0][..]))) {
+        let mut bench = Bench::new();
+        (0..5).for_each(|_| append(&bench.hub, 0, "x"));
+        let subscriber = bench.shard.join(form);
+        bench.subscribe(subscriber, "#", after);
+        append(&bench.hub, 1, "x");
+        for _ in 0..4 {
+            (0..4).for_each(|_| append(&bench.hub, 0, "x"));
+            bench.full.insert(subscriber);
+            while bench.turn() {}
+            bench.full.clear();
+            bench.replay(subscriber);
+        }
+        let seen = &bench.seen[&subscriber];
+        assert!(seen.contains(&"b1".to_owned()) && seen.len() < 16, "{form:?} after {after:?}: {seen:?}");
+    }
+}

@@ -310,7 +310,7 @@ fn with_a_joint_cursor_nothing_runs_ahead_of_what_waits() {
     let ids = [requests[0].id, requests[1].id];
     _ = requests.map(|request| bench.shard.subscribe(subscriber, request).unwrap());
     _ = ids.map(|id| bench.shard.activate(subscriber, id));
-    for (source, topic) in [(0, "x"), (0, "y"), (1, "x"), (0, "x"), (1, "y")] {
+    for (source, topic) in [(0, "x"), (0, "y"), (1, "x"), (0, "x"), (0, "y")] {
         append(&bench.hub, source, topic);
     }
     let began = bench.now;
@@ -320,11 +320,33 @@ fn with_a_joint_cursor_nothing_runs_ahead_of_what_waits() {
         positions.extend(bench.replay(subscriber));
         bench.now = bench.until.take().unwrap_or(bench.now);
     }
-    assert_eq!(bench.seen(subscriber), ["a1", "a2", "a3", "b1", "b2"]);
+    assert_eq!(bench.seen(subscriber), ["a1", "a2", "b1", "a3", "a4"]);
     assert_eq!(bench.now - began, Duration::from_secs(1), "three of x, at two a second");
     let offsets =
         |position: &JointCursor| position.0.iter().map(|(_, cursor)| cursor.offset - BINDING).collect::<Vec<_>>();
-    assert_eq!(positions.iter().map(offsets).collect::<Vec<_>>(), [[1, 0], [2, 0], [3, 0], [3, 1], [3, 2]]);
+    assert_eq!(positions.iter().map(offsets).collect::<Vec<_>>(), [[1, 0], [2, 0], [2, 1], [3, 1], [4, 1]]);
+}
+
+/// One source says more than may be sent, and another one says a little.
+#[test]
+fn a_source_that_never_falls_silent_keeps_no_other_from_who_is_paced() {
+    for (form, flow) in [CursorForm::Separate, CursorForm::Joint].into_iter().zip([Flow::Latest, Flow::CatchUp]) {
+        let mut bench = Bench::new();
+        let subscriber = bench.shard.join(form);
+        bench.paced(subscriber, ("#", 2), flow, &[]);
+        for step in 0..50 {
+            append(&bench.hub, 0, "x");
+            if step == 10 {
+                ["x", "y", "x.y"].into_iter().for_each(|topic| append(&bench.hub, 1, topic));
+            }
+            bench.pass(subscriber);
+            bench.now += Duration::from_millis(100);
+        }
+        let seen = bench.seen(subscriber);
+        assert_eq!(seen.len(), 10, "two a second: {seen:?}");
+        let of_other: Vec<_> = seen.iter().enumerate().filter(|(_, name)| name.starts_with('b')).collect();
+        assert_eq!(of_other, [(2, &"b1"), (4, &"b2"), (6, &"b3")], "{form:?}");
+    }
 }
 
 #[derive(Debug, Clone)]
