@@ -244,16 +244,18 @@ impl Subscription {
                 gaps.extend(
                     resume.gaps.iter().map(|gap| missed((self.id, &self.wanted), lane, gap.filtered(&self.wanted))),
                 );
-            } else if let Some((older, sent)) = older {
-                resumed = false;
-                read = sent;
-                (part.began, part.sent) = (older.began, older.sent.clone());
-                (part.judged_until, part.remade) = (older.judged_until, older.remade);
             } else {
                 resumed = false;
                 part.began = read;
+                if let Some((older, sent)) = older {
+                    read = sent;
+                    (part.began, part.sent) = (older.began, older.sent.clone());
+                    (part.judged_until, part.remade) = (older.judged_until, older.remade);
+                }
                 if let Some(catching_up) = &self.catching_up {
-                    list.extend(log.newest(&self.wanted, catching_up.last.each, catching_up.last.total_max));
+                    let newest = log.newest(&self.wanted, catching_up.last.each, catching_up.last.total_max);
+                    // What follows comes in any case.
+                    list.extend(newest.into_iter().take_while(|publication| publication.offset <= read));
                 }
             }
             cursors.0.push(lane.info().named_cursor(read));

@@ -1,6 +1,7 @@
 //! A shard against a naive model: whatever is appended, subscribed, resumed and ended in whatever order, each subscriber
 //! is sent each message that it is owed once, and nothing else.
 
+mod again;
 mod each;
 mod edges;
 mod filters;

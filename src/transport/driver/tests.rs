@@ -25,7 +25,6 @@ use crate::hub::interest::BindingMode;
 use crate::hub::upstream::UpstreamJobs;
 use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
-use crate::model::stream;
 use crate::model::topic::{Pattern, Topic};
 use crate::protocol::{Command, Opening, Subprotocol, Subscribe, json};
 use crate::session::Start;
@@ -162,23 +161,6 @@ impl Bench {
             poll: None,
             seat: std::rc::Rc::new(self.seats.take().unwrap()),
         }
-    }
-
-    /// One that polls for everything after a cursor, and waits.
-    fn poll(&mut self, after: JointCursor) -> oneshot::Receiver<Answered> {
-        let (answer, answered) = oneshot::channel();
-        let asked = PollRequest { after: after.clone(), timeout: PATIENCE, answer };
-        let subscribe = Subscribe { after, ..Subscribe::to(Pattern::all()) };
-        let admission = Admission {
-            framing: Framing::Collected,
-            commands: vec![Command::Subscribe(subscribe)],
-            form: CursorForm::Joint,
-            poll: Some(asked),
-            ..self.admission(&poll::SUBPROTOCOL, Socket::Absent)
-        };
-        self.driver.admit(admission);
-        self.serve();
-        answered
     }
 
     fn publish(&self, count: usize) {
@@ -337,35 +319,4 @@ fn who_has_stopped_reading_costs_the_others_no_allocation() {
         assert!(work.rounds >= TURNS && work.bytes >= TURNS * READERS * PAYLOAD_BYTES);
         assert!(work.allocations.count_total >= TURNS as u64, "allocations are counted");
     }
-}
-
-/// A poll of a stream waits, and a turn brings more than one answer may hold: the next answer begins with what follows.
-#[test]
-fn what_a_full_answer_held_does_not_come_again_with_the_next() {
-    let info = SourceInfo::new(SourceId(0), "a", Epoch(1));
-    let mut settings = Settings::default();
-    settings.poll.messages_max = 2;
-    let mut bench = Bench::of(SourceState::of_stream(Arc::new(info), LogBounds::default()), settings);
-    bench.feed.begin(0);
-    let placed = |offset: u64| {
-        let topic = Topic::parse("news").unwrap();
-        let payload = offset.to_string().into();
-        let draft = Draft { topic, payload, attributes: Attributes::default(), received_at: 0 };
-        (stream::position(offset, offset + 5).unwrap(), draft)
-    };
-    bench.feed.append_placed(vec![placed(0)], 0);
-    bench.serve();
-    let mut after: JointCursor = JointCursor(vec![("a".into(), Cursor { epoch: Epoch(1), offset: placed(0).0 })]);
-    let mut waiting = bench.poll(after);
-    bench.feed.append_placed((1..6).map(placed).collect(), 0);
-    let mut seen = Vec::new();
-    while seen.len() < 5 {
-        bench.serve();
-        let Ok(Answered::Body(body)) = waiting.try_recv() else { panic!("no answer after {seen:?}") };
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        seen.extend(body["messages"].as_array().unwrap().iter().map(|message| message["data"].as_u64().unwrap()));
-        after = body["cursor"].as_str().unwrap().parse().unwrap();
-        waiting = bench.poll(after);
-    }
-    assert_eq!(seen, [1, 2, 3, 4, 5]);
 }
