@@ -28,7 +28,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::interest::Standing;
 use crate::hub::log::ReadBounds;
 use crate::hub::turn::Turn;
-use crate::model::cursor::JointCursor;
+use crate::model::cursor::{Cursor, JointCursor};
 use crate::model::outgoing::RETAINED_KEY;
 use crate::model::publication::{Publication, SourceId, SourceInfo};
 use crate::model::selector::Selector;
@@ -123,6 +123,7 @@ impl Shard {
     /// When it names a source that there is not.
     pub fn subscribe(&mut self, id: SubscriberId, request: SubscribeRequest) -> Result<Opening, Refusal> {
         let sources = self.sources_of(request.source.as_deref())?;
+        let foreign = self.is_foreign(&request.after).then_some(Cursor::FOREIGN);
         let mut wanted = request.wanted;
         let mut parts = Vec::with_capacity(sources.len());
         let mut opening = Opening { claims: Vec::with_capacity(sources.len()), checks: Vec::new() };
@@ -132,7 +133,7 @@ impl Shard {
             let (shared, claim) = lane.claim(&wanted.pattern);
             wanted.pattern = shared;
             let name = &lane.info().name;
-            let after = request.after.of(name);
+            let after = request.after.of(name).or(foreign);
             let subscriber = self.subscribers.get(id.index()).filter(|_| after.is_some());
             let sent = subscriber.map(|subscriber| subscriber.sent(source, lane.position())).unwrap_or_default();
             let progress = Progress::Waiting { after };
@@ -146,6 +147,12 @@ impl Shard {
         let subscription = Subscription::new(request.id, wanted, request.last, request.flow, parts);
         subscriber.subscriptions.push(subscription.checked_by(checks).paced_at(request.max_rate));
         Ok(opening)
+    }
+
+    /// Whether cursors are of none of the sources here, as after a source was called otherwise: then nobody knows what was
+    /// missed.
+    fn is_foreign(&self, after: &JointCursor) -> bool {
+        !after.0.is_empty() && self.lanes.iter().all(|lane| after.of(&lane.info().name).is_none())
     }
 
     /// From now on what is retained comes to this node's logs, whoever else wants it or does not.

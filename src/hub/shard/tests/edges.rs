@@ -25,6 +25,24 @@ fn what_follows_a_start_beyond_the_shard_is_late_and_no_replay() {
     assert!(!replay.asked_for);
 }
 
+#[test]
+fn cursors_of_sources_that_there_are_not_are_foreign_in_all() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    let elsewhere = Cursor { epoch: Epoch(7), offset: 3 };
+    let mut request = bench.request("x", &[]);
+    request.after = JointCursor(vec![("gone".into(), elsewhere)]);
+    let gone = bench.open(subscriber, request);
+    assert!(!gone[0].resumed);
+    assert!(gone[0].gaps.iter().all(|gap| gap.reason == GapReason::UnknownCursor) && !gone[0].gaps.is_empty());
+    // Beside one that is known they say nothing: a source that is no more brings nothing.
+    let here = gone[0].cursors.0[0].clone();
+    let mut request = bench.request("y", &[]);
+    request.after = JointCursor(vec![("gone".into(), elsewhere), here]);
+    let both = bench.open(subscriber, request);
+    assert!(both[0].gaps.is_empty(), "{:?}", both[0].gaps);
+}
+
 /// One of two patterns is live already; the other begins further on than the shard is.
 #[test]
 fn a_message_comes_once_though_one_of_its_patterns_began_beyond_the_shard() {
