@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::broker::{Broker, Moment, SessionId};
 use super::conversation::{Conversation, Stage};
 use super::fault::{Code, Fault};
-use super::limits::{CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, INPUT_BYTES};
+use super::limits::{CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, INPUT_BYTES, LOOK_INTERVAL};
 
 /// The broker and the bells of those who wait for it.
 #[derive(Debug)]
@@ -160,6 +161,7 @@ impl Connection {
                 tokio::task::yield_now().await;
                 continue;
             }
+            self.look()?;
             tokio::select! {
                 ready = self.stream.ready(self.interest()), if self.wants_socket() => {
                     if ready?.is_readable() && self.may_read() {
@@ -197,9 +199,23 @@ impl Connection {
         };
     }
 
-    /// Whether more may be read: not while the client has to wait, nor beyond what one frame may need.
+    /// Whether more may be read: not beyond what one frame may need. A client that has to wait is read from too, so that
+    /// its end is seen, and its silence.
     fn may_read(&self) -> bool {
-        !self.conversation.is_blocked() && self.input.len() < self.conversation.frame_bytes_max() + INPUT_BYTES
+        self.input.len() < self.conversation.frame_bytes_max() + INPUT_BYTES
+    }
+
+    /// Looks whether a client that is not read from, because it sent so much ahead, is still there. What it left unread
+    /// goes with it: nobody was told that it had arrived.
+    fn look(&self) -> Result<(), Gone> {
+        let state = self.stream.ready(Interest::READABLE).now_or_never().transpose()?;
+        let is_closed = state.is_some_and(|state| state.is_read_closed());
+        if is_closed && !self.may_read() { Err(Gone::Lost) } else { Ok(()) }
+    }
+
+    /// When it has to be looked at again.
+    fn look_deadline(&self) -> Option<Instant> {
+        (!self.may_read()).then(|| Instant::now() + LOOK_INTERVAL)
     }
 
     fn wants_socket(&self) -> bool {
@@ -254,7 +270,7 @@ impl Connection {
     }
 
     fn next_deadline(&self) -> Instant {
-        let deadlines = [self.stage_deadline, self.silence_deadline(), self.beat_deadline()];
+        let deadlines = [self.stage_deadline, self.silence_deadline(), self.beat_deadline(), self.look_deadline()];
         deadlines.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))
     }
 

@@ -68,6 +68,7 @@ pub(crate) struct Conversation {
     channels: HashMap<u16, Channel>,
     /// Channels with confirms that are not yet written.
     unconfirmed: Vec<u16>,
+    /// Whether the client has to wait for its answers, because it published while memory is full.
     is_blocked: bool,
     /// Whether work was left because the output is full.
     is_stalled: bool,
@@ -112,11 +113,6 @@ impl Conversation {
     /// The largest frame, as agreed.
     pub(crate) fn frame_bytes_max(&self) -> usize {
         self.frame_bytes_max
-    }
-
-    /// Whether the client must not be read from, because it published while memory is full.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.is_blocked
     }
 
     /// Whether work was left because the output was full.

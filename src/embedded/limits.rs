@@ -18,6 +18,10 @@ pub(crate) const HEARTBEAT_SECONDS: u16 = 60;
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closing connection may take to answer `connection.close`, and to read what it was told.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a client that sent more ahead than is read is looked for: nothing tells of its end.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a connection may be idle before the system asks whether its peer is still there, heartbeats or not.
+pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// Connections beyond `connections_max` that are let in far enough to be told so.
 pub(crate) const REFUSALS_MAX: usize = 32;
 

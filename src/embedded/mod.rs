@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -41,7 +42,7 @@ mod tests;
 
 use connection::{Connection, Floor};
 use conversation::{Conversation, House};
-use limits::REFUSALS_MAX;
+use limits::{KEEPALIVE_AFTER, REFUSALS_MAX};
 use message::Account;
 
 /// How long accepting pauses when the system has no more sockets to give.
@@ -154,6 +155,10 @@ impl Listener {
 fn admit(stream: TcpStream, peer: SocketAddr, floor: &Arc<Floor>, house: &House) -> Connection {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch delays off");
+    }
+    // A client that agreed to no heartbeats may go behind more than is read, and its last words never come.
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER)) {
+        tracing::debug!(%error, "cannot have the system look after a peer");
     }
     let conversation = Conversation::new(house.clone(), peer.ip().to_canonical().is_loopback());
     Connection::new(stream, floor.clone(), conversation)

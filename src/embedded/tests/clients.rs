@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amq_protocol::protocol::{AMQPClass, queue};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -15,7 +16,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::frames;
 use crate::config::Embedded;
+use crate::embedded::fault::short;
 use crate::embedded::{BindError, Listener};
 
 /// How long anything may take before the test has failed; never how long it has to.
@@ -34,7 +37,11 @@ fn config() -> Embedded {
 
 impl Server {
     fn start() -> Self {
-        let listener = Listener::bind(&config()).unwrap();
+        Self::start_with(&config())
+    }
+
+    fn start_with(config: &Embedded) -> Self {
+        let listener = Listener::bind(config).unwrap();
         let address = listener.local_addr();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(listener.run(shutdown.clone()));
@@ -185,6 +192,40 @@ async fn a_silent_client_hears_heartbeats_and_is_then_given_up() {
     timeout(PATIENCE, socket.read_to_end(&mut heard)).await.unwrap().unwrap();
     assert!(heard.windows(HEARTBEAT.len()).any(|window| window == HEARTBEAT), "heartbeats came, then the end");
     server.stop().await;
+}
+
+/// Fills the broker with what goes when it goes: as many messages of 100 kB in a queue of its own, without heartbeats.
+async fn hog(server: &Server, messages: usize) -> TcpStream {
+    let own = queue::Declare { queue: short("own"), exclusive: true, ..Default::default() };
+    let declare = frames::method(1, AMQPClass::Queue(queue::AMQPMethod::Declare(own)));
+    let (start_ok, [.., open]) = (frames::start_ok("guest", &frames::EVERYTHING), HANDSHAKE);
+    let tune_ok = b"\x01\0\0\0\0\0\x0c\0\x0a\0\x1f\0\0\0\0\0\0\0\0\xce";
+    let begin = [b"AMQP\0\0\x09\x01", &start_ok[..], tune_ok, open, &frames::open_channel(1), &declare].concat();
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(&begin).await.unwrap();
+    let message = frames::publish(1, "own", false, &[0; 100_000]);
+    timeout(PATIENCE, socket.write_all(&message.repeat(messages))).await.unwrap().unwrap();
+    // "Blocked": the broker is full.
+    let mut heard = Vec::new();
+    while !heard.windows(4).any(|method| method == [0, 10, 0, 60]) {
+        timeout(PATIENCE, socket.read_buf(&mut heard)).await.unwrap().unwrap();
+    }
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_publisher_that_goes_takes_what_it_held_along_however_much_it_sent_ahead() {
+    for messages in [1, 5] {
+        let server = Server::start_with(&Embedded { memory_bytes_max: 60_000, ..config() });
+        let hog = hog(&server, messages).await;
+        let channel = server.connect().await.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        publish(&channel, ["amq.topic", "a"], b"the last before it is blocked too", BasicProperties::default()).await;
+        drop(hog);
+        let again = publish(&channel, ["amq.topic", "a"], b"there is room again", BasicProperties::default());
+        timeout(PATIENCE, again).await.unwrap();
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
