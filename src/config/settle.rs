@@ -64,6 +64,7 @@ pub fn settle(raw: &Raw) -> Settled {
     };
     settler.listeners_apart(&settings);
     settler.consumed_apart(&settings);
+    settler.streams_need_rabbitmq(&settings);
     settler.anonymous_beyond_loopback(&settings);
     let Settler { mistakes, warnings, .. } = settler;
     Settled { settings, mistakes, warnings }

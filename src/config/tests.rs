@@ -294,6 +294,18 @@ fn mistakes_of_names_and_listeners() {
 }
 
 #[test]
+fn streams_need_rabbitmq() {
+    let streams = "[source.x]\nstream = \"s\"\n[source.y]\nqueue = \"q\"\nstream = \"t\"\n";
+    let sentence =
+        "needs RabbitMQ, for the embedded broker has no streams: set amqp.url, or read an exchange or a queue";
+    let embedded = Case::file(&format!("[embedded]\nenabled = true\n{streams}"));
+    let expected =
+        [(4, 'x'), (7, 'y')].map(|(line, name)| format!("passerelle.toml:{line}: source.{name}.stream: {sentence}"));
+    assert_eq!(embedded.mistakes(), expected);
+    assert_eq!(Case::file(streams).flag("--amqp", "amqp://host").mistakes(), [""; 0]);
+}
+
+#[test]
 fn mistakes_of_everything_else() {
     for (text, expected) in [
         ("[server]\nstatic_dir = \"nowhere\"\n", "4: server.static_dir: names \"nowhere\", which is not a folder"),

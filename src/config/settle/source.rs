@@ -4,8 +4,8 @@ use super::route::overlap;
 use super::{Settler, template};
 use crate::config::value::Value;
 use crate::config::{
-    Bindings, ExchangeInput, ExchangeKind, Input, LastBounds, LogBounds, QueueInput, RawFrames, Rejected, Source,
-    StreamInput, Supply, TemplatePart, TopicTemplate,
+    Bindings, ExchangeInput, ExchangeKind, Input, LastBounds, LogBounds, QueueInput, RawFrames, Rejected, Settings,
+    Source, StreamInput, Supply, TemplatePart, TopicTemplate,
 };
 use crate::model::event_names::EventNames;
 use crate::model::topic::Pattern;
@@ -259,6 +259,16 @@ impl Settler<'_> {
             retention_bytes: self.number(&path("retention_bytes")) as u64,
             replays_max: self.number(&path("replays_max")),
             last_rebuild: self.time(&path("last_rebuild")),
+        }
+    }
+
+    /// The embedded broker has no streams, and one source that keeps asking for one takes the others down with it.
+    pub(super) fn streams_need_rabbitmq(&mut self, settings: &Settings) {
+        let sources = settings.sources.iter().filter(|_| settings.embedded.is_some());
+        for source in sources.filter(|source| matches!(source.input, Input::Stream(_))) {
+            let sentence = "needs RabbitMQ, for the embedded broker has no streams: set amqp.url, or read an exchange or \
+                            a queue";
+            self.mistake(&format!("source.{}.stream", source.name), sentence);
         }
     }
 

@@ -37,7 +37,8 @@ impl Broker {
     ///
     /// # Errors
     /// 403 when the queue is exclusively consumed, 404 and 405 for queues that are missing or somebody else's, 406 for a
-    /// reply consumer that wants to acknowledge, 506 at the limit, 530 for a tag in use.
+    /// reply consumer that wants to acknowledge and for one that takes the queue for a stream, 506 at the limit, 530 for a
+    /// tag in use.
     pub(crate) fn consume(&mut self, at: ChannelRef, method: &basic::Consume) -> Result<Name, Fault> {
         let tag: Name = match method.consumer_tag.as_str() {
             "" => Self::fresh_name("amq.ctag-"),
@@ -71,6 +72,11 @@ impl Broker {
         let name = method.queue.as_str();
         let id = self.usable_queue(at.session, name)?;
         let Some(queue) = self.queues.get(&id) else { return Err(Fault::missing("queue", name)) };
+        if field(&method.arguments, "x-stream-offset").is_some() {
+            return Err(Fault::precondition(format!(
+                "invalid arg 'x-stream-offset' for queue '{name}' in vhost '/' of queue type classic"
+            )));
+        }
         if queue.exclusively_consumed || (method.exclusive && !queue.consumers.is_empty()) {
             return Err(Fault::refused(format!("queue '{name}' in vhost '/' in exclusive use")));
         }

@@ -479,3 +479,13 @@ fn a_refusing_queue_makes_its_publisher_a_nack() {
     assert!(refused.routed && !refused.accepted);
     assert_eq!(bench.ready("q"), 1);
 }
+
+#[test]
+fn no_queue_is_taken_for_a_stream() {
+    let mut bench = Bench::new();
+    let at = bench.channel();
+    bench.queue(at, "q");
+    let offset = arguments(&[("x-stream-offset", text("first"))]);
+    let method = basic::Consume { queue: short("q"), arguments: offset, ..Default::default() };
+    assert_eq!(bench.broker.consume(at, &method).unwrap_err().code, Code::PreconditionFailed);
+}
