@@ -10,9 +10,10 @@ use super::super::queue_arguments::DeadLetters;
 use super::Broker;
 use super::publishing::Terms;
 
-/// Dead letters that may wait to be routed on; what dies beyond it is gone.
+/// Dead letters that may wait to be routed on. What dies beyond it has to wait its turn, or makes some of them go first;
+/// only what dies of dead letters being routed on is gone then, because those may cause each other without end.
 pub(super) const DYING_MAX: usize = 50_000;
-/// How many are routed on in a turn.
+/// How many are routed on in a turn, or at once when too many wait.
 const BURIALS_A_TURN_MAX: usize = 500;
 
 /// A message that died.
@@ -27,6 +28,9 @@ pub(super) struct Dying {
 impl Broker {
     /// A message leaves its queue for the dead letters, if the queue has such.
     pub(super) fn dead_letter(&mut self, id: QueueId, entry: Entry, reason: Reason) {
+        if self.dying.len() >= DYING_MAX && !self.is_burying {
+            self.bury_some();
+        }
         let Some(queue) = self.queues.get(&id) else { return };
         let Some(letters) = queue.declaration.rules.dead_letters.clone() else { return };
         if self.dying.len() >= DYING_MAX {
@@ -38,10 +42,12 @@ impl Broker {
 
     /// Routes a piece of the dead letters on.
     pub(super) fn bury_some(&mut self) {
+        self.is_burying = true;
         for _ in 0..BURIALS_A_TURN_MAX {
-            let Some(dying) = self.dying.pop_front() else { return };
+            let Some(dying) = self.dying.pop_front() else { break };
             self.bury_one(dying);
         }
+        self.is_burying = false;
     }
 
     fn bury_one(&mut self, dying: Dying) {

@@ -90,6 +90,8 @@ pub(crate) struct Broker {
     reply_addresses: HashMap<Name, ChannelRef>,
     /// Messages that died and are not yet routed on.
     dying: VecDeque<dead_letters::Dying>,
+    /// Whether some of them are being routed on.
+    is_burying: bool,
     timers: BTreeSet<(Instant, QueueId)>,
     woken: Vec<SessionId>,
     memory: Account,
@@ -181,6 +183,7 @@ impl Broker {
             sessions: HashMap::new(),
             reply_addresses: HashMap::new(),
             dying: VecDeque::new(),
+            is_burying: false,
             timers: BTreeSet::new(),
             woken: Vec::new(),
             memory: Account::default(),

@@ -407,6 +407,30 @@ fn many_dead_letters_are_taken_up_a_piece_a_turn() {
 }
 
 #[test]
+fn no_dead_letter_is_lost_however_many_die_at_once() {
+    const DEATHS: usize = dead_letters::DYING_MAX + 700;
+    let mut bench = Bench::with_memory(256 << 20);
+    let at = bench.channel();
+    let dead = [("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text("dead"))];
+    bench.queue(at, "dead");
+    bench.queue_with(at, "short", &[&dead[..], &[("x-max-length", AMQPValue::LongInt(0))]].concat());
+    bench.queue_with(at, "rejected", &dead);
+    bench.consume(at, "rejected", "").unwrap();
+    // All within one turn, as far as the broker knows.
+    (0..DEATHS).for_each(|_| drop(bench.publish(at, "", "short", "")));
+    assert_eq!(bench.ready("dead") + bench.broker.dying.len(), DEATHS);
+    let full = bench.broker.dying.len();
+    for _ in 0..1_200 {
+        bench.publish(at, "", "rejected", "");
+        bench.delivered(at);
+    }
+    assert!(full + 1_200 > dead_letters::DYING_MAX);
+    bench.broker.settle(at, Which::UpTo(0), Verdict::Discard).unwrap();
+    while bench.wait(0).due.is_some() {}
+    assert_eq!(bench.ready("dead"), DEATHS + 1_200);
+}
+
+#[test]
 fn a_full_broker_raises_the_alarm_and_wakes_whom_it_blocked() {
     let mut bench = Bench::with_memory(100_000);
     let at = bench.channel();
