@@ -85,17 +85,25 @@ pub(crate) fn method_number(frame: &RawFrame) -> (u16, u16) {
     }
 }
 
+/// Makes sure that `basic.qos` limits no bytes: the library's parser passes over that field.
+fn check_prefetch(payload: &[u8]) -> Result<(), Fault> {
+    match payload {
+        [0, 60, 0, 10, size @ ..] if !size.starts_with(&[0; 4]) => Err(Fault::unsupported("prefetch_size but 0")),
+        _ => Ok(()),
+    }
+}
+
 /// Understands a frame.
 ///
 /// # Errors
-/// 502 for arguments that cannot be read, 503 for methods that a client never sends.
+/// 502 for arguments that cannot be read, 503 for methods that a client never sends, 540 for a prefetch in bytes.
 pub(crate) fn parse(frame: &RawFrame) -> Result<Frame, Fault> {
     let (class, method) = method_number(frame);
     match frame.kind {
         METHOD => {
             table::check_method(&frame.payload)?;
             match parse_class(&frame.payload[..]) {
-                Ok(([], parsed)) => Ok(Frame::Method(Box::new(parsed))),
+                Ok(([], parsed)) => check_prefetch(&frame.payload).map(|()| Frame::Method(Box::new(parsed))),
                 _ => Err(Fault::new(Code::SyntaxError, format!("method {class}.{method} cannot be read"))),
             }
         }

@@ -494,6 +494,25 @@ fn exchanges_lead_to_exchanges_and_around_in_circles_only_once() {
 }
 
 #[test]
+fn what_is_not_there_is_as_good_as_unbound() {
+    let mut bench = Bench::new();
+    let [at, other] = [bench.channel(), bench.channel()];
+    let own = queue::Declare { queue: short("own"), exclusive: true, ..Default::default() };
+    bench.broker.declare_queue(at, &own).unwrap();
+    let arguments = FieldTable::default();
+    let link = |source| Link { source, key: "a", arguments: &arguments };
+    for source in ["amq.topic", "none"] {
+        assert_eq!(bench.broker.unbind_queue(at, "none", &link(source)), Ok(()));
+        assert_eq!(bench.broker.unbind_queue(at, "own", &link(source)), Ok(()));
+        assert_eq!(bench.broker.unbind_exchange("none", &link(source)), Ok(()));
+        assert_eq!(bench.broker.unbind_exchange("amq.fanout", &link(source)), Ok(()));
+    }
+    assert_eq!(bench.broker.unbind_queue(at, "none", &link("")).unwrap_err().code, Code::AccessRefused);
+    assert_eq!(bench.broker.unbind_exchange("none", &link("")).unwrap_err().code, Code::AccessRefused);
+    assert_eq!(bench.broker.unbind_queue(other, "own", &link("none")).unwrap_err().code, Code::ResourceLocked);
+}
+
+#[test]
 fn a_refusing_queue_makes_its_publisher_a_nack() {
     let mut bench = Bench::new();
     let at = bench.channel();

@@ -153,13 +153,17 @@ impl Broker {
         Ok(())
     }
 
-    /// `queue.unbind`; a binding or an exchange that is not there is as good as gone.
+    /// `queue.unbind`; a binding of which any part is not there is as good as gone.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 when the queue is missing, 405 for somebody else's.
+    /// 403 for the default exchange, 405 for somebody else's queue.
     pub(crate) fn unbind_queue(&mut self, at: ChannelRef, queue: &str, link: &Link<'_>) -> Result<(), Fault> {
-        let id = self.usable_queue(at.session, queue)?;
-        self.unbind(Destination::Queue(id), link)
+        check_not_default(link.source)?;
+        if self.queue_names.contains_key(queue) {
+            let id = self.usable_queue(at.session, queue)?;
+            self.unbind(Destination::Queue(id), link);
+        }
+        Ok(())
     }
 
     /// `exchange.bind`.
@@ -167,21 +171,26 @@ impl Broker {
     /// # Errors
     /// 403 for the default exchange, 404 when either end is missing, 406 for arguments that make no sense, 506 at the limit.
     pub(crate) fn bind_exchange(&mut self, destination: &str, link: &Link<'_>) -> Result<(), Fault> {
-        self.bind(self.exchange_destination(destination)?, link)
+        check_not_default(destination)?;
+        let found = self.exchange_destination(destination).ok_or_else(|| Fault::missing("exchange", destination))?;
+        self.bind(found, link)
     }
 
-    /// `exchange.unbind`; a binding or a source that is not there is as good as gone.
+    /// `exchange.unbind`; a binding of which any part is not there is as good as gone.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 when the destination is missing.
+    /// 403 for the default exchange.
     pub(crate) fn unbind_exchange(&mut self, destination: &str, link: &Link<'_>) -> Result<(), Fault> {
-        self.unbind(self.exchange_destination(destination)?, link)
+        check_not_default(destination)?;
+        check_not_default(link.source)?;
+        if let Some(found) = self.exchange_destination(destination) {
+            self.unbind(found, link);
+        }
+        Ok(())
     }
 
-    fn exchange_destination(&self, name: &str) -> Result<Destination, Fault> {
-        check_not_default(name)?;
-        let found = self.exchanges.get_key_value(name).map(|(name, _)| Destination::Exchange(name.clone()));
-        found.ok_or_else(|| Fault::missing("exchange", name))
+    fn exchange_destination(&self, name: &str) -> Option<Destination> {
+        self.exchanges.get_key_value(name).map(|(name, _)| Destination::Exchange(name.clone()))
     }
 
     fn bind(&mut self, destination: Destination, link: &Link<'_>) -> Result<(), Fault> {
@@ -198,9 +207,8 @@ impl Broker {
         Ok(())
     }
 
-    fn unbind(&mut self, destination: Destination, link: &Link<'_>) -> Result<(), Fault> {
-        check_not_default(link.source)?;
-        let Some(exchange) = self.exchanges.get_mut(link.source) else { return Ok(()) };
+    fn unbind(&mut self, destination: Destination, link: &Link<'_>) {
+        let Some(exchange) = self.exchanges.get_mut(link.source) else { return };
         if exchange.unbind(&Binding::new(destination, link.key.into(), link.arguments)) {
             let is_done = exchange.declaration.auto_delete && exchange.bindings() == 0;
             self.bindings -= 1;
@@ -208,7 +216,6 @@ impl Broker {
                 self.remove_exchange(link.source);
             }
         }
-        Ok(())
     }
 
     /// `queue.declare`; an empty name is replaced by one of ours.

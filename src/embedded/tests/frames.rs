@@ -239,6 +239,7 @@ fn mistakes() -> Vec<Mistake> {
         ("more body than announced", [begun.clone(), header(3), body(4)].concat(), (505, (0, 0))),
         ("too large a message", [begun, header(1 << 40)].concat(), (406, (0, 0))),
         ("transactions", method(1, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {}))), (540, (90, 10))),
+        ("prefetch in bytes", vec![1, 0, 1, 0, 0, 0, 11, 0, 60, 0, 10, 0, 0, 0, 10, 0, 1, 0, 0xCE], (540, (60, 10))),
         ("plugin's exchange type", exchange_method(plugin), (540, (40, 10))),
         ("immediate", method(1, basic(basic::AMQPMethod::Publish(immediate))), (540, (60, 40))),
     ]
