@@ -88,6 +88,11 @@ impl Channel {
         self.is_closing
     }
 
+    /// Whether the content of a publish is awaited.
+    pub(crate) fn has_content(&self) -> bool {
+        self.content.is_some()
+    }
+
     /// Ends it: from here on only the answer to that counts.
     pub(crate) fn end(&mut self) {
         *self = Self { is_closing: true, ..Self::default() };

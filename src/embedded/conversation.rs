@@ -156,7 +156,7 @@ impl Conversation {
         match wire::take_frame(input, self.frame_bytes_max) {
             Ok(None) => return false,
             Ok(Some(raw)) => {
-                let cause = wire::method_number(&raw);
+                let cause = self.cause(&raw);
                 match self.answer(&raw, broker) {
                     Ok(()) => {}
                     Err(fault) if fault.code.is_soft() && self.stage == Stage::Open && raw.channel != 0 => {
@@ -172,6 +172,14 @@ impl Conversation {
             }
         }
         true
+    }
+
+    /// The method that is to blame for what a frame does wrong: within a content, the publish that it belongs to.
+    fn cause(&self, raw: &RawFrame) -> (u16, u16) {
+        match self.channels.get(&raw.channel) {
+            Some(channel) if channel.has_content() => (60, 40),
+            _ => wire::method_number(raw),
+        }
     }
 
     fn answer(&mut self, raw: &RawFrame, broker: &mut Broker) -> Result<(), Fault> {

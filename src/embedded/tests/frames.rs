@@ -218,6 +218,8 @@ fn mistakes() -> Vec<Mistake> {
         bytes(&AMQPFrame::Header(1, header))
     };
     let begun = method(1, basic(basic::AMQPMethod::Publish(basic::Publish::default())));
+    let nowhere = basic::Publish { exchange: short("none"), ..Default::default() };
+    let nowhere = method(1, basic(basic::AMQPMethod::Publish(nowhere)));
     let body = |length: usize| bytes(&AMQPFrame::Body(1, vec![0; length]));
     vec![
         ("missing queue", queue_method(passive), (404, (50, 10))),
@@ -234,10 +236,12 @@ fn mistakes() -> Vec<Mistake> {
         ("closed channel", declare(2, "q"), (504, (50, 10))),
         ("opened twice", open_channel(1), (504, (20, 10))),
         ("content without method", header(0), (505, (0, 0))),
-        ("body before header", [begun.clone(), body(1)].concat(), (505, (0, 0))),
-        ("method within content", [begun.clone(), declare(1, "q")].concat(), (505, (50, 10))),
-        ("more body than announced", [begun.clone(), header(3), body(4)].concat(), (505, (0, 0))),
-        ("too large a message", [begun, header(1 << 40)].concat(), (406, (0, 0))),
+        ("body before header", [begun.clone(), body(1)].concat(), (505, (60, 40))),
+        ("method within content", [begun.clone(), declare(1, "q")].concat(), (505, (60, 40))),
+        ("more body than announced", [begun.clone(), header(3), body(4)].concat(), (505, (60, 40))),
+        ("too large a message", [begun, header(1 << 40)].concat(), (406, (60, 40))),
+        ("publish to nowhere", [nowhere.clone(), header(0)].concat(), (404, (60, 40))),
+        ("publish to nowhere with a body", [nowhere, header(1), body(1)].concat(), (404, (60, 40))),
         ("transactions", method(1, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {}))), (540, (90, 10))),
         ("prefetch in bytes", vec![1, 0, 1, 0, 0, 0, 11, 0, 60, 0, 10, 0, 0, 0, 10, 0, 1, 0, 0xCE], (540, (60, 10))),
         ("plugin's exchange type", exchange_method(plugin), (540, (40, 10))),
