@@ -99,6 +99,16 @@ pub(crate) fn bury(message: &Message, death: &Death<'_>, new_key: Option<&str>) 
     without_expiration(&old, headers.into())
 }
 
+/// The properties that a dead message goes on with when there is no room to say how it died: what `x-death` says stays.
+pub(crate) fn bury_unrecorded(message: &Message, new_key: Option<&str>) -> BasicProperties {
+    let old = properties(message);
+    let mut headers: BTreeMap<_, _> = old.headers().as_ref().map(|table| table.inner().clone()).unwrap_or_default();
+    if new_key.is_some() {
+        headers.remove("CC");
+    }
+    without_expiration(&old, headers.into())
+}
+
 fn counted_once_more(entry: &FieldTable) -> FieldTable {
     let count = field(entry, "count").and_then(integer).unwrap_or(0);
     let mut entry = entry.clone();

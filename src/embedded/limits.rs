@@ -10,6 +10,8 @@ pub(crate) const FRAME_BYTES_MAX: u32 = 131_072;
 pub(crate) const FRAME_BYTES_MIN: u32 = 4_096;
 /// Bytes around a frame's payload: type, channel, size and the end mark.
 pub(crate) const FRAME_OVERHEAD: usize = 8;
+/// Bytes before the properties in a content header: class, weight and the body's size.
+pub(crate) const CONTENT_HEAD_BYTES: usize = 12;
 /// Channels of one connection.
 pub(crate) const CHANNELS_MAX: u16 = 2_047;
 /// Seconds between heartbeats that the listener proposes; the client's answer decides.

@@ -9,7 +9,9 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 use bytes::Bytes;
 
 use super::fault::{Fault, short};
-use super::limits::{EXTRA_KEYS_MAX, MESSAGE_OVERHEAD, TTL_MILLISECONDS_MAX};
+use super::limits::{
+    CONTENT_HEAD_BYTES, EXTRA_KEYS_MAX, FRAME_BYTES_MAX, FRAME_OVERHEAD, MESSAGE_OVERHEAD, TTL_MILLISECONDS_MAX,
+};
 use super::table::{field, utf8};
 
 /// The name of an exchange, a queue, a consumer, or a routing key: at most 255 bytes. Cloning shares the text.
@@ -141,6 +143,11 @@ pub(crate) fn encode_properties(properties: &BasicProperties) -> Bytes {
     // Writing to memory cannot fail; were it to, a message without properties is what is left.
     gen_properties(properties)(Vec::new().into())
         .map_or_else(|_| Bytes::from_static(&[0, 0]), |context| context.into_inner().0.into())
+}
+
+/// Whether properties fit the one frame that they are sent in: a content header cannot be split as a body is.
+pub(crate) fn fits_content_header(properties: &[u8]) -> bool {
+    CONTENT_HEAD_BYTES + properties.len() + FRAME_OVERHEAD <= FRAME_BYTES_MAX as usize
 }
 
 /// The keys in the header `CC` or `BCC`.

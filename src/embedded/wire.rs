@@ -8,7 +8,7 @@ use amq_protocol::protocol::{AMQPClass, BasicProperties, parse_class};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::fault::{Code, Fault};
-use super::limits::FRAME_OVERHEAD;
+use super::limits::{CONTENT_HEAD_BYTES, FRAME_OVERHEAD};
 use super::message::Message;
 use super::table;
 
@@ -121,7 +121,7 @@ fn parse_header(payload: &Bytes) -> Result<Frame, Fault> {
             body_bytes: header.body_size,
             properties: header.properties,
             // A copy: a slice would keep everything alive that was read along with it.
-            properties_raw: Bytes::copy_from_slice(payload.get(12..).unwrap_or_default()),
+            properties_raw: Bytes::copy_from_slice(payload.get(CONTENT_HEAD_BYTES..).unwrap_or_default()),
         }))),
         _ => Err(Fault::new(Code::SyntaxError, "a content header cannot be read")),
     }

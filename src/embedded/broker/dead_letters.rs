@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use super::super::dead_letter::{Death, Reason, bury, is_cycle};
-use super::super::message::{Message, Name, Publish, encode_properties, extra_keys};
+use amq_protocol::types::FieldTable;
+
+use super::super::dead_letter::{Death, Reason, bury, bury_unrecorded, is_cycle};
+use super::super::message::{Message, Name, Publish, encode_properties, extra_keys, fits_content_header};
 use super::super::queue::{Entry, QueueId};
 use super::super::queue_arguments::DeadLetters;
 use super::Broker;
@@ -57,26 +59,39 @@ impl Broker {
         }
         let new_key = dying.letters.routing_key;
         let death = Death { queue: &dying.queue, reason: dying.reason, unix_seconds: self.now.unix_seconds };
-        let properties = bury(&dying.message, &death, new_key.as_deref());
+        let mut properties = bury(&dying.message, &death, new_key.as_deref());
+        let mut properties_raw = encode_properties(&properties);
+        let is_recorded = fits_content_header(&properties_raw);
+        if !is_recorded {
+            tracing::warn!(queue = %dying.queue, "a dead letter's headers leave no room for x-death");
+            properties = bury_unrecorded(&dying.message, new_key.as_deref());
+            properties_raw = encode_properties(&properties);
+        }
         let key = new_key.unwrap_or_else(|| dying.message.routing_key.clone());
         let headers = properties.headers().clone().unwrap_or_default();
         let mut keys = vec![key.clone()];
         keys.extend(extra_keys(&headers, "CC").unwrap_or_default());
         let mut queues = self.route(&exchange, &keys, Some(&headers));
         if dying.reason != Reason::Rejected {
-            queues.retain(|id| self.queues.get(id).is_some_and(|queue| !is_cycle(&headers, &queue.name)));
+            let record = is_recorded.then_some(&headers);
+            queues.retain(|id| self.ends_there(*id, record));
         }
         let terms = Terms { priority: properties.priority().unwrap_or(0), ttl_milliseconds: None };
-        let publish = Publish {
-            exchange,
-            routing_key: key,
-            properties_raw: encode_properties(&properties),
-            properties,
-            body: dying.message.body.clone(),
-        };
+        let publish =
+            Publish { exchange, routing_key: key, properties_raw, properties, body: dying.message.body.clone() };
         let message = Arc::new(Message::new(publish, &self.memory));
         for id in queues {
             self.offer(id, &message, terms);
+        }
+    }
+
+    /// Whether a message that nobody rejected may go to a queue without going round for ever: not where it died like that
+    /// before. Without a record of its deaths, only where it cannot die again.
+    fn ends_there(&self, id: QueueId, record: Option<&FieldTable>) -> bool {
+        let Some(queue) = self.queues.get(&id) else { return false };
+        match record {
+            Some(headers) => !is_cycle(headers, &queue.name),
+            None => queue.declaration.rules.dead_letters.is_none(),
         }
     }
 }

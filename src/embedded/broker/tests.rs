@@ -361,6 +361,34 @@ fn too_long_queues_shed_to_the_dead_letters_and_a_circle_ends() {
 }
 
 #[test]
+fn a_death_that_no_frame_has_room_for_is_not_written_down_and_ends_at_the_first_queue_without_dead_letters() {
+    let mut bench = Bench::new();
+    let at = bench.channel();
+    let to = |queue| [("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text(queue))];
+    bench.queue(at, "last");
+    bench.queue_with(at, "one", &[&to("two")[..], &[("x-max-length", AMQPValue::LongInt(0))]].concat());
+    bench.queue_with(at, "two", &[&to("one")[..], &[("x-max-length", AMQPValue::LongInt(0))]].concat());
+    bench.queue_with(at, "short", &[&to("last")[..], &[("x-max-length", AMQPValue::LongInt(0))]].concat());
+    let fits = |length: usize| BasicProperties::default().with_headers(arguments(&[("k", text(&"y".repeat(length)))]));
+    // Class, weight, size and flags, the table's length, a name, a letter and the text's length stand before the text.
+    let longest = fits(131_072 - 8 - 12 - 2 - 4 - 2 - 1 - 4);
+    assert_eq!(encode_properties(&longest).len() + 12 + 8, 131_072);
+    for properties in [longest.clone(), fits(100)] {
+        bench.publish_with(at, ["", "short", ""], properties).unwrap();
+    }
+    bench.wait(0);
+    let recorded = |message: Arc<Message>| {
+        assert!(message.properties.len() + 12 + 8 <= 131_072);
+        properties(&message).headers().as_ref().unwrap().contains_key("x-death")
+    };
+    let buried = [bench.get(at, "last").unwrap().1, bench.get(at, "last").unwrap().1];
+    assert_eq!(buried.map(recorded), [false, true]);
+    bench.publish_with(at, ["", "one", ""], longest).unwrap();
+    bench.wait(0);
+    assert!(bench.broker.dying.is_empty(), "it goes round only as long as that can be told");
+}
+
+#[test]
 fn time_to_live_ends_at_the_head_and_unused_queues_go() {
     let mut bench = Bench::new();
     let at = bench.channel();

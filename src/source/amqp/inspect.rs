@@ -1,11 +1,16 @@
-//! What the broker sends, looked at frame by frame before the AMQP library sees it. Three things would otherwise end the
+//! What the broker sends, looked at frame by frame before the AMQP library sees it. Four things would otherwise end the
 //! whole connection or tell a lie: text that is not UTF-8 where the library insists on it, tables nested so deep that its
-//! parser would exhaust its stack, and returned messages, which it hands to whichever confirm comes next.
+//! parser would exhaust its stack, content headers longer than a frame may be, and returned messages, which it hands to
+//! whichever confirm comes next.
 //!
-//! Nothing here does I/O; it changes bytes in place and never their number (AMQP 0-9-1, sections 2.3.5 and 4.2).
+//! Nothing here does I/O; it changes bytes in place and never their number (AMQP 0-9-1, sections 2.3.5 and 4.2): headers
+//! that are too long are only found here, and taken out by [`super::wire`].
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::wire::FRAME_BYTES_MAX;
 
 /// The header field that holds our id of a publish, so that a returned message can be told from the others.
 pub(crate) const ID_HEADER: &str = "x-passerelle-id";
@@ -23,8 +28,10 @@ pub(crate) const RETAINED_HEADER: &str = "x-passerelle-retained";
 pub(crate) const NESTING_MAX: usize = 16;
 
 const METHOD: u8 = 1;
-const HEADER: u8 = 2;
+/// The type of the frame with which a content begins.
+pub(crate) const HEADER: u8 = 2;
 const BODY: u8 = 3;
+const CONNECTION_TUNE: (u16, u16) = (10, 30);
 const CONNECTION_CLOSE: (u16, u16) = (10, 50);
 const CONNECTION_BLOCKED: (u16, u16) = (10, 60);
 const CHANNEL_CLOSE: (u16, u16) = (20, 40);
@@ -79,12 +86,22 @@ pub(crate) struct Inspector {
     returned: Returned,
     /// Channels in the middle of a returned message: the bytes of its body still to come, once its header was seen.
     returning: HashMap<u16, Option<u64>>,
+    /// The largest frame that the broker proposed; 0, which is no limit, before it did.
+    frame_bytes_proposed: u32,
 }
 
 impl Inspector {
     /// For a new connection; returned messages are noted in `returned`.
     pub(crate) fn new(returned: Returned) -> Self {
-        Self { returned, returning: HashMap::new() }
+        Self { returned, ..Self::default() }
+    }
+
+    /// The largest frame that the library takes: as it and the broker agreed.
+    pub(crate) fn frame_bytes_max(&self) -> u32 {
+        match self.frame_bytes_proposed {
+            0 => FRAME_BYTES_MAX,
+            proposed => proposed.min(FRAME_BYTES_MAX),
+        }
     }
 
     /// Whether this frame is part of a returned message, and so is to be kept from the library.
@@ -114,6 +131,7 @@ impl Inspector {
             BASIC_DELIVER => walk.deliver(),
             CONNECTION_CLOSE | CHANNEL_CLOSE => walk.skip(2).and_then(|()| walk.short_text()),
             CONNECTION_BLOCKED => walk.short_text(),
+            CONNECTION_TUNE => walk.skip(2).and_then(|()| walk.u32()).map(|bytes| self.frame_bytes_proposed = bytes),
             _ => Some(()),
         };
         if method == BASIC_RETURN {
@@ -149,6 +167,19 @@ fn method_of(payload: &[u8]) -> Option<(u16, u16)> {
         }
         _ => None,
     }
+}
+
+/// Where the headers stand in a content header, if it has any; nothing says any longer that they do.
+pub(crate) fn forget_headers(payload: &mut [u8]) -> Option<Range<usize>> {
+    let mut walk = Walk::new(payload, 12);
+    let flags = walk.u16()?;
+    for _ in [15, 14].into_iter().filter(|bit| flags & (1 << bit) != 0) {
+        walk.short_text()?;
+    }
+    let start = walk.at;
+    let end = if flags & (1 << 13) == 0 { return None } else { walk.end_of_counted()? };
+    *payload.get_mut(12)? &= !(1 << 5);
+    Some(start..end)
 }
 
 /// A position in a frame's payload; every step answers `None` where the payload ends too early.

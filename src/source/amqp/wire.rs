@@ -16,10 +16,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::inspect::{Inspector, Returned};
+use super::inspect::{HEADER, Inspector, Returned, forget_headers};
 
-/// The largest frame that is asked for and accepted: RabbitMQ's own default.
+/// The largest frame that is asked for: RabbitMQ's own default.
 pub(crate) const FRAME_BYTES_MAX: u32 = 131_072;
+
+/// The largest content header that is accepted. RabbitMQ cannot split one, and so sends it longer than was agreed when its
+/// publisher had agreed on more, or when the message died and carries more than it was published with.
+const CONTENT_HEADER_BYTES_MAX: u32 = 4 << 20;
 
 const FRAME_HEAD_BYTES: usize = 7;
 const READ_BYTES: usize = 64 << 10;
@@ -81,17 +85,21 @@ impl Wire {
                 break;
             }
             let (channel, size) = (u16::from_be_bytes([high, low]), u32::from_be_bytes([a, b, c, d]));
-            if size > FRAME_BYTES_MAX {
+            let size_max = if kind == HEADER { CONTENT_HEADER_BYTES_MAX } else { FRAME_BYTES_MAX };
+            if size > size_max {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("a frame of {size} bytes was received"),
                 ));
             }
-            let whole = FRAME_HEAD_BYTES + size as usize + 1;
+            let mut whole = FRAME_HEAD_BYTES + size as usize + 1;
             let Some(payload) = self.inbox.get_mut(at + FRAME_HEAD_BYTES..at + whole - 1) else { break };
             let returned = self.inspector.is_returned(kind, channel, payload);
             if (returned && at > 0) || self.inbox.len() < at + whole {
                 break;
+            }
+            if kind == HEADER && !returned && whole > self.inspector.frame_bytes_max() as usize {
+                whole -= self.shorten(at, whole);
             }
             if let Some(payload) = self.inbox.get_mut(at + FRAME_HEAD_BYTES..at + whole - 1) {
                 self.inspector.look(kind, channel, payload);
@@ -104,6 +112,23 @@ impl Wire {
         }
         self.ready = if self.foreign { self.inbox.len() } else { at };
         Ok(())
+    }
+
+    /// Takes the headers out of a content header that the library would end the connection for, after which the message
+    /// would come first again; how many bytes that was.
+    fn shorten(&mut self, at: usize, whole: usize) -> usize {
+        let payload_at = at + FRAME_HEAD_BYTES;
+        let Some(payload) = self.inbox.get_mut(payload_at..at + whole - 1) else { return 0 };
+        let Some(headers) = forget_headers(payload) else { return 0 };
+        let left = payload.len() - headers.len();
+        tracing::warn!(bytes = headers.len(), "a message's headers are longer than a frame may be: they are left out");
+        if let (Some(place), Ok(size)) = (self.inbox.get_mut(at + 3..payload_at), u32::try_from(left)) {
+            place.copy_from_slice(&size.to_be_bytes());
+        }
+        let after = self.inbox.split_off(payload_at + headers.end);
+        self.inbox.truncate(payload_at + headers.start);
+        self.inbox.unsplit(after);
+        headers.len()
     }
 
     /// Reads once into the inbox.
@@ -307,6 +332,35 @@ mod tests {
         let (mut peer, wire) = pair(Life::default()).await;
         peer.write_all(&[3, 0, 1, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
         assert_eq!(read_all(wire).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_content_header_that_is_too_long_for_the_library_passes_without_its_headers() {
+        let header = |flags: u8, headers: &[u8]| {
+            let properties = [&[flags, 0, 1, b't'][..], headers, &[2]].concat();
+            frame(2, &[&[0, 60, 0, 0][..], &3u64.to_be_bytes(), &properties].concat())
+        };
+        let table = |length: u32| {
+            let text = [&b"\x01kS"[..], &length.to_be_bytes(), &vec![b'y'; length as usize]].concat();
+            [&u32::try_from(text.len()).unwrap().to_be_bytes(), &text[..]].concat()
+        };
+        // Content type, headers, delivery mode.
+        let long = |length| [header(0b1011_0000, &table(length)), frame(3, b"abc")].concat();
+        let short = [header(0b1001_0000, &[]), frame(3, b"abc")].concat();
+        let tune = frame(1, &[&[0, 10, 0, 30, 0, 0][..], &8_192u32.to_be_bytes(), &[0, 0]].concat());
+        for (sent, expected) in [
+            (
+                [long(131_000), long(131_040), long(3 << 20)].concat(),
+                [long(131_000), short.clone(), short.clone()].concat(),
+            ),
+            ([tune.clone(), long(8_000), long(8_192)].concat(), [tune, long(8_000), short].concat()),
+        ] {
+            let (mut peer, wire) = pair(Life::default()).await;
+            let reading = tokio::spawn(read_all(wire));
+            peer.write_all(&sent).await.unwrap();
+            drop(peer);
+            assert!(reading.await.unwrap().unwrap() == expected);
+        }
     }
 
     #[tokio::test]
