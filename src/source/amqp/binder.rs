@@ -157,9 +157,13 @@ impl<'a> Binder<'a> {
                 "RabbitMQ does not let user '{user}' bind '{pattern}' to exchange '{exchange}': grant it with \
                  rabbitmqctl set_permissions or set_topic_permissions"
             );
-            tracing::warn!("{sentence}");
             self.feed.interest().refused(pattern, sentence.clone());
-            return if self.feed.interest().is_fixed() { Err(Trouble(sentence)) } else { Ok(()) };
+            if self.feed.interest().is_fixed() {
+                // Whoever runs the source writes that on the board, where it makes one line however often it is tried.
+                return Err(Trouble(sentence));
+            }
+            tracing::warn!("{sentence}");
+            return Ok(());
         }
         Err(words::of_exchange(&error, self.target.exchange.as_str(), (&self.live.peer, &self.target.section)))
     }

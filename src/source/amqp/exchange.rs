@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, Consumer};
 
@@ -17,7 +19,7 @@ use super::Context;
 use super::binder::{Binder, Target};
 use super::connection::Live;
 use super::mapping::Mapper;
-use super::receive::{Complaints, Drops, Receiver};
+use super::receive::{CANCEL_TIMEOUT, Complaints, Drops, Receiver};
 use super::words;
 
 /// Drops that the broker sends ahead before we acknowledge any.
@@ -62,18 +64,22 @@ impl ExchangeSource {
         declared.map_err(|error| words::of_exchange(&error, &self.input.exchange, (&live.peer, &self.section)))
     }
 
-    /// Declares the two queues: where messages wait for us, and where those go that the broker had to drop.
-    async fn declare_queues(&self, live: &Live, channel: &Channel) -> Result<Queues, Trouble> {
+    /// Names for the two queues that nobody else has.
+    fn queues(&self) -> Result<Queues, Trouble> {
         let config::Amqp { queue_prefix, node, .. } = &self.context.settings.amqp;
         let main = format!("{queue_prefix}{node}.{}.{:016x}", self.name, fastrand::u64(..));
-        let drops = format!("{main}.dropped");
+        let drops = short(&format!("{main}.dropped"))?;
         let drops_bytes_max = (self.input.queue_bytes_max / 8).max(DROPS_BYTES_MIN);
-        declare(live, channel, &drops, limits(drops_bytes_max)).await?;
+        Ok(Queues { main: short(&main)?, drops, drops_bytes_max })
+    }
+
+    async fn declare_queues(&self, live: &Live, channel: &Channel, queues: &Queues) -> Result<(), Trouble> {
+        let Queues { main, drops, drops_bytes_max } = queues;
+        declare(live, channel, drops.as_str(), limits(*drops_bytes_max)).await?;
         let mut arguments = limits(self.input.queue_bytes_max);
         arguments.insert(short("x-dead-letter-exchange")?, AMQPValue::LongString(LongString::from("")));
         arguments.insert(short("x-dead-letter-routing-key")?, AMQPValue::LongString(LongString::from(drops.as_str())));
-        declare(live, channel, &main, arguments).await?;
-        Ok(Queues { main: short(&main)?, drops: short(&drops)?, drops_bytes_max })
+        declare(live, channel, main.as_str(), arguments).await
     }
 
     async fn consume(&self, live: &Live, channel: &Channel, queues: &Queues) -> Result<(Consumer, Drops), Trouble> {
@@ -88,19 +94,15 @@ impl ExchangeSource {
         let main = main.await.map_err(failed)?;
         Ok((main, Drops::new(drops, queues.drops_bytes_max)))
     }
-}
 
-impl Source for ExchangeSource {
-    type Link = Arc<Live>;
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
-        let channel = live.channel().await?;
-        self.check_exchange(live, &channel).await?;
-        let queues = self.declare_queues(live, &channel).await?;
+    /// Receives through these queues until the stop (`Ok`) or until something fails.
+    async fn serve(
+        &mut self,
+        live: &Arc<Live>,
+        (channel, queues): (&Channel, &Queues),
+        board: &Board,
+    ) -> Result<(), Trouble> {
+        self.declare_queues(live, channel, queues).await?;
         // Copies that the binder may hold while the receiver changes what is ours.
         let (context, feed) = (self.context.clone(), self.feed.clone());
         let target = Target {
@@ -113,12 +115,12 @@ impl Source for ExchangeSource {
         };
         let mut binder = Binder::new(live, &feed, &context.metrics, target).await?;
         binder.begin().await?;
-        let (deliveries, drops) = self.consume(live, &channel, &queues).await?;
+        let (deliveries, drops) = self.consume(live, channel, queues).await?;
         feed.link_up();
         let exchange = &self.input.exchange;
         board.up(Subject::Source(self.name.clone()), format!("source '{}' reads exchange '{exchange}'", self.name));
         let mut receiver = Receiver {
-            channel: &channel,
+            channel,
             deliveries,
             drops: Some(drops),
             mapper: &mut self.mapper,
@@ -133,6 +135,23 @@ impl Source for ExchangeSource {
             ended = receiver.run(&context.sources_stop) => ended,
             ended = binder.run() => ended,
         }
+    }
+}
+
+impl Source for ExchangeSource {
+    type Link = Arc<Live>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
+        let channel = live.channel().await?;
+        self.check_exchange(live, &channel).await?;
+        let queues = self.queues()?;
+        let ended = self.serve(live, (&channel, &queues), board).await;
+        delete(live, &[&queues.main, &queues.drops]).await;
+        ended
     }
 
     fn lost(&mut self) {
@@ -153,6 +172,24 @@ async fn declare(live: &Live, channel: &Channel, name: &str, arguments: FieldTab
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(short(name)?, options, arguments).await;
     declared.map(|_| ()).map_err(|error| words::of_own_queue(&error, name, &live.peer))
+}
+
+/// Deletes queues of ours that nobody reads any more, or that were not even declared. They would live as long as the
+/// connection, and if that stands they would fill.
+pub(crate) async fn delete(live: &Live, queues: &[&ShortString]) {
+    if !live.is_alive() {
+        return;
+    }
+    let deleted = async {
+        // The channel on which they were used may be gone.
+        let channel = live.channel().await.ok()?;
+        for queue in queues {
+            channel.queue_delete((*queue).clone(), QueueDeleteOptions::default()).await.ok()?;
+        }
+        channel.close(200, "deleted".into()).await.ok()
+    };
+    // They go with the connection in any case.
+    let _ = tokio::time::timeout(CANCEL_TIMEOUT, deleted).await;
 }
 
 /// The broker keeps so many bytes and drops the oldest of what is more.

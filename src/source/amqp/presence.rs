@@ -15,13 +15,14 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer};
 
+use crate::config;
 use crate::hub::presence::Presence;
 use crate::model::presence::Bulletin;
 use crate::source::{Backoff, Subject, Trouble};
 
 use super::Context;
 use super::connection::{ANSWER_TIMEOUT, Live};
-use super::exchange::{limits, short};
+use super::exchange::{self, limits, short};
 use super::link::Link;
 use super::{binder, bulletin, words};
 
@@ -106,8 +107,16 @@ impl Carrier {
     }
 
     /// Carries until the stop (`Ok`) or until a link is lost.
-    async fn serve(&self, (consume, publish): &(Arc<Live>, Arc<Live>)) -> Result<(), Trouble> {
-        let mut line = self.open(consume, publish).await?;
+    async fn serve(&self, links: &(Arc<Live>, Arc<Live>)) -> Result<(), Trouble> {
+        let config::Amqp { queue_prefix, node, .. } = &self.context.settings.amqp;
+        let queue = short(&format!("{queue_prefix}{node}.presence.{:016x}", fastrand::u64(..)))?;
+        let ended = self.share(links, &queue).await;
+        exchange::delete(&links.0, &[&queue]).await;
+        ended
+    }
+
+    async fn share(&self, (consume, publish): &(Arc<Live>, Arc<Live>), queue: &ShortString) -> Result<(), Trouble> {
+        let mut line = self.open(consume, publish, queue).await?;
         let exchange = &self.context.settings.amqp.presence_exchange;
         self.context.board.up(Subject::Presence, format!("presence is shared through exchange '{exchange}'"));
         self.presence.link_up();
@@ -134,7 +143,7 @@ impl Carrier {
         }
     }
 
-    async fn open(&self, consume: &Live, publish: &Live) -> Result<Line, Trouble> {
+    async fn open(&self, consume: &Live, publish: &Live, queue: &ShortString) -> Result<Line, Trouble> {
         let amqp = &self.context.settings.amqp;
         let exchange = short(&amqp.presence_exchange)?;
         let listening = consume.channel().await?;
@@ -142,9 +151,8 @@ impl Carrier {
         let kind = lapin::ExchangeKind::Fanout;
         let declared = listening.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).await;
         declared.map_err(|error| words::of_presence(&error, &amqp.presence_exchange, (&consume.peer, KEY)))?;
-        let name = format!("{}{}.presence.{:016x}", amqp.queue_prefix, amqp.node, fastrand::u64(..));
-        let failed = |error: lapin::Error| words::of_own_queue(&error, &name, &consume.peer);
-        let (queue, nothing) = (short(&name)?, FieldTable::default);
+        let failed = |error: lapin::Error| words::of_own_queue(&error, queue.as_str(), &consume.peer);
+        let nothing = FieldTable::default;
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         listening.queue_declare(queue.clone(), options, limits(QUEUE_BYTES_MAX)).await.map_err(failed)?;
         let bound =
@@ -152,7 +160,8 @@ impl Carrier {
         bound.await.map_err(failed)?;
         listening.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(failed)?;
         let options = BasicConsumeOptions::default();
-        let bulletins = listening.basic_consume(queue, short("presence")?, options, nothing()).await.map_err(failed)?;
+        let bulletins =
+            listening.basic_consume(queue.clone(), short("presence")?, options, nothing()).await.map_err(failed)?;
         Ok(Line { exchange, bulletins, channel: publish.channel().await?, _listening: listening })
     }
 

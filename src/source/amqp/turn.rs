@@ -1,14 +1,14 @@
 //! Whose turn it is to consume a queue: whoever has a certain exclusive queue, which the broker gives to one connection at a
 //! time and takes back when that connection is gone. So nodes can tell each other from strangers who consume the queue.
 
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::{FieldTable, ShortString};
 
 use crate::source::Trouble;
 
 use super::connection::Live;
-use super::exchange::short;
-use super::receive::{self, CANCEL_TIMEOUT};
+use super::exchange::{self, short};
+use super::receive;
 use super::words::{self, Refusal};
 
 /// This connection has it.
@@ -36,12 +36,6 @@ impl Turn {
 
     /// Gives it back.
     pub(crate) async fn over(self, live: &Live) {
-        let given_back = async {
-            let channel = live.channel().await.ok()?;
-            channel.queue_delete(self.0, QueueDeleteOptions::default()).await.ok()?;
-            channel.close(200, "given back".into()).await.ok()
-        };
-        // It goes with the connection in any case.
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, given_back).await;
+        exchange::delete(live, &[&self.0]).await;
     }
 }

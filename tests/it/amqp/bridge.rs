@@ -56,6 +56,11 @@ impl Bridge {
         tokio::time::timeout(PATIENCE, self.handle.join()).await.expect("the AMQP side ends");
     }
 
+    /// Stops the sources alone, as the program does before it drains.
+    pub(crate) async fn stop_sources(&mut self) {
+        tokio::time::timeout(PATIENCE, self.handle.stop_sources()).await.expect("the sources end");
+    }
+
     /// Waits until every source stands.
     pub(crate) async fn ready(&self) {
         until("every source stands", || self.readiness.reasons().is_empty()).await;

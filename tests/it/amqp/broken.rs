@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::ExchangeKind;
-use passerelle::config::{self, Secret};
+use passerelle::config::{self, Bindings, Secret};
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
 use passerelle::model::queue::QueueTemplate;
@@ -182,6 +182,37 @@ async fn every_refusal_names_the_key_to_change() {
     bridge.stop().await;
     let found = amqp::check(&settings).await;
     assert!(found[0].message.contains("may not declare and use queues such as 'passerelle."), "{found:?}");
+}
+
+/// Each try has queues of its own, on a connection that stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_refused_again_and_again_leaves_no_queues_behind() {
+    let rabbit = Rabbit::shared();
+    let (vhost, user) = (unique("vhost"), unique("user"));
+    rabbit.ctl(&["add_vhost", &vhost]);
+    rabbit.ctl(&["add_user", &user, "secret"]);
+    rabbit.ctl(&["set_permissions", "-p", &vhost, &user, ".*", ".*", ".*"]);
+    rabbit.ctl(&["set_topic_permissions", "-p", &vhost, &user, "amq.topic", ".*", "^ok"]);
+    let mut source = exchange_source("fixed", "amq.topic");
+    exchange_input(&mut source).bindings =
+        Bindings::List(["ok.#", "not.#"].map(|text| Pattern::parse(text).unwrap()).into());
+    let mut settings = settings(rabbit, vec![source]);
+    settings.amqp.urls = vec![Secret::new(rabbit.url_as(&format!("{user}:secret"), &vhost))];
+    settings.amqp.backoff_max = Duration::from_millis(50);
+    let bridge = Bridge::start(&settings);
+    bridge.complains("bind 'not.#' to exchange 'amq.topic'").await;
+    let queues = || {
+        let listed = rabbit.ctl(&["list_queues", "-p", &vhost, "name", "--no-table-headers"]);
+        listed.lines().filter(|name| name.contains(".fixed.")).count()
+    };
+    // Each look takes a second or so, and meanwhile there are many tries.
+    for _ in 0..5 {
+        assert!(queues() <= 2, "those of one try at most");
+    }
+    rabbit.ctl(&["set_topic_permissions", "-p", &vhost, &user, "amq.topic", ".*", ".*"]);
+    bridge.ready().await;
+    until("one pair is left", || queues() == 2).await;
+    bridge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

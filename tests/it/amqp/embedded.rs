@@ -1,5 +1,6 @@
 //! The AMQP side on the embedded listener: what a newcomer runs on.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use passerelle::embedded::Listener;
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
 use passerelle::source::amqp;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::bridge::*;
@@ -26,13 +28,48 @@ fn impatient(address: SocketAddr) -> Settings {
     settings
 }
 
+/// A listener of the test's own.
+struct Running {
+    address: SocketAddr,
+    end: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    fn at(listen: SocketAddr) -> Self {
+        let listener = Listener::bind(&Embedded { listen, ..Embedded::default() }).unwrap();
+        let (address, end) = (listener.local_addr(), CancellationToken::new());
+        Self { address, end: end.clone(), task: tokio::spawn(listener.run(end)) }
+    }
+
+    async fn stop(self) {
+        self.end.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// The queues of a source that has ended would fill on a connection that stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queues_of_a_source_go_with_it_and_not_with_the_connection() {
+    let running = Running::start();
+    let mut bridge = Bridge::start(&impatient(running.address));
+    bridge.ready().await;
+    let _claim = bridge.claim("events", "a.#").await;
+    assert!(bridge.publishes("a.b").await, "it is bound");
+    bridge.stop_sources().await;
+    assert!(!bridge.publishes("a.b").await, "nothing is bound any more");
+    bridge.stop().await;
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_works_on_it_too() {
-    let config = Embedded { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ..Embedded::default() };
-    let listener = Listener::bind(&config).unwrap();
-    let address = listener.local_addr();
-    let end = CancellationToken::new();
-    let running = tokio::spawn(listener.run(end.clone()));
+    let running = Running::start();
+    let address = running.address;
     let settings = impatient(address);
     let bridge = Bridge::start(&settings);
     bridge.ready().await;
@@ -62,18 +99,14 @@ async fn everything_works_on_it_too() {
     channel.basic_publish("".into(), "jobs".into(), options, b"job", BasicProperties::default()).await.unwrap();
     assert_eq!(bridge.received("work", 1).await, ["job"]);
     // It goes away and another comes in its place.
-    end.cancel();
-    running.await.unwrap().unwrap();
+    running.stop().await;
     until("the outage is told", || !bridge.source("events").link().up).await;
     bridge.complains("nothing listens").await;
-    let again = Listener::bind(&Embedded { listen: address, ..Embedded::default() }).unwrap();
-    let end = CancellationToken::new();
-    let running = tokio::spawn(again.run(end.clone()));
+    let running = Running::at(address);
     bridge.ready().await;
     assert!(bridge.publishes("a.b").await);
     bridge.received("events", 2).await;
     assert_eq!(bridge.holes("events"), [(GapReason::Outage, None)]);
     bridge.stop().await;
-    end.cancel();
-    running.await.unwrap().unwrap();
+    running.stop().await;
 }
