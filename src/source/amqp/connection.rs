@@ -44,6 +44,12 @@ impl Live {
         self.connection.status().connected() && !self.life.gone.is_cancelled()
     }
 
+    /// Waits until the broker takes something, as far as is known.
+    pub(crate) async fn unblocked(&self) {
+        // The sender is ours.
+        let _ = self.blocked.subscribe().wait_for(Option::is_none).await;
+    }
+
     /// What happens to it.
     pub(crate) fn events(&self) -> impl futures_util::Stream<Item = lapin::Event> + Send + 'static {
         self.connection.events_listener()
@@ -52,7 +58,7 @@ impl Live {
     /// A new channel.
     ///
     /// # Errors
-    /// When the connection is gone or has as many as the broker allows.
+    /// When the connection is gone, is blocked, or has as many as the broker allows.
     pub(crate) async fn channel(&self) -> Result<Channel, Trouble> {
         let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.connection.create_channel()).await;
         let failed =
@@ -60,6 +66,7 @@ impl Live {
         match opened {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(failed(&words::quoted(&error))),
+            Err(_) if self.blocked.borrow().is_some() => Err(failed(&"the broker takes nothing now")),
             Err(_) => {
                 // Nobody who is alive takes so long; whoever keeps the link opens a new one.
                 self.life.kill.cancel();

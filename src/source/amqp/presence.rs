@@ -14,6 +14,7 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer};
+use tokio::sync::watch;
 
 use crate::config;
 use crate::hub::presence::Presence;
@@ -55,6 +56,8 @@ struct Line {
     bulletins: Consumer,
     /// Publishes; on a connection of its own, because a broker in need stops everything on one that publishes.
     channel: Channel,
+    /// Whether that connection is stopped now.
+    blocked: watch::Receiver<Option<String>>,
     /// Holds the queue.
     _listening: Channel,
 }
@@ -87,7 +90,7 @@ impl Carrier {
         let mut backoff = Backoff::new(self.context.settings.amqp.backoff_max);
         loop {
             let links = tokio::select! {
-                links = async { (consume.up().await, publish.up().await) } => links,
+                links = both(&mut consume, &mut publish) => links,
                 () = self.context.stop.cancelled() => return,
             };
             let since = Instant::now();
@@ -132,7 +135,7 @@ impl Carrier {
                 }
                 trouble = consume_link.lost(consume) => return Err(trouble),
                 trouble = publish_link.lost(publish) => return Err(trouble),
-                () = binder::sleep_until(Some(due)) => self.tell(&line).await?,
+                () = may_tell(due, publish) => self.tell(&line).await?,
                 next = line.bulletins.next() => match next {
                     Some(Ok(delivery)) => self.hear(delivery).await,
                     Some(Err(error)) => return Err(Trouble(words::quoted(&error))),
@@ -162,7 +165,8 @@ impl Carrier {
         let options = BasicConsumeOptions::default();
         let bulletins =
             listening.basic_consume(queue.clone(), short("presence")?, options, nothing()).await.map_err(failed)?;
-        Ok(Line { exchange, bulletins, channel: publish.channel().await?, _listening: listening })
+        let (channel, blocked) = (publish.channel().await?, publish.blocked.subscribe());
+        Ok(Line { exchange, bulletins, channel, blocked, _listening: listening })
     }
 
     async fn tell(&self, line: &Line) -> Result<(), Trouble> {
@@ -183,16 +187,40 @@ impl Carrier {
     }
 }
 
+/// Waits for both links, and until the one that publishes can: a broker in need opens no channel on it either.
+async fn both(consume: &mut Link, publish: &mut Link) -> (Arc<Live>, Arc<Live>) {
+    loop {
+        let links = (consume.up().await, publish.up().await);
+        tokio::select! {
+            () = links.1.unblocked() => return links,
+            _ = publish.lost(&links.1) => {}
+        }
+    }
+}
+
+/// Waits until there is something to tell and somebody takes it. Others hear nothing as long, and nothing is lost by it:
+/// what has changed meanwhile is told afterwards.
+async fn may_tell(due: Instant, publish: &Live) {
+    binder::sleep_until(Some(due)).await;
+    publish.unblocked().await;
+}
+
 impl Line {
     /// Without a confirm: what is lost is missed by its number, and asked for.
     async fn publish(&self, bulletin: Bulletin) -> Result<(), Trouble> {
         let (payload, options) = (bulletin::write(bulletin), BasicPublishOptions::default());
         let properties = BasicProperties::default().with_content_type(short("application/json")?);
         let published = self.channel.basic_publish(self.exchange.clone(), short("")?, options, &payload, properties);
-        match tokio::time::timeout(ANSWER_TIMEOUT, published).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Trouble(words::quoted(&error))),
-            Err(_) => Err(Trouble("the broker takes no messages".into())),
+        let mut blocked = self.blocked.clone();
+        tokio::select! {
+            biased;
+            published = tokio::time::timeout(ANSWER_TIMEOUT, published) => match published {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(Trouble(words::quoted(&error))),
+                Err(_) => Err(Trouble("the broker takes no messages".into())),
+            },
+            // The library has it and sends it when it can.
+            _ = blocked.wait_for(Option::is_some) => Ok(()),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::BasicProperties;
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use super::client::{Client, EventStream, Service};
@@ -246,6 +247,31 @@ async fn what_strangers_say_on_the_exchange_is_counted_and_ignored() {
         assert_eq!(names(&scene.ask(&mut anna).await), set([&anna_is]));
         assert_eq!(program.metric("passerelle_presence_nodes").await, Some(1.0));
     }
+}
+
+/// A broker that lacks memory stops whoever publishes, for as long as it likes: that is no dead connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_waited_out() {
+    let scene = Scene::new();
+    let limits = [("PASSERELLE_EMBEDDED__MEMORY_BYTES_MAX", "1 MiB"), ("PASSERELLE_AMQP__PRESENCE_HEARTBEAT", "2s")];
+    let program = scene.serve(Broker::Embedded, &limits).await;
+    let (_anna, anna_is) = scene.guest(&program).await;
+    let (filling, emptying) = (Service::connect(&program.amqp).await, Service::connect(&program.amqp).await);
+    let (options, none) = (QueueDeclareOptions::default(), FieldTable::default());
+    filling.channel.queue_declare("full".into(), options, none).await.expect("a queue");
+    let (body, options) = (vec![0; 2 << 20], BasicPublishOptions::default());
+    let filled = filling.channel.basic_publish("".into(), "full".into(), options, &body, BasicProperties::default());
+    filled.await.expect("a publish");
+    let says = |words: &str| program.lines().iter().any(|line| line.contains(words));
+    until("the node is stopped", async || says("accepts no messages")).await;
+    // For longer than the broker may owe any other answer.
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    emptying.channel.queue_delete("full".into(), QueueDeleteOptions::default()).await.expect("an end of it");
+    until("the node goes on", async || says("accepts messages again")).await;
+    let two = scene.node("two", &program.amqp).await;
+    assert_eq!(scene.until_there(&two, 1).await, set([&anna_is]));
+    assert!(!says("presence knows this node only"), "{:#?}", program.lines());
+    assert!(!says("lost the connection"), "{:#?}", program.lines());
 }
 
 /// Where no exchange is configured a node is on its own, and needs nothing at the broker for that.
