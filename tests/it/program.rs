@@ -135,6 +135,16 @@ impl Program {
         signal(self.child.id(), "TERM");
     }
 
+    /// Lets it stand still.
+    pub(crate) fn freeze(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
     /// Ends it at once, without a chance to say anything.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a process of ours");

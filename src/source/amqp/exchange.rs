@@ -22,7 +22,7 @@ use super::mapping::Mapper;
 use super::receive::{CANCEL_TIMEOUT, Complaints, Drops, Receiver};
 use super::words;
 
-/// Drops that the broker sends ahead before we acknowledge any.
+/// Drops that the broker sends ahead before we acknowledge any: so many bodies may have to be held here.
 const DROPS_PREFETCH: u16 = 1_000;
 
 /// The least that the queue of drops holds. It holds an eighth of what the source's own queue does, if that is more.

@@ -1,13 +1,16 @@
 //! Taking deliveries: everything that is ready, up to a bound, is mapped, appended to the feed in one go and acknowledged
 //! with one frame. What the broker had to drop because we were slow comes over a second queue and is told as a hole at its
-//! place: both consumers share a channel, so delivery tags say what came before what.
+//! place: both consumers share a channel, so delivery tags say what came before what, as long as all drops are taken
+//! before more messages are let come.
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::try_join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
 use tokio_util::sync::CancellationToken;
 
@@ -18,11 +21,18 @@ use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, UnixMillis};
 use crate::source::Trouble;
 
+use super::connection::ANSWER_TIMEOUT;
 use super::mapping::Mapper;
 use super::words;
 
 /// Deliveries that are taken, appended and acknowledged together at most.
 pub(crate) const BATCH_MAX: usize = 250;
+
+/// Between two acknowledgements that are no further apart than this the broker hardly drops more than it sends ahead.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Rounds of letting drops through before messages are; publishers who are faster must not delay those for ever.
+const ROUNDS_MAX: usize = 1_000;
 
 /// How long the broker may take to confirm that a consumer was cancelled.
 pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,23 +63,34 @@ pub(crate) struct Receiver<'a> {
 pub(crate) struct Drops {
     consumer: Consumer,
     /// Dropped messages whose place among the deliveries is not reached yet, in order.
-    pending: VecDeque<Delivery>,
+    pending: VecDeque<Dropped>,
+    /// When anything was acknowledged last.
+    settled: Option<Instant>,
     /// Bytes of drops since there was a moment without any.
     burst_bytes: usize,
     /// Beyond so many, the queue of drops may have overflowed itself, and nobody knows how many were dropped.
     burst_bytes_max: usize,
 }
 
+/// What is kept of a message that the broker had to drop.
+struct Dropped {
+    tag: u64,
+    /// Nothing once it is acknowledged.
+    acker: Option<Acker>,
+}
+
 /// One delivery or one drop, in the order of their tags.
+#[expect(clippy::large_enum_variant, reason = "messages are the rule and drops the exception")]
 enum Taken {
     Message(Delivery),
-    Drop(Delivery),
+    Drop(Dropped),
 }
 
 impl Taken {
-    fn delivery(&self) -> &Delivery {
+    fn tag(&self) -> u64 {
         match self {
-            Self::Message(delivery) | Self::Drop(delivery) => delivery,
+            Self::Message(delivery) => delivery.delivery_tag,
+            Self::Drop(dropped) => dropped.tag,
         }
     }
 }
@@ -77,16 +98,53 @@ impl Taken {
 impl Drops {
     /// Counts what this consumer brings; exact up to so many bytes in a row.
     pub(crate) fn new(consumer: Consumer, burst_bytes_max: usize) -> Self {
-        Self { consumer, pending: VecDeque::new(), burst_bytes: 0, burst_bytes_max }
+        Self { consumer, pending: VecDeque::new(), settled: None, burst_bytes: 0, burst_bytes_max }
+    }
+
+    fn keep(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), Trouble> {
+        let Delivery { data, delivery_tag, acker, .. } = delivered(next, &self.consumer)?;
+        self.burst_bytes = self.burst_bytes.saturating_add(data.len());
+        self.pending.push_back(Dropped { tag: delivery_tag, acker: Some(acker) });
+        Ok(())
+    }
+
+    /// Before messages are acknowledged after a pause: takes every drop that the broker has made in it. It sends only so many
+    /// ahead of their acknowledgements. While messages are not acknowledged no more of them come, and drops alone are let
+    /// through; otherwise later messages would overtake the rest of the drops and leave the hole behind.
+    async fn gather(&mut self, channel: &Channel) -> Result<(), Trouble> {
+        if self.settled.is_some_and(|settled| settled.elapsed() < PAUSE) {
+            return Ok(());
+        }
+        for _ in 0..ROUNDS_MAX {
+            let waiting = self.waiting(channel).await?;
+            self.take_ready()?;
+            if waiting == 0 {
+                break;
+            }
+            let ackers = self.pending.iter_mut().filter_map(|dropped| dropped.acker.take());
+            let acknowledged = ackers.map(async |acker| acker.ack(BasicAckOptions::default()).await);
+            try_join_all(acknowledged).await.map_err(|error| Trouble(words::quoted(&error)))?;
+        }
+        Ok(())
+    }
+
+    /// How many the broker has not sent yet. What it sent before it answered is here when this returns.
+    async fn waiting(&self, channel: &Channel) -> Result<u32, Trouble> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = self.consumer.queue();
+        let asked = channel.queue_declare(queue.clone(), options, FieldTable::default());
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(declared)) => Ok(declared.message_count()),
+            Ok(Err(error)) => Err(Trouble(words::quoted(&error))),
+            Err(_) => Err(Trouble(format!("RabbitMQ does not say how many messages queue '{queue}' has"))),
+        }
     }
 
     /// Takes all that are there; their number is bounded by the prefetch.
     fn take_ready(&mut self) -> Result<(), Trouble> {
         let before = self.pending.len();
         while let Some(next) = self.consumer.next().now_or_never() {
-            let delivery = delivered(next, &self.consumer)?;
-            self.burst_bytes = self.burst_bytes.saturating_add(delivery.data.len());
-            self.pending.push_back(delivery);
+            self.keep(next)?;
         }
         if before == self.pending.len() && before == 0 {
             self.burst_bytes = 0;
@@ -96,7 +154,7 @@ impl Drops {
 
     /// Moves those whose tags are below the bound.
     fn take_below(&mut self, tag: u64, batch: &mut Vec<Taken>) {
-        while let Some(next) = self.pending.pop_front_if(|next| next.delivery_tag < tag) {
+        while let Some(next) = self.pending.pop_front_if(|next| next.tag < tag) {
             batch.push(Taken::Drop(next));
         }
     }
@@ -123,9 +181,7 @@ impl Receiver<'_> {
                     }
                     next = next_drop(self.drops.as_mut()) => {
                         if let Some(drops) = &mut self.drops {
-                            let drop = delivered(next, &drops.consumer)?;
-                            drops.burst_bytes = drops.burst_bytes.saturating_add(drop.data.len());
-                            drops.pending.push_back(drop);
+                            drops.keep(next)?;
                         }
                     }
                 }
@@ -141,16 +197,16 @@ impl Receiver<'_> {
     /// Takes what else is ready. A failure is told only after what came before it.
     fn fill(&mut self, batch: &mut Vec<Taken>) -> Result<(), Trouble> {
         // Drops seen before the deliveries ran out have their place before whatever comes next.
-        let seen = self.drops.as_ref().and_then(|drops| drops.pending.back()).map(|drop| drop.delivery_tag + 1);
+        let seen = self.drops.as_ref().and_then(|drops| drops.pending.back()).map(|drop| drop.tag + 1);
         let rest = take_ready(&mut self.deliveries, batch, Taken::Message);
         let ran_out = matches!(rest, Ok(Rest::Nothing));
         let mut result = rest.map(drop);
-        let last = batch.last().map(|taken| taken.delivery().delivery_tag);
+        let last = batch.last().map(Taken::tag);
         if let Some(drops) = &mut self.drops {
             let taken = drops.take_ready();
             let reached = seen.filter(|_| ran_out).max(last).unwrap_or(0);
             drops.take_below(reached, batch);
-            batch.sort_by_key(|taken| taken.delivery().delivery_tag);
+            batch.sort_by_key(Taken::tag);
             result = result.and(taken);
         }
         result
@@ -166,10 +222,10 @@ impl Receiver<'_> {
         let (mut acker, mut dropped, mut messages, mut bytes) = (None, 0, 0, 0);
         for taken in batch {
             match taken {
-                Taken::Drop(delivery) => {
+                Taken::Drop(drop) => {
                     self.append(&mut drafts, now);
                     dropped += 1;
-                    acker = Some(delivery.acker);
+                    acker = drop.acker.or(acker);
                 }
                 Taken::Message(delivery) if self.comes_again && delivery.acker.poisoned() => {}
                 Taken::Message(mut delivery) => {
@@ -194,6 +250,10 @@ impl Receiver<'_> {
         self.metrics.source_received(source, messages, bytes);
         self.append(&mut drafts, now);
         self.note_drops(&mut dropped);
+        if let Some(drops) = self.drops.as_mut().filter(|_| acker.is_some()) {
+            drops.gather(self.channel).await?;
+            drops.settled = Some(Instant::now());
+        }
         settle(acker, refused).await?;
         self.metrics.source_unsettled(source, 0);
         Ok(())

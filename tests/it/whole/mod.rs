@@ -9,6 +9,7 @@ mod cut;
 mod endings;
 mod filters;
 mod flow;
+mod frozen;
 mod handshakes;
 mod http;
 mod last;

@@ -1,0 +1,69 @@
+//! A node that stands still for a while, as on a machine that is suspended: what its broker had to drop meanwhile is told.
+
+use lapin::options::ConfirmSelectOptions;
+use serde_json::json;
+
+use super::client::{Client, Service};
+use super::{Broker, word};
+use crate::program::Program;
+use crate::rabbit::Rabbit;
+
+/// More than the broker sends ahead of what it drops.
+const PUBLISHED: u64 = 3_000;
+
+async fn publish(service: &Service, topic: &str, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        service.publish(topic, &json!({ "number": number, "filling": "x".repeat(20) }).to_string()).await;
+    }
+    // The queue has them then, or has dropped older ones.
+    service.channel.wait_for_confirms().await.expect("confirms");
+}
+
+/// Reads up to a number; each gap must be where something is missing, and say how much.
+async fn read(client: &mut Client, from: u64, to: u64) -> u64 {
+    let (mut next, mut missed, mut missed_in_all) = (from, 0, 0);
+    while next < to {
+        let news = client.news().await;
+        if news["op"] == "gap" {
+            assert_eq!(news["reason"], "slow", "{news}");
+            missed += news["missed"].as_u64().unwrap_or_else(|| panic!("{news}"));
+            continue;
+        }
+        let number = news["data"]["number"].as_u64().unwrap_or_else(|| panic!("{news}"));
+        assert_eq!(number - next, missed, "before message {number}, after {next}");
+        missed_in_all += missed;
+        (next, missed) = (number + 1, 0);
+    }
+    assert_eq!(missed, 0, "a gap where nothing is missing");
+    missed_in_all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drops_beyond_what_is_sent_ahead_are_counted_at_their_place() {
+    let embedded = Broker::Embedded.serve(&[]).await;
+    for url in [embedded.amqp.clone(), Rabbit::shared().url()] {
+        let environment = [
+            ("PASSERELLE_SOURCE__EVENTS__EXCHANGE", "amq.topic"),
+            ("PASSERELLE_SOURCE__EVENTS__QUEUE_BYTES_MAX", "2 KiB"),
+            ("PASSERELLE_AMQP__PREFETCH", "10"),
+        ];
+        let node = Program::start(Some(&url), &environment);
+        node.ready().await;
+        let (topic, service, mut client) = (word(), Service::connect(&url).await, Client::json(&node).await);
+        service.channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        client.subscribe(&topic).await;
+        let (mut from, mut missed) = (0, 0);
+        for _ in 0..3 {
+            node.freeze();
+            publish(&service, &topic, from..from + PUBLISHED).await;
+            node.thaw();
+            missed += read(&mut client, from, from + PUBLISHED).await;
+            from += PUBLISHED;
+            // Nothing of it is told later.
+            publish(&service, &topic, from..from + 3).await;
+            assert_eq!(read(&mut client, from, from + 3).await, 0);
+            from += 3;
+        }
+        assert!(missed > 6_000, "{missed} are missing at {url}: too few to show anything");
+    }
+}
