@@ -1,14 +1,18 @@
 //! Carries out what the interest plans: makes bindings, removes those that nobody wants any more, and tells what came of it.
 //! It has a channel of its own, so that a refused binding closes nothing else.
+//!
+//! Whoever deletes an exchange deletes its bindings, and the broker tells nobody. So it is asked for now and then, and what is
+//! bound is bound again, which changes nothing where it stands.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::Channel;
-use lapin::options::QueueBindOptions;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions};
 use lapin::types::{FieldTable, ShortString};
+use tokio::time::MissedTickBehavior;
 
 use crate::hub::feed::Feed;
 use crate::hub::interest::Folding;
@@ -25,6 +29,12 @@ const PIPELINE_MAX: usize = 64;
 /// Rounds of making room before a link is up; clients that come and go meanwhile must not delay that for ever.
 const ROUNDS_MAX: usize = 100;
 
+/// Between two looks at whether the exchange is there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Bindings that are made again at each look, in turn.
+const BOUND_AGAIN_MAX: usize = PIPELINE_MAX;
+
 /// Covering patterns that a log line names.
 const COVERS_NAMED_MAX: usize = 8;
 
@@ -37,6 +47,8 @@ pub(crate) struct Binder<'a> {
     channel: Channel,
     /// Patterns for which the empty key is bound too.
     empty_key: HashSet<Pattern>,
+    /// The last pattern that was bound again.
+    bound_again: Option<Pattern>,
 }
 
 /// What is bound to what.
@@ -71,7 +83,7 @@ impl<'a> Binder<'a> {
         target: Target,
     ) -> Result<Self, Trouble> {
         let channel = live.channel().await?;
-        Ok(Self { live, feed, metrics, target, channel, empty_key: HashSet::new() })
+        Ok(Self { live, feed, metrics, target, channel, empty_key: HashSet::new(), bound_again: None })
     }
 
     /// Follows the interest until something fails.
@@ -80,13 +92,41 @@ impl<'a> Binder<'a> {
     /// When the exchange, our queue or the connection is gone; in words.
     pub(crate) async fn run(&mut self) -> Result<(), Trouble> {
         let mut next = None;
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.feed.interest().changed() => {}
                 () = sleep_until(next) => {}
+                _ = look.tick() => self.look().await?,
             }
             next = self.carry_out().await?.next;
         }
+    }
+
+    /// Makes sure that the exchange is there, and of some of the bindings.
+    async fn look(&mut self) -> Result<(), Trouble> {
+        self.open_channel().await?;
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let (exchange, kind) = (self.target.exchange.clone(), lapin::ExchangeKind::Topic);
+        let asked = self.channel.exchange_declare(exchange, kind, options, FieldTable::default());
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(())) => self.bind_again().await,
+            Ok(Err(error)) => Err(self.trouble(&error)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    async fn bind_again(&mut self) -> Result<(), Trouble> {
+        let patterns = in_turn(self.feed.interest().bound(usize::MAX), self.bound_again.as_ref());
+        self.bound_again = patterns.last().cloned();
+        let this = &*self;
+        let asked = futures_util::stream::iter(patterns).map(|pattern| async move { this.bind(&pattern).await });
+        let mut answers = asked.buffered(PIPELINE_MAX);
+        while let Some(bound) = answers.next().await {
+            bound.map_err(|error| error.map_or_else(|| self.silent(), |error| self.trouble(&error)))?;
+        }
+        Ok(())
     }
 
     /// Carries out what is planned on a new link, and what that makes possible: what was wanted on the link before stands
@@ -142,9 +182,7 @@ impl<'a> Binder<'a> {
     }
 
     async fn bind_alone(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
-        if !self.channel.status().connected() {
-            self.channel = self.live.channel().await?;
-        }
+        self.open_channel().await?;
         let Err(error) = self.bind(pattern).await else {
             self.feed.bound(pattern);
             return Ok(());
@@ -165,7 +203,15 @@ impl<'a> Binder<'a> {
             tracing::warn!("{sentence}");
             return Ok(());
         }
-        Err(words::of_exchange(&error, self.target.exchange.as_str(), (&self.live.peer, &self.target.section)))
+        Err(self.trouble(&error))
+    }
+
+    /// A refusal closes a channel.
+    async fn open_channel(&mut self) -> Result<(), Trouble> {
+        if !self.channel.status().connected() {
+            self.channel = self.live.channel().await?;
+        }
+        Ok(())
     }
 
     /// Binds a pattern, and the empty key where the pattern means its topic as well. `Err(None)`: no answer.
@@ -215,9 +261,7 @@ impl<'a> Binder<'a> {
         let asked = self.channel.queue_unbind(queue.clone(), exchange.clone(), key, FieldTable::default());
         match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(words::of_exchange(&error, exchange.as_str(), (&self.live.peer, &self.target.section)))
-            }
+            Ok(Err(error)) => Err(self.trouble(&error)),
             Err(_) => Err(self.silent()),
         }
     }
@@ -254,6 +298,10 @@ impl<'a> Binder<'a> {
         }
     }
 
+    fn trouble(&self, error: &lapin::Error) -> Trouble {
+        words::of_exchange(error, self.target.exchange.as_str(), (&self.live.peer, &self.target.section))
+    }
+
     fn silent(&self) -> Trouble {
         // Whoever does not answer for so long is dead: the link is to be made anew.
         self.live.life.kill.cancel();
@@ -261,10 +309,48 @@ impl<'a> Binder<'a> {
     }
 }
 
+/// The patterns whose turn it is after the last one was; after the end it is the first ones' turn again.
+fn in_turn(mut patterns: Vec<Pattern>, last: Option<&Pattern>) -> Vec<Pattern> {
+    patterns.sort_unstable();
+    let begin = patterns.partition_point(|pattern| last.is_some_and(|last| pattern <= last));
+    let (before, after) = patterns.split_at(begin);
+    after.iter().chain(before).take(BOUND_AGAIN_MAX).cloned().collect()
+}
+
 /// Waits until then; for ever when there is no such time.
 pub(crate) async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_binding_is_made_again_before_any_is_twice() {
+        for count in [0, 1, BOUND_AGAIN_MAX - 1, BOUND_AGAIN_MAX, BOUND_AGAIN_MAX + 1, 3 * BOUND_AGAIN_MAX + 7] {
+            let all: Vec<Pattern> =
+                (0..count).map(|number| Pattern::parse(&format!("a.{number:04}")).unwrap()).collect();
+            let (mut seen, mut last) = (Vec::new(), None);
+            while seen.len() < count {
+                let some = in_turn(all.clone(), last.as_ref());
+                assert_eq!(some.len(), count.min(BOUND_AGAIN_MAX));
+                last = some.last().cloned();
+                seen.extend(some);
+            }
+            assert_eq!(seen[..count], all);
+        }
+    }
+
+    #[test]
+    fn bindings_that_come_and_go_do_not_stop_the_round() {
+        let patterns =
+            |names: &[&str]| -> Vec<Pattern> { names.iter().map(|name| Pattern::parse(name).unwrap()).collect() };
+        let gone = Pattern::parse("c").unwrap();
+        assert_eq!(in_turn(patterns(&["a", "b", "d"]), Some(&gone)), patterns(&["d", "a", "b"]));
+        assert_eq!(in_turn(patterns(&["a", "b"]), Some(&gone)), patterns(&["a", "b"]));
     }
 }

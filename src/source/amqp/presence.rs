@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::hub::presence::Presence;
-use crate::model::presence::Bulletin;
+use crate::model::presence::{Bulletin, NodeId};
 use crate::source::{Backoff, Subject, Trouble};
 
 use super::Context;
@@ -35,6 +35,9 @@ const PREFETCH: u16 = 256;
 
 /// Bulletins in a row before it is the others' turn: a whole account must not overrun anybody's queue.
 const BULLETINS_MAX: usize = 4;
+
+/// Heartbeats for which this node may not hear itself.
+const ECHO_HEARTBEATS_MAX: u32 = 3;
 
 /// How long the last word may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,6 +61,9 @@ struct Line {
     channel: Channel,
     /// Whether that connection is stopped now.
     blocked: watch::Receiver<Option<String>>,
+    /// This node, whose words are to come back to it, and until when. The broker tells nobody when it deletes an exchange with
+    /// its bindings.
+    awaited: Option<(NodeId, Instant)>,
     /// Holds the queue.
     _listening: Channel,
 }
@@ -125,7 +131,7 @@ impl Carrier {
         self.presence.link_up();
         let (mut consume_link, mut publish_link) = (self.consume.clone(), self.publish.clone());
         loop {
-            let due = self.presence.due();
+            let (due, deaf) = (self.presence.due(), line.awaited.map(|(_, until)| until));
             tokio::select! {
                 biased;
                 () = self.context.stop.cancelled() => {
@@ -135,12 +141,18 @@ impl Carrier {
                 }
                 trouble = consume_link.lost(consume) => return Err(trouble),
                 trouble = publish_link.lost(publish) => return Err(trouble),
-                () = may_tell(due, publish) => self.tell(&line).await?,
+                // Who is held up is not heard, and who was gets as much time again.
+                Ok(()) = line.blocked.changed() => line.awaited = None,
+                () = may_tell(due, publish) => self.tell(&mut line).await?,
                 next = line.bulletins.next() => match next {
-                    Some(Ok(delivery)) => self.hear(delivery).await,
+                    Some(Ok(delivery)) => self.hear(&mut line, delivery).await,
                     Some(Err(error)) => return Err(Trouble(words::quoted(&error))),
                     None => return Err(Trouble("the queue of presence was deleted".into())),
                 },
+                () = binder::sleep_until(deaf) => {
+                    let exchange = &self.context.settings.amqp.presence_exchange;
+                    return Err(Trouble(format!("exchange '{exchange}' does not bring back what this node tells")));
+                }
                 () = self.presence.stirred() => {}
             }
         }
@@ -166,20 +178,25 @@ impl Carrier {
         let bulletins =
             listening.basic_consume(queue.clone(), short("presence")?, options, nothing()).await.map_err(failed)?;
         let (channel, blocked) = (publish.channel().await?, publish.blocked.subscribe());
-        Ok(Line { exchange, bulletins, channel, blocked, _listening: listening })
+        Ok(Line { exchange, bulletins, channel, blocked, awaited: None, _listening: listening })
     }
 
-    async fn tell(&self, line: &Line) -> Result<(), Trouble> {
+    async fn tell(&self, line: &mut Line) -> Result<(), Trouble> {
         for _ in 0..BULLETINS_MAX {
             let Some(bulletin) = self.presence.bulletin(Instant::now()) else { break };
+            let patience = self.context.settings.amqp.presence_heartbeat * ECHO_HEARTBEATS_MAX;
+            line.awaited.get_or_insert((bulletin.node, Instant::now() + patience));
             line.publish(bulletin).await?;
         }
         Ok(())
     }
 
-    async fn hear(&self, delivery: Delivery) {
+    async fn hear(&self, line: &mut Line, delivery: Delivery) {
         match bulletin::read(&delivery.data) {
-            Some(bulletin) => self.presence.hear(bulletin, Instant::now()),
+            Some(bulletin) => {
+                line.awaited.take_if(|(node, _)| *node == bulletin.node);
+                self.presence.hear(bulletin, Instant::now());
+            }
             None => self.context.metrics.presence_rejected(),
         }
         // A failure shows on the consumer as well, where it is acted on.

@@ -5,9 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Connection, ConnectionProperties, ExchangeKind};
 use passerelle::config::{Embedded, Input, QueueInput, Secret, Settings};
 use passerelle::embedded::Listener;
 use passerelle::model::gap::GapReason;
@@ -62,6 +64,45 @@ async fn the_queues_of_a_source_go_with_it_and_not_with_the_connection() {
     assert!(bridge.publishes("a.b").await, "it is bound");
     bridge.stop_sources().await;
     assert!(!bridge.publishes("a.b").await, "nothing is bound any more");
+    bridge.stop().await;
+    running.stop().await;
+}
+
+/// The broker tells nobody when it deletes an exchange with its bindings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_exchange_is_missed() {
+    let running = Running::start();
+    let client = Connection::connect(&format!("amqp://{}", running.address), ConnectionProperties::default()).await;
+    let channel = client.unwrap().create_channel().await.unwrap();
+    let delete = async || channel.exchange_delete("x".into(), ExchangeDeleteOptions::default()).await.unwrap();
+    let declare = async || {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel.exchange_declare("x".into(), ExchangeKind::Topic, options, FieldTable::default()).await.unwrap();
+    };
+    declare().await;
+    let mut settings = impatient(running.address);
+    settings.sources = vec![exchange_source("events", "x")];
+    settings.publish.exchange = "x".into();
+    let bridge = Bridge::start(&settings);
+    bridge.ready().await;
+    let _claim = bridge.claim("events", "a.#").await;
+    delete().await;
+    bridge.complains("exchange 'x' does not exist").await;
+    declare().await;
+    bridge.ready().await;
+    assert!(bridge.publishes("a.b").await, "it is bound again");
+    bridge.received("events", 1).await;
+    assert_eq!(bridge.holes("events"), [(GapReason::Outage, None)]);
+    // One that is made anew at once is bound again, too; nobody can know what it took along.
+    delete().await;
+    declare().await;
+    let bound = async {
+        while !bridge.publishes("a.b").await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, bound).await.expect("a binding");
+    bridge.received("events", 2).await;
     bridge.stop().await;
     running.stop().await;
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
+use lapin::{BasicProperties, ExchangeKind};
 use serde_json::{Value, json};
 
 use super::client::{Client, EventStream, Service};
@@ -246,6 +248,31 @@ async fn what_strangers_say_on_the_exchange_is_counted_and_ignored() {
         until("they are counted", async || program.metric(rejected).await == Some(3.0)).await;
         assert_eq!(names(&scene.ask(&mut anna).await), set([&anna_is]));
         assert_eq!(program.metric("passerelle_presence_nodes").await, Some(1.0));
+    }
+}
+
+/// The broker tells nobody that it deleted an exchange with its bindings; a node notices that it does not hear itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_find_each_other_again_after_their_exchange_was_made_anew() {
+    for broker in Broker::BOTH {
+        let scene = Scene::new();
+        let host = broker.serve(&[]).await;
+        let one = scene.node("one", &host.amqp).await;
+        let (_anna, anna_is) = scene.guest(&one).await;
+        let says = |words: &str| one.lines().iter().any(|line| line.contains(words));
+        until("the exchange is there", async || says("presence is shared through exchange")).await;
+        let service = Service::connect(&host.amqp).await;
+        let exchange = || scene.exchange.as_str().into();
+        service.channel.exchange_delete(exchange(), ExchangeDeleteOptions::default()).await.expect("an end of it");
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let made = service.channel.exchange_declare(exchange(), ExchangeKind::Fanout, options, FieldTable::default());
+        made.await.expect("another");
+        until("it is missed", async || says("does not bring back what this node tells")).await;
+        let two = scene.node("two", &host.amqp).await;
+        let (_boris, boris_is) = scene.guest(&two).await;
+        for node in [&one, &two] {
+            assert_eq!(scene.until_there(node, 2).await, set([&anna_is, &boris_is]), "{broker:?}");
+        }
     }
 }
 
