@@ -108,6 +108,23 @@ async fn a_deleted_exchange_is_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_the_longest_name_is_consumed() {
+    let running = Running::start();
+    let mut settings = impatient(running.address);
+    let queue = "q".repeat(255);
+    settings.sources[1].input = Input::Queue(QueueInput { queue: queue.clone(), shared: false, declare: true });
+    let bridge = Bridge::start(&settings);
+    bridge.ready().await;
+    let client = Connection::connect(&format!("amqp://{}", running.address), ConnectionProperties::default()).await;
+    let channel = client.unwrap().create_channel().await.unwrap();
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    channel.basic_publish("".into(), queue.as_str().into(), options, b"job", properties).await.unwrap();
+    assert_eq!(bridge.received("work", 1).await, ["job"]);
+    bridge.stop().await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_works_on_it_too() {
     let running = Running::start();
     let address = running.address;
