@@ -44,6 +44,11 @@ impl Live {
         self.connection.status().connected() && !self.life.gone.is_cancelled()
     }
 
+    /// Bytes of a frame that both sides take, as they have agreed.
+    pub(crate) fn frame_bytes_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
     /// Waits until the broker takes something, as far as is known.
     pub(crate) async fn unblocked(&self) {
         // The sender is ours.

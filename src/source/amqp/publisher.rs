@@ -5,10 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amq_protocol::protocol::basic::gen_properties;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
@@ -30,6 +32,9 @@ const MISSING_FOR: Duration = Duration::from_secs(1);
 
 /// How long a question about an exchange, or a new channel, may hold up the publishes behind it.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a frame with properties that are not theirs: its head and end, the class, a weight and the size of the body.
+const PROPERTIES_FRAME_BYTES: usize = 20;
 
 /// How long publishes in flight may take at a stop.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
@@ -191,6 +196,9 @@ impl Session {
         self.next_id += 1;
         let id = self.next_id;
         let properties = properties.with_headers(outbound::with_id(headers, id));
+        if let Some(sentence) = too_large(&properties, self.live.frame_bytes_max()) {
+            return answer.give(&self.context.metrics, PublishOutcome::Refused(sentence));
+        }
         let waiting = Waiting { answer, exchange: exchange.clone(), topic: topic.as_str().to_owned() };
         self.waiting.insert(id, waiting);
         let late = Instant::now() + self.context.settings.publish.timeout;
@@ -376,6 +384,41 @@ impl Waiting {
     }
 }
 
+/// Why the broker would not take these properties, if it would not: they must fit one frame (AMQP 0-9-1, section 4.2.6), and
+/// over a larger one it ends the connection, with everybody's publishes. What it takes may be less than we ask for.
+fn too_large(properties: &AMQPProperties, frame_bytes_max: usize) -> Option<String> {
+    // Writing to memory cannot fail.
+    let written = gen_properties(properties)(Vec::new().into()).ok()?;
+    let bytes = PROPERTIES_FRAME_BYTES + written.into_inner().0.len();
+    (bytes > frame_bytes_max).then(|| {
+        format!(
+            "the headers need a frame of {bytes} bytes, and the broker takes {frame_bytes_max}: put the data into the \
+             payload, or raise frame_max at the broker"
+        )
+    })
+}
+
 async fn confirmed(id: i64, confirm: PublisherConfirm) -> (i64, lapin::Result<Confirmation>) {
     (id, confirm.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, gen_frame};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_refused_is_exactly_what_makes_a_larger_frame(text in ".{0,90}", number in any::<i64>(), off in 0usize..3) {
+            let properties = AMQPProperties::default()
+                .with_message_id(text.as_str().chars().take(40).collect::<String>().into())
+                .with_headers(outbound::with_id(FieldTable::default(), number));
+            let header = AMQPContentHeader { class_id: 60, body_size: 7, properties: properties.clone() };
+            let frame = gen_frame(&AMQPFrame::Header(1, header))(Vec::new().into()).unwrap().into_inner().0;
+            let frame_bytes_max = frame.len() + off - 1;
+            prop_assert_eq!(too_large(&properties, frame_bytes_max).is_some(), frame.len() > frame_bytes_max);
+        }
+    }
 }

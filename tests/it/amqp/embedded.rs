@@ -13,8 +13,11 @@ use lapin::{BasicProperties, Connection, ConnectionProperties, ExchangeKind};
 use passerelle::config::{Embedded, Input, QueueInput, Secret, Settings};
 use passerelle::embedded::Listener;
 use passerelle::model::gap::GapReason;
-use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
+use passerelle::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Request};
+use passerelle::model::value::{Headers, Value};
 use passerelle::source::amqp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -120,6 +123,57 @@ async fn a_queue_with_the_longest_name_is_consumed() {
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), queue.as_str().into(), options, b"job", properties).await.unwrap();
     assert_eq!(bridge.received("work", 1).await, ["job"]);
+    bridge.stop().await;
+    running.stop().await;
+}
+
+/// Stands between a node and its broker, and lets that offer frames of so many bytes only; where it listens.
+async fn with_small_frames(broker: SocketAddr, bytes_max: u32) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, mut to) = listener.accept().await.unwrap().0.into_split();
+            let (mut answers, mut asks) = TcpStream::connect(broker).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from, &mut asks).await });
+            tokio::spawn(async move {
+                // The second frame that the broker sends is `tune`, on whose fields 10 and 30 it begins.
+                for is_tune in [false, true] {
+                    let mut frame = vec![0; 7];
+                    answers.read_exact(&mut frame).await?;
+                    let size = u32::from_be_bytes(frame[3..7].try_into().unwrap()) as usize;
+                    frame.resize(7 + size + 1, 0);
+                    answers.read_exact(&mut frame[7..]).await?;
+                    if is_tune {
+                        assert_eq!(frame[7..11], [0, 10, 0, 30]);
+                        frame[13..17].copy_from_slice(&bytes_max.to_be_bytes());
+                    }
+                    to.write_all(&frame).await?;
+                }
+                tokio::io::copy(&mut answers, &mut to).await
+            });
+        }
+    });
+    address
+}
+
+/// Whoever sends a larger frame than was agreed on loses the connection, and everybody's publishes with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_do_not_fit_the_broker_s_frames_are_refused() {
+    let running = Running::start();
+    let bridge = Bridge::start(&impatient(with_small_frames(running.address, 8_192).await));
+    bridge.ready().await;
+    let _claim = bridge.claim("events", "a.#").await;
+    assert!(bridge.publishes("a.b").await);
+    for _ in 0..3 {
+        let with = |bytes: usize| {
+            let headers = Headers(vec![("h".into(), Value::Text("x".repeat(bytes)))]);
+            bridge.upstream.publish(Outgoing { headers, ..outgoing("a.b", &"y".repeat(9_000)) })
+        };
+        let (large, small) = tokio::join!(with(10_000), with(3_000));
+        assert!(matches!(&large, PublishOutcome::Refused(why) if why.contains("the broker takes 8192")), "{large:?}");
+        assert_eq!(small, PublishOutcome::Confirmed { routed: true });
+    }
     bridge.stop().await;
     running.stop().await;
 }
