@@ -63,7 +63,8 @@ impl Intake {
     pub(crate) async fn open(&self, live: &Live, mut channel: Channel) -> Result<(Channel, Consumer), Trouble> {
         let exclusively = !self.input.shared && !self.input.declare;
         let mut consumed = self.consume(&channel, exclusively).await;
-        if exclusively && consumed.as_ref().is_err_and(|error| words::refusal(error) == Some(Refusal::AccessRefused)) {
+        let is_refused = |error| matches!(words::refusal(error), Some(Refusal::InUse | Refusal::AccessRefused));
+        if exclusively && consumed.as_ref().is_err_and(is_refused) {
             channel = live.channel().await?;
             let others = self.ask(live, &channel, false).await?;
             self.refuse(&channel, others).await?;

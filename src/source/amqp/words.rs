@@ -168,7 +168,7 @@ pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -
         Some(Refusal::NotFound) => {
             format!("queue '{queue}' does not exist on vhost '{vhost}': create it or set {key}.declare = true")
         }
-        Some(Refusal::AccessRefused) if quoted(error).contains("exclusive") => format!(
+        Some(Refusal::InUse) => format!(
             "queue '{queue}' on vhost '{vhost}' is consumed exclusively by somebody else: use exchange = \"…\" \
              in [{key}] instead"
         ),
