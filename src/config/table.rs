@@ -1,7 +1,9 @@
 //! The table of configuration keys: every key with its kind, its default and what it does.
 //!
 //! One row here is all that a new key needs to be read from files, environment and documentation; `settle` gives it its
-//! meaning. It is one idea repeated, which is why it may be long.
+//! meaning.
+//!
+//! Long because it is one idea repeated: a row a key.
 
 use super::key::{Key, Kind, Section};
 
