@@ -24,9 +24,11 @@ pub(super) struct Topics {
     free: Vec<u32>,
     by_text: HashMap<Topic, u32, RandomState>,
     in_order: BTreeMap<Topic, u32>,
-    /// Topics of which no place is known any more, with what they had forgotten then, longest since first.
-    lapsed: VecDeque<(u32, u64)>,
+    /// Topics of which no place is known, by the number of their lapse: longest since first. Who comes back leaves.
+    lapsed: BTreeMap<u64, u32>,
     lapsed_max: usize,
+    /// Counts lapses.
+    lapses: u64,
     /// Of topics that are no longer remembered at all, no publication was after this offset.
     forgotten: u64,
     /// Counts topics that came or went.
@@ -41,6 +43,8 @@ pub(super) struct Record {
     pub(super) places: VecDeque<u64>,
     /// The offset of the last publication whose place was forgotten; 0 for none.
     pub(super) forgotten: u64,
+    /// The number of its lapse, while no place of it is known.
+    lapse: Option<u64>,
     /// The newest that the ring no longer holds, as far as they are kept, in order.
     last: VecDeque<Arc<Publication>>,
 }
@@ -89,8 +93,9 @@ impl Topics {
             free: Vec::new(),
             by_text: HashMap::default(),
             in_order: BTreeMap::new(),
-            lapsed: VecDeque::new(),
+            lapsed: BTreeMap::new(),
             lapsed_max,
+            lapses: 0,
             forgotten: 0,
             generation: 0,
             selections: RefCell::default(),
@@ -100,7 +105,11 @@ impl Topics {
     /// Notes a publication's place and returns the topic's key.
     pub(super) fn add(&mut self, topic: &Topic, place: u64) -> u32 {
         let key = self.by_text.get(topic).copied().unwrap_or_else(|| self.add_topic(topic));
-        self.records[key as usize].places.push_back(place);
+        let record = &mut self.records[key as usize];
+        record.places.push_back(place);
+        if let Some(lapse) = record.lapse.take() {
+            self.lapsed.remove(&lapse);
+        }
         key
     }
 
@@ -119,7 +128,7 @@ impl Topics {
             return *key;
         }
         let key = self.add_topic(topic);
-        self.lapsed.push_back((key, 0));
+        self.lapse(key);
         key
     }
 
@@ -131,7 +140,7 @@ impl Topics {
         record.forgotten = offset;
         if record.places.is_empty() {
             record.places = VecDeque::new();
-            self.lapsed.push_back((key, offset));
+            self.lapse(key);
         }
         self.forget_lapsed()
     }
@@ -141,7 +150,7 @@ impl Topics {
         if self.lapsed.len() <= self.lapsed_max {
             return VecDeque::new();
         }
-        self.lapsed.pop_front().map(|(key, offset)| self.forget_topic(key, offset)).unwrap_or_default()
+        self.lapsed.pop_first().map(|(_, key)| self.forget_topic(key)).unwrap_or_default()
     }
 
     pub(super) fn record(&self, key: u32) -> &Record {
@@ -221,18 +230,102 @@ impl Topics {
         key
     }
 
-    /// Forgets a topic altogether, unless it has come back since it lapsed.
-    fn forget_topic(&mut self, key: u32, offset: u64) -> VecDeque<Arc<Publication>> {
-        let record = &mut self.records[key as usize];
-        if !record.places.is_empty() || record.forgotten != offset {
-            return VecDeque::new();
+    /// Nothing of a topic is known any more but itself.
+    fn lapse(&mut self, key: u32) {
+        self.lapses += 1;
+        self.records[key as usize].lapse = Some(self.lapses);
+        self.lapsed.insert(self.lapses, key);
+    }
+
+    /// Forgets a topic altogether.
+    fn forget_topic(&mut self, key: u32) -> VecDeque<Arc<Publication>> {
+        let Record { topic, forgotten, last, .. } = std::mem::take(&mut self.records[key as usize]);
+        if let Some(topic) = topic {
+            self.by_text.remove(&topic);
+            self.in_order.remove(&topic);
         }
-        let Record { topic: Some(topic), last, .. } = std::mem::take(record) else { return VecDeque::new() };
-        self.by_text.remove(&topic);
-        self.in_order.remove(&topic);
         self.free.push(key);
         self.generation += 1;
-        self.forgotten = self.forgotten.max(offset);
+        self.forgotten = self.forgotten.max(forgotten);
         last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOPICS: [&str; 6] = ["a", "a.b", "a.b.c", "b", "b.c", "c"];
+
+    /// What a ring and its trail hold together.
+    const PLACES_MAX: usize = 3;
+
+    fn topic(number: usize) -> Topic {
+        Topic::parse(TOPICS[number]).unwrap()
+    }
+
+    /// Each topic with its last offset, in the order in which they lapsed.
+    #[derive(Default)]
+    struct Model {
+        places: VecDeque<(usize, u64)>,
+        lapsed: Vec<(usize, u64)>,
+        forgotten: u64,
+    }
+
+    impl Model {
+        fn knows(&self, number: usize) -> bool {
+            self.places.iter().chain(&self.lapsed).any(|(known, _)| *known == number)
+        }
+
+        fn add(&mut self, number: usize, offset: u64) -> Option<(usize, u64)> {
+            self.lapsed.retain(|(known, _)| *known != number);
+            self.places.push_back((number, offset));
+            if self.places.len() <= PLACES_MAX {
+                return None;
+            }
+            let oldest = self.places.pop_front()?;
+            let is_left = !self.places.iter().any(|(known, _)| *known == oldest.0);
+            self.lapsed.extend(is_left.then_some(oldest));
+            Some(oldest)
+        }
+
+        fn forget_lapsed(&mut self, lapsed_max: usize) {
+            if self.lapsed.len() > lapsed_max {
+                self.forgotten = self.forgotten.max(self.lapsed.remove(0).1);
+            }
+        }
+
+        fn known(&self) -> Vec<&'static str> {
+            (0..TOPICS.len()).filter(|number| self.knows(*number)).map(|number| TOPICS[number]).collect()
+        }
+    }
+
+    proptest! {
+        /// However often topics lapse and come back, only as many topics as the bound allows count towards it.
+        #[test]
+        fn topics_count_and_not_how_often_they_lapse(
+            steps in prop::collection::vec((0usize..6, prop::bool::weighted(0.2)), 0..120),
+            lapsed_max in 0usize..5,
+        ) {
+            let (mut topics, mut model) = (Topics::new(lapsed_max), Model::default());
+            for ((number, is_old), offset) in steps.into_iter().zip(1u64..) {
+                if is_old {
+                    topics.remember(&topic(number));
+                    topics.forget_lapsed();
+                    model.lapsed.extend((!model.knows(number)).then_some((number, 0)));
+                } else {
+                    topics.add(&topic(number), offset);
+                    if let Some((oldest, offset)) = model.add(number, offset) {
+                        topics.forget_oldest(topics.by_text[&topic(oldest)], offset);
+                    }
+                }
+                model.forget_lapsed(lapsed_max);
+                let known: Vec<&str> = topics.in_order().map(|(topic, _)| topic.as_str()).collect();
+                prop_assert_eq!(known, model.known());
+                prop_assert_eq!(topics.forgotten(), model.forgotten);
+            }
+        }
     }
 }
