@@ -28,6 +28,7 @@ use crate::hub::log::holes::Holes;
 pub use crate::hub::log::last::LastKept;
 use crate::hub::log::retained::{Clears, Retained};
 use crate::hub::log::ring::{Kept, Missed, Ring, RingBounds};
+pub(super) use crate::hub::log::weight::weight_bytes;
 use crate::model::cursor::Cursor;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Draft, Publication, SourceInfo, UnixMillis};

@@ -4,7 +4,7 @@ use crate::model::publication::Draft;
 use crate::model::value::{Headers, Value};
 
 /// Bytes of a draft, as the log and its readers count them.
-pub(super) fn weight_bytes(draft: &Draft) -> usize {
+pub(in crate::hub) fn weight_bytes(draft: &Draft) -> usize {
     let attributes = &draft.attributes;
     let texts = [&attributes.content_type, &attributes.message_id, &attributes.correlation_id];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();

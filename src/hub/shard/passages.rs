@@ -1,7 +1,7 @@
 //! What was read from logs for those who came back or fell behind, kept while others may read the same: however many
 //! resume one pattern, a stretch of the log is searched once and its frames are made once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::hub::archive::Page;
-use crate::hub::log::{Chunk, Log, LogGap, ReadBounds};
+use crate::hub::log::{Chunk, Log, LogGap, ReadBounds, weight_bytes};
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::publication::{Publication, SourceId};
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
-/// Payload bytes that all passages of a shard may hold on to; the oldest go first.
+/// Bytes of messages, as the log counts them, and of frames that all passages of a shard may hold on to; the oldest go first.
 const BYTES_MAX: usize = 16 << 20;
 
 /// Passages of a shard, which may be empty of messages.
@@ -30,7 +30,8 @@ pub(super) struct Passage {
     /// And ends with this one.
     until: u64,
     publications: Vec<Arc<Publication>>,
-    bytes: usize,
+    /// The bytes of its messages.
+    held: Held,
     /// Its frames side by side, for each encoding that anybody needed, live and replayed.
     joined: RefCell<Vec<Joined>>,
 }
@@ -42,6 +43,16 @@ struct Joined {
     bytes: Bytes,
     /// Where each frame ends.
     ends: Vec<usize>,
+    /// Their bytes.
+    _held: Held,
+}
+
+/// Bytes that count among those of all passages of a shard for as long as this is there.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    /// Of all of them.
+    sum: Rc<Cell<usize>>,
 }
 
 /// Some of a passage's messages.
@@ -107,7 +118,8 @@ pub(super) struct Passages {
     by_selector: HashMap<(SourceId, Selector), Vec<Rc<Passage>>>,
     /// Whose first passage goes next.
     ages: VecDeque<(SourceId, Selector)>,
-    bytes: usize,
+    /// What they hold on to: their messages, and the frames that were made of them since.
+    bytes: Rc<Cell<usize>>,
     /// Messages of pages that were looked at.
     looked_at: u64,
 }
@@ -133,21 +145,39 @@ impl Excerpt {
     }
 }
 
+impl Held {
+    fn new(bytes: usize, sum: Rc<Cell<usize>>) -> Self {
+        sum.set(sum.get() + bytes);
+        Self { bytes, sum }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.sum.set(self.sum.get() - self.bytes);
+    }
+}
+
 impl Passage {
     fn join(&self, encoding: Encoding, asked_for: bool, encode: &mut impl Encode) -> Joined {
-        let mut bytes = BytesMut::new();
-        let mut ends = Vec::with_capacity(self.publications.len());
-        for publication in &self.publications {
-            bytes.extend_from_slice(&encode.encode(encoding, publication));
+        let frames: Vec<Bytes> = self.publications.iter().map(|one| encode.encode(encoding, one)).collect();
+        // Just as large as they are: this stays, and counts.
+        let mut bytes = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+        let mut ends = Vec::with_capacity(frames.len());
+        for frame in frames {
+            bytes.extend_from_slice(&frame);
             ends.push(bytes.len());
         }
-        Joined { encoding, asked_for, bytes: bytes.freeze(), ends }
+        let held = Held::new(bytes.len(), self.held.sum.clone());
+        Joined { encoding, asked_for, bytes: bytes.freeze(), ends, _held: held }
     }
 }
 
 impl Passages {
     /// What is wanted after one offset and up to another: from a passage that holds it, else from where it is stored.
     pub(super) fn read(&mut self, store: Store<'_>, wanted: &Selector, span: Range<u64>) -> Found {
+        // Also where nothing is added: frames may have been made since.
+        self.shed();
         let (after, until) = (span.start, span.end);
         let key = (store.source(), wanted.clone());
         let passages = self.by_selector.get(&key).map(Vec::as_slice).unwrap_or_default();
@@ -161,19 +191,18 @@ impl Passages {
         let until = passages.get(following).map_or(until, |next| next.after.min(until));
         let chunk = self.search(store, wanted, after..until);
         let begin = store.whole_after(after, chunk.next);
-        let bytes = chunk.publications.iter().map(|publication| publication.draft.payload.len()).sum();
+        let bytes = chunk.publications.iter().map(|publication| weight_bytes(&publication.draft)).sum();
         let passage = Rc::new(Passage {
             after: begin,
             until: chunk.next,
             publications: chunk.publications,
-            bytes,
+            held: Held::new(bytes, self.bytes.clone()),
             joined: RefCell::default(),
         });
         if begin < chunk.next {
             let passages = self.by_selector.entry(key.clone()).or_default();
             passages.insert(passages.partition_point(|known| known.after <= begin), passage.clone());
             self.ages.push_back(key);
-            self.bytes += bytes;
             self.shed();
         }
         Found { next: chunk.next, excerpt: Excerpt::of(passage, after, until), gap: chunk.gap }
@@ -201,11 +230,11 @@ impl Passages {
     }
 
     fn shed(&mut self) {
-        while self.bytes > BYTES_MAX || self.ages.len() > PASSAGES_MAX {
+        while self.bytes.get() > BYTES_MAX || self.ages.len() > PASSAGES_MAX {
             let Some(key) = self.ages.pop_front() else { return };
             let Some(passages) = self.by_selector.get_mut(&key) else { continue };
             if !passages.is_empty() {
-                self.bytes -= passages.remove(0).bytes;
+                passages.remove(0);
             }
             if passages.is_empty() {
                 self.by_selector.remove(&key);
@@ -229,5 +258,82 @@ impl Excerpt {
         let place = |offset: u64| passage.publications.partition_point(|publication| publication.offset <= offset);
         let range = place(after)..place(until);
         Self { passage, range }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogBounds;
+    use crate::model::cursor::Epoch;
+    use crate::model::publication::{Attributes, Draft, SourceInfo};
+    use crate::model::topic::Topic;
+    use crate::model::value::{Headers, Value};
+
+    const STEP: ReadBounds = ReadBounds { messages_max: 256, bytes_max: 256 << 10 };
+
+    const HEADER_BYTES: usize = 8 << 10;
+
+    /// Writes each message with its headers.
+    struct Whole;
+
+    impl Encode for Whole {
+        fn encode(&mut self, _: Encoding, publication: &Publication) -> Bytes {
+            vec![b'x'; weight_bytes(&publication.draft)].into()
+        }
+    }
+
+    /// A log whose messages are all header.
+    fn log(messages: usize) -> Log {
+        let header = |_| ("note".to_owned(), Value::Bytes(vec![0; HEADER_BYTES]));
+        let draft = |_| Draft {
+            topic: Topic::parse("x.y").unwrap(),
+            payload: Bytes::from_static(b"1"),
+            attributes: Attributes { headers: Headers((0..1).map(header).collect()), ..Attributes::default() },
+            received_at: 0,
+        };
+        let mut log = Log::new(Arc::new(SourceInfo::new(SourceId(0), "a", Epoch(1))), LogBounds::default());
+        log.append((0..messages).map(draft).collect(), 0);
+        log
+    }
+
+    /// Reads all that a pattern matches, with its frames.
+    fn replay(passages: &mut Passages, log: &Log, pattern: &str, encoding: Encoding) {
+        let wanted = Selector::from(Pattern::parse(pattern).unwrap());
+        let (mut read, end) = (0, log.end());
+        while read < end {
+            let found = passages.read(Store::Log(log, STEP), &wanted, read..end);
+            found.excerpt.frames(encoding, true, &mut Whole);
+            read = found.next;
+            drop(found);
+            assert_eq!(passages.bytes.get(), counted(passages));
+            assert!(counted(passages) <= BYTES_MAX + STEP.bytes_max, "{} bytes", counted(passages));
+        }
+    }
+
+    /// What is there, one by one.
+    fn counted(passages: &Passages) -> usize {
+        let of_passage = |passage: &Rc<Passage>| {
+            let messages: usize = passage.publications.iter().map(|one| weight_bytes(&one.draft)).sum();
+            messages + passage.joined.borrow().iter().map(|joined| joined.bytes.len()).sum::<usize>()
+        };
+        passages.by_selector.values().flatten().map(of_passage).sum()
+    }
+
+    #[test]
+    fn however_large_headers_and_frames_are_what_is_kept_is_bounded() {
+        let (mut passages, log) = (Passages::default(), log(2_000));
+        for pattern in ["#", "x.#", "*.y"] {
+            replay(&mut passages, &log, pattern, Encoding(0));
+        }
+        assert!(counted(&passages) > BYTES_MAX / 2, "as much as may be is kept");
+        passages.clear();
+        assert_eq!((passages.bytes.get(), counted(&passages)), (0, 0));
+    }
+
+    #[test]
+    fn who_finds_everything_kept_and_writes_it_otherwise_makes_room_too() {
+        let (mut passages, log) = (Passages::default(), log(200));
+        (0..30).for_each(|number| replay(&mut passages, &log, "#", Encoding(number)));
     }
 }
