@@ -7,6 +7,7 @@
 //! reads too slowly falls behind: it leaves the index and goes on from the log, as its subscriptions' flow says. A
 //! subscription that is paced is never in the index, and reads the log at its own rate.
 
+mod awaited;
 mod behind;
 mod bucket;
 mod lane;
@@ -33,6 +34,7 @@ use crate::model::outgoing::RETAINED_KEY;
 use crate::model::publication::{Publication, SourceId, SourceInfo};
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
+pub use awaited::{Awaited, Reached};
 use lane::Lane;
 pub use lane::SharedClaim;
 use pace::{Room, any_paced};

@@ -2,6 +2,7 @@
 //! is sent each message that it is owed once, and nothing else.
 
 mod again;
+mod awaited;
 mod each;
 mod edges;
 mod filters;
@@ -108,6 +109,16 @@ struct Bench {
     now: Instant,
     /// When those may go on who were sent as much as they may be.
     until: Option<Instant>,
+    /// Who waits, as it was when they were asked.
+    waits: BTreeMap<SubscriberId, Waits>,
+}
+
+/// What somebody waits for who had something to read and read nothing.
+struct Waits {
+    awaited: Vec<(SourceId, Awaited)>,
+    reached: Vec<Reached>,
+    until: Option<Instant>,
+    subscriptions: Vec<(SubscriptionId, bool)>,
 }
 
 impl Bench {
@@ -127,6 +138,7 @@ impl Bench {
             names: Names(0),
             now: Instant::now(),
             until: None,
+            waits: BTreeMap::new(),
         }
     }
 
@@ -167,18 +179,21 @@ impl Bench {
         let id = request.id;
         let opening = self.shard.subscribe(subscriber, request).unwrap();
         assert_eq!(Shard::stands(&opening), Ok(true));
+        self.waits.remove(&subscriber);
         self.shard.activate(subscriber, id)
     }
 
     fn turn(&mut self) -> bool {
         let taken = self.shard.take(SMALL);
         self.notices.extend(taken.notices);
+        taken.fallen.iter().for_each(|subscriber| drop(self.waits.remove(subscriber)));
         for subscriber in self.shard.turn().0.close() {
             let (turn, _) = self.shard.turn();
             let (delivery, _) = turn.delivery(subscriber, Encoding(0), &mut self.names);
             if self.full.contains(&subscriber) {
                 let (source, read) = turn.origin().unwrap();
                 self.shard.fall_behind(subscriber, source, read);
+                self.waits.remove(&subscriber);
                 continue;
             }
             let bytes = match delivery {
@@ -196,7 +211,12 @@ impl Bench {
         if self.full.contains(&subscriber) {
             return Vec::new();
         }
+        let is_brought = self.is_brought(subscriber);
+        let reached = self.shard.reached();
         let replay = self.shard.replay(subscriber, SMALL, self.now);
+        let is_sent = replay.progressed || !replay.caught_up.is_empty();
+        assert!(is_brought || !is_sent, "nobody would have asked it: nothing came for which it waited");
+        self.note_wait(subscriber, reached, replay.wait, is_sent);
         self.until = self.until.into_iter().chain(replay.wait.until).min();
         self.gaps.extend(replay.gaps);
         self.caught_up.extend(replay.caught_up.into_iter().map(|caught_up| caught_up.id));
@@ -213,6 +233,31 @@ impl Bench {
             position
         };
         replay.messages.into_iter().map(tell).collect()
+    }
+
+    /// Whether somebody is to be asked: because it does not wait, or because something came for which it does.
+    fn is_brought(&self, subscriber: SubscriberId) -> bool {
+        let Some(waits) = self.waits.get(&subscriber) else { return true };
+        let now = self.shard.reached();
+        let mut awaited = waits.awaited.iter().map(|(source, awaited)| (source.index(), *awaited));
+        awaited.any(|(source, awaited)| now[source].brings(awaited, waits.reached[source]))
+            || waits.until.is_some_and(|until| until <= self.now)
+            || waits.subscriptions != self.subscriptions(subscriber)
+    }
+
+    fn note_wait(&mut self, subscriber: SubscriberId, reached: Vec<Reached>, wait: Wait, is_sent: bool) {
+        self.waits.remove(&subscriber);
+        if !is_sent && self.shard.has_replay(subscriber) {
+            let awaited = if wait.shard { self.shard.awaited(subscriber) } else { Vec::new() };
+            let subscriptions = self.subscriptions(subscriber);
+            self.waits.insert(subscriber, Waits { awaited, reached, until: wait.until, subscriptions });
+        }
+    }
+
+    /// Those of a subscriber, each with whether it has ended and goes on for others.
+    fn subscriptions(&self, subscriber: SubscriberId) -> Vec<(SubscriptionId, bool)> {
+        let all = &self.shard.subscribers[subscriber.index()].subscriptions;
+        all.iter().map(|known| (known.id, known.is_parting())).collect()
     }
 
     fn settle(&mut self, subscribers: &[SubscriberId]) {

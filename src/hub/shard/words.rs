@@ -145,7 +145,8 @@ pub struct Replay {
 /// For what those wait who have something to read and read nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wait {
-    /// For the shard to come as far, or for a source to fetch it: to be asked again with the next turn.
+    /// For the shard to come as far, or for a source to fetch it: to be asked again when anything of
+    /// [`crate::hub::shard::Shard::awaited`] has come.
     pub shard: bool,
     /// For this moment, because they were sent as much as they may be.
     pub until: Option<Instant>,

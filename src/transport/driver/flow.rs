@@ -283,6 +283,8 @@ impl Driver {
         for missed in self.shard.unsubscribe(subscriber, id) {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }
+        // What is left may go on at once where it waited for this one.
+        self.queue_replay(self.ticket(subscriber), connection);
     }
 
     fn activated(&mut self, subscriber: SubscriberId, connection: &mut Connection, activated: Activated) {
@@ -316,7 +318,7 @@ impl Driver {
     }
 
     /// Has one replay in its turn. However often it is asked for it stands in the queue once.
-    fn queue_replay(&mut self, ticket: Ticket, connection: &mut Connection) {
+    pub(super) fn queue_replay(&mut self, ticket: Ticket, connection: &mut Connection) {
         if !std::mem::replace(&mut connection.replays_in_turn, true) {
             self.replaying.push_back(ticket);
         }
@@ -324,30 +326,34 @@ impl Driver {
 
     /// A fair share of the replays. True when there is more to do at once.
     pub(super) fn replay_some(&mut self) -> bool {
+        if self.replaying.is_empty() && self.awaiting.is_empty() {
+            return false;
+        }
+        let brought = self.awaiting.look(self.shard.reached());
+        self.replay_soon(brought);
         let mut steps = 0;
         for _ in 0..self.replaying.len() {
             if steps == REPLAY_STEPS_MAX {
                 break;
             }
             let Some(ticket) = self.replaying.pop_front() else { break };
+            self.awaiting.forget(ticket);
             let step = self.with_ticket(ticket, |driver, connection| {
                 let step = driver.replay(ticket, connection);
-                connection.replays_in_turn = matches!(step, Step::Sent | Step::Waits);
+                connection.replays_in_turn = matches!(step, Step::Sent);
                 step
             });
             match step {
                 Some(Step::Sent) => {
                     steps += 1;
+                    self.replayed_at = Some(Instant::now());
                     self.replaying.push_back(ticket);
                 }
-                Some(Step::Waits) => self.replaying.push_back(ticket),
+                Some(Step::Waits) => steps += 1,
                 Some(Step::Rests | Step::Drains | Step::Done) | None => {}
             }
         }
-        if steps > 0 {
-            self.replayed_at = Some(Instant::now());
-        }
-        steps > 0
+        !self.replaying.is_empty()
     }
 
     /// Has a replay go on when it may.
@@ -355,7 +361,11 @@ impl Driver {
         if let Some(at) = wait.until {
             self.paced.set(at, ticket);
         }
-        if wait.shard { Step::Waits } else { Step::Rests }
+        if wait.shard {
+            self.awaiting.set(ticket, self.shard.awaited(ticket.subscriber));
+            return Step::Waits;
+        }
+        Step::Rests
     }
 
     /// What a step of a replay found passes the outbox's bounds: a step is bounded itself, and the next waits for an empty
@@ -435,7 +445,7 @@ enum Step {
     Rests,
     /// There is more.
     Sent,
-    /// For the shard to come as far.
+    /// For the shard to come as far, or for a source to fetch it, which will bring it back.
     Waits,
     /// For the socket to drain, which will bring it back.
     Drains,

@@ -208,7 +208,7 @@ impl Driver {
         }
         if connection.replays_when_told && connection.room() > 0 {
             connection.replays_when_told = false;
-            self.replaying.push_back(self.ticket(subscriber));
+            self.queue_replay(self.ticket(subscriber), connection);
         }
     }
 

@@ -11,6 +11,7 @@
 mod agenda;
 mod apart;
 mod attending;
+mod awaiting;
 mod connection;
 mod consuming;
 mod flow;
@@ -51,6 +52,7 @@ use crate::transport::websocket::reader::{Limits as FrameLimits, Reader, Scratch
 use crate::transport::wire::{Framing, Wire};
 use agenda::Agenda;
 use attending::Attendance;
+use awaiting::Awaiting;
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
 use plan::Form;
@@ -163,6 +165,8 @@ pub(crate) struct Driver {
     standings: Vec<u64>,
     /// Connections with something to replay, in turn.
     replaying: VecDeque<Ticket>,
+    /// Those of whom it is not there yet.
+    awaiting: Awaiting,
     /// When those go on that were sent as much as they may be.
     paced: Agenda,
     /// When anybody was last sent something from the logs, while what was read there is kept for others.
@@ -230,6 +234,7 @@ impl Driver {
             openings: Vec::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
+            awaiting: Awaiting::default(),
             paced: Agenda::default(),
             replayed_at: None,
             unread: VecDeque::new(),
@@ -455,6 +460,7 @@ impl Driver {
         self.shard.leave(subscriber);
         self.execute(&mut connection);
         let ticket = self.ticket(subscriber);
+        self.awaiting.forget(ticket);
         self.paced.forget(ticket);
         self.ticks.forget(ticket);
         self.polls.forget(ticket);

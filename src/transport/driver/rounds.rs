@@ -82,7 +82,7 @@ impl Driver {
     /// After an outage clients come back one after the other, and what one was sent from the logs serves the next.
     fn forget_passages(&mut self, now: Instant) {
         let is_over = |at: Instant| now.saturating_duration_since(at) > PASSAGES_LINGER;
-        if self.replaying.is_empty() && self.replayed_at.is_some_and(is_over) {
+        if self.replaying.is_empty() && self.awaiting.is_empty() && self.replayed_at.is_some_and(is_over) {
             self.shard.forget_passages();
             self.replayed_at = None;
         }

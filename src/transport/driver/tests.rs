@@ -2,9 +2,11 @@
 //! stopped reading. Allocations are this thread's, so nothing that runs beside the test is among them.
 //!
 //! What single clients are owed stands apart: [`answers`] beside large messages, to be heard at their [`greeting`] and when
-//! they are [`leaving`], [`polls`] as a whole, what waits for bindings: [`openings`], and what comes with time: [`quiet`].
+//! they are [`leaving`], [`polls`] as a whole, what waits for bindings: [`openings`] or for a stream: [`awaiting`], and what
+//! comes with time: [`quiet`].
 
 mod answers;
+mod awaiting;
 mod greeting;
 mod leaving;
 mod openings;
