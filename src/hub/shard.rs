@@ -139,7 +139,7 @@ impl Shard {
             let subscriber = self.subscribers.get(id.index()).filter(|_| after.is_some());
             let sent = subscriber.map(|subscriber| subscriber.sent(source, lane.position())).unwrap_or_default();
             let progress = Progress::Waiting { after };
-            parts.push(Part { source, began: 0, sent, judged_until: 0, remade: 0, progress });
+            parts.push(Part { source, began: 0, sent, judged_until: 0, lost: None, remade: 0, progress });
             opening.claims.push(claim);
             checks.extend(after.and_then(|after| lane.check(after)).map(|check| (source, check)));
         }

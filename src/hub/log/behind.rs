@@ -48,14 +48,25 @@ impl Log {
                 publications.push(publication.clone());
             }
         }
-        let gap = match self.ring.missed(&wanted.pattern, after, until) {
-            Missed::Nothing => None,
-            _ => match self.ring.lost_topics(wanted, after, until) {
-                Some(0) => None,
-                missed => Some(LogGap { reason: GapReason::Slow, missed }),
-            },
-        };
+        let gap = self.lost_topics(wanted, &Pattern::all(), after, until);
         Chunk { publications, next, gap }
+    }
+
+    /// Topics that are wanted and match a pattern too, of which nothing is left of what came between two offsets.
+    pub fn lost_topics(&self, wanted: &Selector, also: &Pattern, after: u64, until: u64) -> Option<LogGap> {
+        if self.ring.missed(&wanted.pattern, after, until) == Missed::Nothing {
+            return None;
+        }
+        let missed = self.ring.lost_topics(wanted, also, after, until);
+        (missed != Some(0)).then_some(LogGap { reason: GapReason::Slow, missed })
+    }
+
+    /// What matches both of two patterns and left the log between two offsets.
+    pub fn left_by_both(&self, both: [&Pattern; 2], after: u64, until: u64) -> Option<LogGap> {
+        // What never passed through here nobody counted.
+        let is_known = after >= self.begins();
+        let missed = if is_known { self.ring.missed_by_both(both, after, until) } else { Missed::Unknown };
+        gap(missed, GapReason::Slow)
     }
 
     /// What the log holds of what is wanted after one offset and up to another.

@@ -83,6 +83,16 @@ pub(super) enum Missed {
     Unknown,
 }
 
+impl From<Option<u64>> for Missed {
+    fn from(missed: Option<u64>) -> Self {
+        match missed {
+            None => Self::Unknown,
+            Some(0) => Self::Nothing,
+            Some(missed) => Self::Exactly(missed),
+        }
+    }
+}
+
 impl Ring {
     pub(super) fn new(bounds: RingBounds) -> Self {
         Self {
@@ -259,9 +269,9 @@ impl Ring {
         self.last.keep(&mut self.topics, key, publication, in_ring);
     }
 
-    /// How many matching topics had publications after one offset, up to another, of which none that is wanted is kept any
-    /// more; nothing when that is not known.
-    pub(super) fn lost_topics(&self, wanted: &Selector, after: u64, until: u64) -> Option<u64> {
+    /// How many topics that are wanted and match a pattern too had publications after one offset, up to another, of which none
+    /// that is wanted is kept any more; nothing when that is not known.
+    pub(super) fn lost_topics(&self, wanted: &Selector, also: &Pattern, after: u64, until: u64) -> Option<u64> {
         if after < self.topics.forgotten() {
             return None;
         }
@@ -273,10 +283,35 @@ impl Ring {
             Some(record.count(from, kept.min(to), after)? > 0)
         };
         let count = |lost: Option<u64>, record: &Record| Some(lost? + u64::from(is_lost(record)?));
-        match self.topics.select(&wanted.pattern) {
-            Selection::Every => self.topics.in_order().map(|(_, record)| record).fold(Some(0), count),
-            Selection::Some(selected) => selected.keys.iter().map(|key| self.topics.record(*key)).fold(Some(0), count),
+        self.matching_both([&wanted.pattern, also]).fold(Some(0), count)
+    }
+
+    /// Topics that match both of two patterns.
+    fn matching_both<'a>(&'a self, [one, other]: [&'a Pattern; 2]) -> Box<dyn Iterator<Item = &'a Record> + 'a> {
+        let (one, other) = if one.as_str() == "#" { (other, one) } else { (one, other) };
+        let wants_all = other.as_str() == "#";
+        let matches_too =
+            move |record: &&Record| wants_all || record.topic.as_ref().is_some_and(|topic| other.matches(topic));
+        match self.topics.select(one) {
+            Selection::Every => Box::new(self.topics.in_order().map(|(_, record)| record).filter(matches_too)),
+            Selection::Some(selected) => {
+                let records = (0..selected.keys.len()).filter_map(move |place| selected.keys.get(place).copied());
+                Box::new(records.map(|key| self.topics.record(key)).filter(matches_too))
+            }
         }
+    }
+
+    /// How many that match both of two patterns were after one offset, up to another, and are no longer kept.
+    pub(super) fn missed_by_both(&self, both: [&Pattern; 2], after: u64, until: u64) -> Missed {
+        if after >= self.evicted || after >= until {
+            return Missed::Nothing;
+        }
+        if after < self.topics.forgotten() {
+            return Missed::Unknown;
+        }
+        let (from, to) = (self.sequence_after(after), self.sequence_after(until).min(self.kept_first()));
+        let missed: Option<u64> = self.matching_both(both).map(|record| record.count(from, to, after)).sum();
+        missed.into()
     }
 
     /// How many that match were after one offset, up to another, and are no longer kept.
@@ -295,11 +330,7 @@ impl Ring {
                 selected.keys.iter().map(|key| self.topics.record(*key).count(span.from, span.to, after)).sum()
             }
         };
-        match missed {
-            None => Missed::Unknown,
-            Some(0) => Missed::Nothing,
-            Some(missed) => Missed::Exactly(missed),
-        }
+        missed.into()
     }
 
     /// Topics that have publications here, in order of their texts.

@@ -65,7 +65,7 @@ impl Log {
     }
 
     /// Everything after this position passed through here.
-    fn begins(&self) -> u64 {
+    pub(super) fn begins(&self) -> u64 {
         match self.origin {
             Origin::Counted => 0,
             Origin::Stream { begins } => begins.unwrap_or(0),

@@ -66,7 +66,7 @@ impl Shard {
             paces.for_each(|pace| pace.begin_anew(source));
             let parts = subscriber.subscriptions.iter_mut().flat_map(|subscription| &mut subscription.parts);
             for part in parts.filter(|part| part.source == source && part.has_begun_before(remade)) {
-                (part.began, part.sent, part.judged_until) = (0, SentBefore::default(), 0);
+                (part.began, part.sent, part.judged_until, part.lost) = (0, SentBefore::default(), 0, None);
                 part.progress = match part.progress {
                     waiting @ Progress::Waiting { .. } => waiting,
                     Progress::Reading { .. } => Progress::Reading { read: 0 },

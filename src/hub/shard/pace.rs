@@ -120,6 +120,10 @@ impl Subscription {
         self.pace.as_ref().and_then(|pace| pace.bucket.as_ref())
     }
 
+    pub(super) fn is_stricter_than(&self, other: &Self) -> bool {
+        self.strictness() < other.strictness()
+    }
+
     /// The lowest first: how strict it is.
     fn strictness(&self) -> (u32, u32) {
         let ended = || self.pace.as_ref().and_then(|pace| pace.ended).unwrap_or(0);

@@ -1,15 +1,18 @@
 //! Subscriptions that are sent so many messages a second at most. They are never pushed anything: what they want waits in
 //! the log, from where they are sent it in their own time, as their flow says. One that has nothing to read costs nothing.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use crate::hub::index::SubscriberId;
-use crate::hub::log::ReadBounds;
+use crate::hub::log::{LogGap, ReadBounds};
 use crate::hub::shard::lane::{Lane, Member};
 use crate::hub::shard::pace::{Room, charge};
 use crate::hub::shard::reading::{self, Logs};
 use crate::hub::shard::subscription::{Part, Progress, Rest, Subscription};
+use crate::hub::shard::words::Lost;
 use crate::hub::shard::{CursorForm, Missed, Replay, Shard, SubscriptionId, Wait};
+use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
 use crate::model::publication::{Publication, SourceId};
 
@@ -77,6 +80,7 @@ impl Shard {
             self.step_together(id, step, &mut replay);
         } else {
             self.step_separately(id, step, &mut replay);
+            self.settle_losses(id, &mut replay);
         }
         if !replay.progressed && replay.caught_up.is_empty() {
             replay.wait = self.wait_of(id, step.now);
@@ -160,6 +164,25 @@ impl Shard {
             let lane = self.lanes.iter().find(|lane| lane.info().name == gap.source);
             if let Some(lane) = lane.filter(|_| gap.reason == GapReason::Slow) {
                 replay.gaps.extend(heirs(ended, &subscriber.subscriptions, lane));
+            }
+        }
+    }
+
+    /// What had left the log before a paced subscription came to it is missed by others too, which had left it to that.
+    fn settle_losses(&mut self, id: SubscriberId, replay: &mut Replay) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let all = &mut subscriber.subscriptions;
+        for lost in std::mem::take(&mut replay.lost) {
+            let Some(lane) = self.lanes.get(lost.source.index()) else { continue };
+            let Some(number) = all.iter().position(|one| one.id == lost.subscription) else { continue };
+            let loser = all.get(number).filter(|one| one.is_paced() && !one.is_parting());
+            let others = all.iter().filter(|other| other.id != lost.subscription && !other.is_parting());
+            for (one, other) in others.filter_map(|other| Some((loser?, other))) {
+                replay.gaps.extend(lost_by_both(all, (one, other), lane, &lost).map(|gap| other.missed(lane, gap)));
+            }
+            let mut parts = all.get_mut(number).into_iter().flat_map(|one| &mut one.parts);
+            if let Some(part) = parts.find(|part| part.source == lost.source) {
+                part.lost = Some(Box::new(lost.span));
             }
         }
     }
@@ -293,4 +316,58 @@ fn heirs<'a>(ended: &'a Subscription, all: &'a [Subscription], lane: &'a Lane) -
         missed: None,
     };
     all.iter().filter(counted).map(missed)
+}
+
+/// What another one misses of a stretch of which a paced one found something gone: what that governed and it had come past
+/// itself. What follows it learns when it reads on, and what it has learned so it knows.
+fn lost_by_both(
+    all: &[Subscription],
+    (one, other): (&Subscription, &Subscription),
+    lane: &Lane,
+    lost: &Lost,
+) -> impl Iterator<Item = LogGap> {
+    let missed = |span: Range<u64>| {
+        if span.is_empty() || is_ruled(all, (one, other), (lost.source, &span)) {
+            return None;
+        }
+        let log = lane.state().log();
+        let gap = match one.flow {
+            // What was superseded nobody misses.
+            Flow::Latest => log.lost_topics(&one.wanted, &other.wanted.pattern, span.start, lane.position()),
+            Flow::CatchUp | Flow::DropOldest => {
+                log.left_by_both([&one.wanted.pattern, &other.wanted.pattern], span.start, span.end)
+            }
+        };
+        Some(LogGap { reason: lost.reason, ..gap?.filtered(&one.wanted).filtered(&other.wanted) })
+    };
+    left_to((one, other), lane, lost).into_iter().flatten().filter_map(missed)
+}
+
+/// The stretches of a lost one that another had left to a paced one.
+fn left_to((one, other): (&Subscription, &Subscription), lane: &Lane, lost: &Lost) -> Option<[Range<u64>; 2]> {
+    let part = other.part(lost.source).filter(|_| !other.is_waiting())?;
+    let start = one.pace.as_ref()?.reigns_after(lost.source)?.max(lost.span.start).max(part.began);
+    let end = other.floor(lost.source, lane.position())?.min(lost.span.end);
+    let told = part.lost.as_deref().cloned().unwrap_or(end..end);
+    Some([start..end.min(told.start), start.max(told.end)..end])
+}
+
+/// Whether a stricter one than a paced one governed all of a stretch that this and another want: then it sent that.
+fn is_ruled(
+    all: &[Subscription],
+    (one, other): (&Subscription, &Subscription),
+    (source, span): (SourceId, &Range<u64>),
+) -> bool {
+    let wants_all = |ruler: &Subscription| {
+        let pattern = &ruler.wanted.pattern;
+        ruler.wanted.filter.is_none()
+            && (pattern.includes(&one.wanted.pattern) || pattern.includes(&other.wanted.pattern))
+    };
+    let rules = |ruler: &Subscription| {
+        let pace = ruler.pace.as_ref().filter(|_| ruler.is_stricter_than(one));
+        pace.is_some_and(|pace| {
+            pace.reigns_after(source).is_some_and(|after| after <= span.start) && span.end <= pace.reigns_until(source)
+        })
+    };
+    all.iter().any(|ruler| rules(ruler) && wants_all(ruler))
 }

@@ -11,6 +11,7 @@ use crate::hub::shard::pace::{Room, is_sent_by};
 use crate::hub::shard::passages::{Excerpt, Passages, Store};
 use crate::hub::shard::subscriber::Subscriber;
 use crate::hub::shard::subscription::{Subscription, joint_position, missed, with_offset};
+use crate::hub::shard::words::Lost;
 use crate::hub::shard::{CursorForm, Replay, Replayed, SubscriptionId};
 use crate::model::gap::GapReason;
 use crate::model::publication::Publication;
@@ -171,15 +172,26 @@ impl Reader<'_> {
         until
     }
 
-    /// Tells of what it is not sent any more: of `dropped` those up to the horizon, and what has left the log before them.
-    fn pass_over(&self, log: &Log, until: u64, horizon: u64, dropped: &[u64]) -> Vec<LogGap> {
-        if dropped.is_empty() {
-            return Vec::new();
-        }
+    /// Tells of what it is not sent any more: of `dropped` those up to the horizon.
+    fn pass_over(&self, horizon: u64, dropped: &[u64]) -> Option<LogGap> {
         let passed = dropped.partition_point(|offset| *offset <= horizon) as u64;
-        let passed = (passed > 0).then_some(LogGap { reason: GapReason::Slow, missed: Some(passed) });
-        let left = log.left(&self.wanted.pattern, *self.read, until).map(|gap| gap.filtered(self.wanted));
-        left.into_iter().chain(passed).collect()
+        (passed > 0).then_some(LogGap { reason: GapReason::Slow, missed: Some(passed) })
+    }
+
+    /// Likewise of what has left the log before those.
+    fn left(&self, log: &Log, until: u64, dropped: &[u64]) -> Option<LogGap> {
+        let left = (!dropped.is_empty()).then(|| log.left(&self.wanted.pattern, *self.read, until));
+        left.flatten().map(|gap| gap.filtered(self.wanted))
+    }
+
+    /// The stretch up to another offset of which something is gone.
+    fn lost(&self, (lane, log): Place<'_>, until: u64, reason: GapReason) -> Lost {
+        let gone = match lane.state().archive().filter(|_| reason == GapReason::Expired) {
+            Some(archive) => archive.cut(log.floor()).min(log.floor()),
+            None => log.evicted(),
+        };
+        let (subscription, source) = (self.subscription, lane.info().id);
+        Lost { subscription, source, reason, span: *self.read..gone.min(until) }
     }
 
     fn drops_oldest(&self) -> bool {
@@ -394,6 +406,8 @@ pub(super) fn read_together(
             } else {
                 reader.read_alone(&log, after..until, logs, &mut gaps)
             };
+            let reached = read.next.min(until);
+            replay.lost.extend(gaps.first().map(|gap| reader.lost((lane, &log), reached, gap.reason)));
             tell(reader, gaps);
             horizon = horizon.min(read.next);
             let replayed = |publication| Replayed::of(reader.subscription, publication);
@@ -413,7 +427,9 @@ pub(super) fn read_together(
         horizon = horizon.min(last);
     }
     for (reader, dropped) in readers.iter().zip(&dropped) {
-        tell(reader, reader.pass_over(&log, until, horizon, dropped));
+        let left = reader.left(&log, until, dropped);
+        replay.lost.extend(left.map(|gap| reader.lost((lane, &log), until, gap.reason)));
+        tell(reader, left.into_iter().chain(reader.pass_over(horizon, dropped)).collect());
     }
     replay.looked_at += log.looked_at() - looked_at + logs.passages.take_looked_at();
     drop(log);

@@ -1,6 +1,7 @@
 //! One subscription of one subscriber, in as many parts as it has sources, and how it catches up from their logs.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::hub::archive::Check;
@@ -53,6 +54,8 @@ pub(super) struct Part {
     pub(super) sent: SentBefore,
     /// Losses before this offset were told, or concern nobody, when it started.
     pub(super) judged_until: u64,
+    /// The last stretch of which it was told that something had left the log: after its start, and with its end.
+    pub(super) lost: Option<Box<Range<u64>>>,
     /// How often its stream had turned out to be another one when it started.
     pub(super) remade: u64,
     pub(super) progress: Progress,
@@ -249,7 +252,7 @@ impl Subscription {
                 part.began = read;
                 if let Some((older, sent)) = older {
                     read = sent;
-                    (part.began, part.sent) = (older.began, older.sent.clone());
+                    (part.began, part.sent, part.lost) = (older.began, older.sent.clone(), older.lost.clone());
                     (part.judged_until, part.remade) = (older.judged_until, older.remade);
                 }
                 if let Some(catching_up) = &self.catching_up {

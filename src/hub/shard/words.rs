@@ -1,5 +1,6 @@
 //! What a shard is asked for and what it answers.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use crate::hub::shard::{Excerpt, SharedClaim};
 use crate::model::cursor::JointCursor;
 use crate::model::flow::Flow;
 use crate::model::gap::GapReason;
-use crate::model::publication::Publication;
+use crate::model::publication::{Publication, SourceId};
 use crate::model::rate::Rate;
 use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
@@ -134,12 +135,24 @@ pub struct Replay {
     pub asked_for: bool,
     /// What turned out to be gone meanwhile; to be told before `messages`.
     pub gaps: Vec<Missed>,
+    /// Which of that had left a log.
+    pub(super) lost: Vec<Lost>,
     /// Subscriptions that are live from now on; to be told after `messages`.
     pub caught_up: Vec<CaughtUp>,
     /// Whether anything was read at all; if not, see `wait`.
     pub progressed: bool,
     /// For what the subscriber waits where nothing was read.
     pub wait: Wait,
+}
+
+/// A stretch of which something had left the log, or the stream behind it, before a subscription came to read it.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) subscription: SubscriptionId,
+    pub(super) source: SourceId,
+    pub(super) reason: GapReason,
+    /// It begins after the start, and ends with the end: what follows was there.
+    pub(super) span: Range<u64>,
 }
 
 /// For what those wait who have something to read and read nothing.
