@@ -265,8 +265,10 @@ impl Subscription {
             if let Some((older, Rest::Left)) = replaced
                 && (older.is_paced() || self.pace.is_some())
                 && after.is_none()
+                && lane.remade() == part.remade
             {
-                // What comes before that the older one goes on to send.
+                // What comes before that the older one goes on to send; where the shard was in a stream that is no more says
+                // nothing of this one.
                 read = read.max(lane.position());
             }
             if let Some(pace) = &mut self.pace {
