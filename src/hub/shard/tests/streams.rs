@@ -358,24 +358,3 @@ fn who_takes_over_from_a_subscription_on_the_stream_before_is_told_that_it_is_an
     let told = shard.take(SMALL).notices;
     assert!(matches!(&told[..], [(_, Notice::Gap(gap))] if gap.reason == GapReason::UnknownCursor));
 }
-
-/// Likewise of one at a rate: where the shard was in the stream before is no place to wait for in this one.
-#[test]
-fn who_asks_again_at_a_rate_waits_for_no_place_of_the_stream_before() {
-    let (mut shard, feed, _hub) = streamed(3);
-    feed.link_up_bound(std::time::Instant::now());
-    while shard.take(SMALL).more {}
-    let subscriber = shard.join(CursorForm::Separate);
-    let paced = |id| {
-        let (id, max_rate, after) = (SubscriptionId(id), Rate::new(1000), JointCursor::default());
-        SubscribeRequest { id, max_rate, after, ..resuming(0) }
-    };
-    shard.subscribe(subscriber, paced(1)).unwrap();
-    shard.activate(subscriber, SubscriptionId(1));
-    feed.remade(0);
-    shard.subscribe(subscriber, paced(2)).unwrap();
-    shard.activate(subscriber, SubscriptionId(2));
-    place(&feed, 0, 0);
-    while shard.take(SMALL).more {}
-    assert_eq!(replayed(&mut shard, subscriber), [0]);
-}
