@@ -20,6 +20,14 @@ fn streamed(messages: u64) -> (Shard, Feed, Hub) {
     (shard, feed, hub)
 }
 
+/// Likewise, and the shard has read them all.
+fn connected(messages: u64) -> (Shard, Feed, Hub) {
+    let (mut shard, feed, hub) = streamed(messages);
+    feed.link_up_bound(std::time::Instant::now());
+    while shard.take(SMALL).more {}
+    (shard, feed, hub)
+}
+
 fn at(offset: u64) -> u64 {
     stream::position(offset, offset + 5).unwrap()
 }
@@ -162,9 +170,7 @@ fn what_the_log_has_comes_from_there_though_the_stream_has_cut_it_off() {
 /// once, or without one. Neither begins before the place that the answer names.
 #[test]
 fn who_begins_in_a_stream_made_anew_is_not_told_so_again() {
-    let (mut shard, feed, _hub) = streamed(20);
-    feed.link_up_bound(std::time::Instant::now());
-    while shard.take(SMALL).more {}
+    let (mut shard, feed, _hub) = connected(20);
     let (live, _) = resumed(&mut shard, at(19));
     feed.remade(stream::before(10));
     (10..14).for_each(|offset| place(&feed, offset, 0));
@@ -211,9 +217,7 @@ fn fall_behind(shard: &mut Shard, subscriber: SubscriberId) {
 #[test]
 fn who_falls_behind_asks_a_stream_for_a_place_that_there_is() {
     for flow in Flow::ALL {
-        let (mut shard, feed, hub) = streamed(5);
-        feed.link_up_bound(std::time::Instant::now());
-        while shard.take(SMALL).more {}
+        let (mut shard, feed, hub) = connected(5);
         let subscriber = shard.join(CursorForm::Separate);
         shard.subscribe(subscriber, SubscribeRequest { flow, after: JointCursor::default(), ..resuming(0) }).unwrap();
         shard.activate(subscriber, SubscriptionId(1));
@@ -232,9 +236,7 @@ fn who_falls_behind_asks_a_stream_for_a_place_that_there_is() {
 /// fetched for the one is not lost for the other.
 #[test]
 fn what_is_fetched_for_one_subscription_is_no_loss_for_another() {
-    let (mut shard, feed, hub) = streamed(5);
-    feed.link_up_bound(std::time::Instant::now());
-    while shard.take(SMALL).more {}
+    let (mut shard, feed, hub) = connected(5);
     let subscriber = shard.join(CursorForm::Separate);
     for (id, pattern, flow) in [(1, "#", Flow::CatchUp), (2, "x", Flow::Latest), (3, "*", Flow::DropOldest)] {
         let wanted = Pattern::parse(pattern).unwrap().into();
@@ -279,9 +281,7 @@ fn fetch(hub: &Hub, messages: u64) -> bool {
 /// beyond.
 #[test]
 fn who_is_paced_waits_at_a_place_that_the_stream_knows() {
-    let (mut shard, feed, hub) = streamed(0);
-    feed.link_up_bound(std::time::Instant::now());
-    while shard.take(SMALL).more {}
+    let (mut shard, feed, hub) = connected(0);
     let subscriber = shard.join(CursorForm::Separate);
     let paced = SubscribeRequest { max_rate: Rate::new(1), after: JointCursor::default(), ..resuming(0) };
     shard.subscribe(subscriber, paced).unwrap();
@@ -346,9 +346,7 @@ fn a_joint_cursor_of_who_is_paced_is_genuine_in_each_stream() {
 /// A subscription that takes over from one that read the stream before is told that it is another one, as that would have been.
 #[test]
 fn who_takes_over_from_a_subscription_on_the_stream_before_is_told_that_it_is_another() {
-    let (mut shard, feed, _hub) = streamed(3);
-    feed.link_up_bound(std::time::Instant::now());
-    while shard.take(SMALL).more {}
+    let (mut shard, feed, _hub) = connected(3);
     let (subscriber, _) = resumed(&mut shard, at(2));
     feed.remade(0);
     place(&feed, 0, 0);
