@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::hub::archive::{Fetched, Stretch};
+use crate::model::rate::Rate;
 use crate::model::stream;
 
 /// How long a log keeps anything.
@@ -24,8 +25,8 @@ enum Step {
     Append(usize),
     /// The logs let go of what is there.
     Age,
-    /// To a pattern, with a cursor that so many messages follow, in one of the flows.
-    Subscribe(usize, usize, Option<u64>, usize),
+    /// To a pattern, with a cursor that so many messages follow, in one of the flows and perhaps at a rate.
+    Subscribe(usize, usize, Option<u64>, (usize, Option<u64>)),
     Unsubscribe(usize, usize),
     Turn,
     Replay(usize),
@@ -40,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0usize..4).prop_map(Step::Place),
         2 => (0usize..4).prop_map(Step::Append),
         2 => Just(Step::Age),
-        4 => (0usize..3, 0usize..6, prop::option::weighted(0.8, 0u64..6), 0usize..3)
+        4 => (0usize..3, 0usize..6, prop::option::weighted(0.8, 0u64..6), (0usize..3, prop::option::of(1u64..4)))
             .prop_map(|(who, pattern, after, flow)| Step::Subscribe(who, pattern, after, flow)),
         1 => (0usize..3, 0usize..2).prop_map(|(who, number)| Step::Unsubscribe(who, number)),
         4 => Just(Step::Turn),
@@ -110,7 +111,7 @@ impl Stream {
         true
     }
 
-    fn subscribe(&mut self, who: usize, pattern: usize, after: Option<u64>, flow: usize) {
+    fn subscribe(&mut self, who: usize, pattern: usize, after: Option<u64>, (flow, rate): (usize, Option<u64>)) {
         let subscriber = self.who[who];
         // A joint cursor comes with all that it is for.
         if FORMS[who] == CursorForm::Joint && !self.bench.subscriptions(subscriber).is_empty() {
@@ -123,7 +124,8 @@ impl Stream {
             let cursor = |name: &str, offset| (name.to_owned(), Cursor { epoch: Epoch(1), offset });
             request.after = JointCursor(vec![cursor("a", named), cursor("b", end.saturating_sub(back))]);
         }
-        let request = SubscribeRequest { flow: Flow::ALL[flow], ..request };
+        let max_rate = rate.and_then(Rate::new);
+        let request = SubscribeRequest { flow: Flow::ALL[flow], max_rate, ..request };
         let id = request.id;
         let opening = self.bench.shard.subscribe(subscriber, request).unwrap();
         while Shard::stands(&opening) == Ok(false) && self.answer() {}
@@ -148,6 +150,8 @@ impl Stream {
                 }
             }
             Step::Turn => drop(self.bench.turn()),
+            // Who waits for its time too is not asked before: it could pass over what others have brought.
+            Step::Replay(who) if !self.bench.is_brought(self.who[who]) && self.waits_for_its_time(who) => {}
             Step::Replay(who) => drop(self.bench.replay(self.who[who])),
             Step::Full(who) => drop(self.bench.full.insert(self.who[who])),
             Step::Drained(who) => drop(self.bench.full.remove(&self.who[who])),
@@ -157,6 +161,10 @@ impl Stream {
                 self.feed(0).remade(0);
             }
         }
+    }
+
+    fn waits_for_its_time(&self, who: usize) -> bool {
+        self.bench.waits.get(&self.who[who]).is_some_and(|waits| waits.until.is_some())
     }
 
     /// Asks only those who are to be asked; whether anybody was.
@@ -182,8 +190,13 @@ proptest! {
             let more = stream.bench.turn();
             let was_asked = stream.serve();
             let was_answered = stream.answer();
-            if !(more || was_asked || was_answered) {
-                break;
+            if more || was_asked || was_answered {
+                continue;
+            }
+            let until = stream.bench.waits.values().filter_map(|waits| waits.until).min();
+            match until.filter(|until| *until > stream.bench.now) {
+                Some(until) => stream.bench.now = until,
+                None => break,
             }
         }
         for who in &stream.who {
