@@ -16,7 +16,7 @@ use crate::model::selector::Selector;
 use crate::model::topic::Pattern;
 
 /// Names a subscription within its subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub u32);
 
 /// Whether a subscriber's cursors are one joint cursor, so that none of its subscriptions may run ahead of another.

@@ -207,7 +207,7 @@ impl Driver {
         self.standings = standings;
         let incomplete = self.incomplete();
         let mut settled = Vec::new();
-        self.openings.retain(|(ticket, id, opening)| match Shard::stands(opening) {
+        self.openings.retain(|(ticket, id), opening| match Shard::stands(opening) {
             Ok(stands) if !stands || incomplete.contains(ticket) => true,
             outcome => {
                 settled.push((*ticket, *id, outcome.map(|_| ())));
@@ -221,14 +221,17 @@ impl Driver {
 
     /// With a joint cursor all are opened together, once the bindings of all stand: who of them has to wait.
     fn incomplete(&self) -> HashSet<Ticket> {
-        let waiting = self.openings.iter().filter(|(_, _, opening)| Shard::stands(opening) == Ok(false));
-        let tickets = waiting.map(|(ticket, _, _)| *ticket);
+        let waiting = self.openings.iter().filter(|(_, opening)| Shard::stands(opening) == Ok(false));
+        let tickets = waiting.map(|((ticket, _), _)| *ticket);
         tickets.filter(|ticket| self.shard.is_joint(ticket.subscriber)).collect()
     }
 
     /// Nobody is left to be told when these bindings stand. What an opening holds stays wanted at the broker.
     pub(super) fn forget_openings(&mut self, gone: Ticket) {
-        self.openings.retain(|(ticket, _, _)| *ticket != gone);
+        let all = (gone, SubscriptionId(0))..=(gone, SubscriptionId(u32::MAX));
+        while let Some((&opening, _)) = self.openings.range(all.clone()).next() {
+            self.openings.remove(&opening);
+        }
     }
 
     /// Ends subscriptions that stood and will not be served any more, and tells why.
@@ -278,13 +281,13 @@ impl Driver {
 
     /// Ends a subscription, or its wait for its bindings.
     pub(super) fn unsubscribe(&mut self, subscriber: SubscriberId, connection: &mut Connection, id: SubscriptionId) {
-        let gone = (self.ticket(subscriber), id);
-        self.openings.retain(|(ticket, id, _)| (*ticket, *id) != gone);
+        let ticket = self.ticket(subscriber);
+        self.openings.remove(&(ticket, id));
         for missed in self.shard.unsubscribe(subscriber, id) {
             self.notify(subscriber, connection, Notice::Gap(missed));
         }
         // What is left may go on at once where it waited for this one.
-        self.queue_replay(self.ticket(subscriber), connection);
+        self.queue_replay(ticket, connection);
     }
 
     fn activated(&mut self, subscriber: SubscriberId, connection: &mut Connection, activated: Activated) {

@@ -348,7 +348,7 @@ impl Driver {
                 for source in outages {
                     self.send(subscriber, connection, &Event::Outage { source });
                 }
-                self.openings.push((self.ticket(subscriber), id, opening));
+                self.openings.insert((self.ticket(subscriber), id), opening);
                 // Its bindings may have come to stand while it was put on the list.
                 self.standings.clear();
             }

@@ -21,7 +21,7 @@ mod polling;
 mod rota;
 mod rounds;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ pub(crate) struct Driver {
     /// Until who asked for something in the URL is heard in any case.
     greetings: Rota,
     /// Subscriptions whose bindings do not stand yet.
-    openings: Vec<(Ticket, SubscriptionId, Opening)>,
+    openings: BTreeMap<(Ticket, SubscriptionId), Opening>,
     /// The version of every source's claims when the openings were last looked at.
     standings: Vec<u64>,
     /// Connections with something to replay, in turn.
@@ -231,7 +231,7 @@ impl Driver {
             polls: Agenda::default(),
             is_mid_turn: false,
             has_leases: false,
-            openings: Vec::new(),
+            openings: BTreeMap::new(),
             standings: Vec::new(),
             replaying: VecDeque::new(),
             awaiting: Awaiting::default(),
