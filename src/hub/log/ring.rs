@@ -303,31 +303,36 @@ impl Ring {
 
     /// How many that match both of two patterns were after one offset, up to another, and are no longer kept.
     pub(super) fn missed_by_both(&self, both: [&Pattern; 2], after: u64, until: u64) -> Missed {
-        if after >= self.evicted || after >= until {
-            return Missed::Nothing;
-        }
-        if after < self.topics.forgotten() {
-            return Missed::Unknown;
-        }
-        let (from, to) = (self.sequence_after(after), self.sequence_after(until).min(self.kept_first()));
+        let Span { from, to } = match self.gone(after, until) {
+            Ok(gone) => gone,
+            Err(missed) => return missed,
+        };
         let missed: Option<u64> = self.matching_both(both).map(|record| record.count(from, to, after)).sum();
         missed.into()
     }
 
-    /// How many that match were after one offset, up to another, and are no longer kept.
-    pub(super) fn missed(&self, pattern: &Pattern, after: u64, until: u64) -> Missed {
+    /// Where those stood that came after one offset, up to another, and are no longer kept; or what of them is missed, where no
+    /// topic need be asked.
+    fn gone(&self, after: u64, until: u64) -> Result<Span, Missed> {
         if after >= self.evicted || after >= until {
-            return Missed::Nothing;
+            return Err(Missed::Nothing);
         }
         if after < self.topics.forgotten() {
-            return Missed::Unknown;
+            return Err(Missed::Unknown);
         }
-        let from = self.sequence_after(after);
-        let span = Span { from, to: self.sequence_after(until).min(self.kept_first()) };
+        Ok(Span { from: self.sequence_after(after), to: self.sequence_after(until).min(self.kept_first()) })
+    }
+
+    /// How many that match were after one offset, up to another, and are no longer kept.
+    pub(super) fn missed(&self, pattern: &Pattern, after: u64, until: u64) -> Missed {
+        let Span { from, to } = match self.gone(after, until) {
+            Ok(gone) => gone,
+            Err(missed) => return missed,
+        };
         let missed = match self.topics.select(pattern) {
-            Selection::Every => (self.forgotten <= after).then(|| span.to - span.from),
+            Selection::Every => (self.forgotten <= after).then(|| to - from),
             Selection::Some(selected) => {
-                selected.keys.iter().map(|key| self.topics.record(*key).count(span.from, span.to, after)).sum()
+                selected.keys.iter().map(|key| self.topics.record(*key).count(from, to, after)).sum()
             }
         };
         missed.into()
