@@ -49,16 +49,6 @@ impl Callee {
         self.registrations.iter().find(|(_, known)| known.procedure == procedure).map(|(id, _)| *id)
     }
 
-    /// The id of a procedure: the same for all who offer the same. Of two procedures that have the same, which nobody will live
-    /// to see, the second takes the next.
-    fn free_id(&self, procedure: &str) -> Id {
-        let mut id = Id::of(&["registration", procedure]);
-        while self.registrations.contains_key(&id) {
-            id = id.next();
-        }
-        id
-    }
-
     /// A call that has come in.
     pub(super) fn invoke(&mut self, delivery: &Delivery, payload: Payload) -> Option<RouterMessage> {
         let registration = self.of_procedure(&delivery.queue)?;
@@ -123,7 +113,8 @@ impl Wamp {
             let message = "this session offers that procedure already";
             return self.refused(asked, PROCEDURE_ALREADY_EXISTS, message);
         }
-        let registration = self.callee.free_id(&uri);
+        // The same for all who offer the same.
+        let registration = Id::free(&["registration", &uri], |id| self.callee.registrations.contains_key(&id));
         self.callee.registrations.insert(registration, Registration { procedure: uri.clone(), stands: false });
         Said::Command(Command::Consume {
             id: Asked::naming(Kind::Register, request, registration).id(),

@@ -40,6 +40,16 @@ impl Id {
         Self::drawn(hashed.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
+    /// Likewise one that is not taken: of two lists of texts with the same id, which nobody will live to see, the second has the
+    /// next.
+    pub fn free(texts: &[&str], is_taken: impl Fn(Self) -> bool) -> Self {
+        let mut id = Self::of(texts);
+        while is_taken(id) {
+            id = id.next();
+        }
+        id
+    }
+
     /// The one after it: ids within a session begin again at 1.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -121,13 +121,8 @@ impl Wamp {
     /// The id of a subscription: the same for all who ask for the same.
     fn subscription(&self, asking: &Asking) -> Id {
         let policy = asking.options.policy;
-        let mut id = Id::of(&["subscription", policy.name(), &asking.uri]);
-        // Of two that have the same, which nobody will live to see, the second takes the next.
         let is_other = |known: &Listening| known.policy != policy || known.uri != asking.uri;
-        while self.subscriptions.get(&id).is_some_and(is_other) {
-            id = id.next();
-        }
-        id
+        Id::free(&["subscription", policy.name(), &asking.uri], |id| self.subscriptions.get(&id).is_some_and(is_other))
     }
 
     fn unsubscribe(&mut self, request: Id, subscription: Id) -> Said {
