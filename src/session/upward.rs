@@ -153,10 +153,7 @@ impl Session {
                         }
                     }
                 }
-                if !identity.grants.publish {
-                    actions.push(Action::ForbiddenPublish);
-                }
-                if let Some(id) = self.checked(id, identity, &message, actions) {
+                if let Some(id) = self.checked(id, identity, &message, (Action::ForbiddenPublish, actions)) {
                     message.user.clone_from(&identity.user);
                     message.origin = (echo != Echo::All).then(|| self.connection.clone());
                     let job = self.jobs.start(id, Kind::Publish { mandatory });
@@ -170,10 +167,7 @@ impl Session {
                     let message = format!("\"timeout_ms\" may be at most {} (call.timeout_max)", longest.as_millis());
                     return self.fail(id, ErrorCode::Limit, message, actions);
                 }
-                if !identity.grants.publish {
-                    actions.push(Action::ForbiddenCall);
-                }
-                if let Some(id) = self.checked(id, identity, &message, actions) {
+                if let Some(id) = self.checked(id, identity, &message, (Action::ForbiddenCall, actions)) {
                     // Services answer when they like: for as long its client's other words are not held up.
                     let max = self.terms.calls_in_flight_max;
                     if self.jobs.count(|kind| kind == Kind::Call) >= max {
@@ -200,15 +194,17 @@ impl Session {
         Some(message)
     }
 
-    /// Gives the id back when the message may go up; else the client has been told why not.
+    /// Gives the id back when the message may go up; else the client has been told why not. Where it may not, that is counted
+    /// as `forbidden`.
     fn checked(
         &mut self,
         id: CommandId,
         identity: &Identity,
         message: &Outgoing,
-        actions: &mut Vec<Action>,
+        (forbidden, actions): (Action, &mut Vec<Action>),
     ) -> Option<CommandId> {
         if !identity.grants.publish {
+            actions.push(forbidden);
             self.fail(id, ErrorCode::Forbidden, may_not_publish(identity).into(), actions);
         } else if let Err(sentence) = check_outgoing(message) {
             self.fail(id, ErrorCode::BadField, sentence, actions);
