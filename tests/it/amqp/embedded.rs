@@ -9,7 +9,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, ExchangeKind};
 use passerelle::config::{Embedded, Input, QueueInput, Secret, Settings};
 use passerelle::embedded::Listener;
 use passerelle::model::gap::GapReason;
@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::bridge::*;
+use crate::rabbit::connect;
 
 fn impatient(address: SocketAddr) -> Settings {
     let mut declared = queue_source("work", "jobs");
@@ -75,8 +76,8 @@ async fn the_queues_of_a_source_go_with_it_and_not_with_the_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_exchange_is_missed() {
     let running = Running::start();
-    let client = Connection::connect(&format!("amqp://{}", running.address), ConnectionProperties::default()).await;
-    let channel = client.unwrap().create_channel().await.unwrap();
+    let client = connect(&format!("amqp://{}", running.address)).await;
+    let channel = client.create_channel().await.unwrap();
     let delete = async || channel.exchange_delete("x".into(), ExchangeDeleteOptions::default()).await.unwrap();
     let declare = async || {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -118,8 +119,8 @@ async fn a_queue_with_the_longest_name_is_consumed() {
     settings.sources[1].input = Input::Queue(QueueInput { queue: queue.clone(), shared: false, declare: true });
     let bridge = Bridge::start(&settings);
     bridge.ready().await;
-    let client = Connection::connect(&format!("amqp://{}", running.address), ConnectionProperties::default()).await;
-    let channel = client.unwrap().create_channel().await.unwrap();
+    let client = connect(&format!("amqp://{}", running.address)).await;
+    let channel = client.create_channel().await.unwrap();
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), queue.as_str().into(), options, b"job", properties).await.unwrap();
     assert_eq!(bridge.received("work", 1).await, ["job"]);
@@ -190,7 +191,7 @@ async fn everything_works_on_it_too() {
     assert!(bridge.publishes("a.b").await);
     assert_eq!(bridge.received("events", 1).await, ["x"]);
     assert_eq!(bridge.upstream.publish(outgoing("b", "x")).await, PublishOutcome::Confirmed { routed: false });
-    let client = Connection::connect(&format!("amqp://{address}"), ConnectionProperties::default()).await.unwrap();
+    let client = connect(&format!("amqp://{address}")).await;
     let channel = client.create_channel().await.unwrap();
     channel.queue_declare("service".into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };

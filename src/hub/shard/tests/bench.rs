@@ -28,10 +28,7 @@ pub(super) fn hub() -> Hub {
     let state = |(number, name): (usize, &&str)| {
         let info = SourceInfo { id: SourceId(number as u16), name: (*name).into(), ..test_info() };
         let state = SourceState::new(Arc::new(info), LogBounds::default(), BindingMode::Fixed(vec![Pattern::all()]));
-        let feed = Feed::new(state.clone());
-        feed.interest().plan(std::time::Instant::now());
-        feed.bound(&Pattern::all());
-        feed.link_up();
+        Feed::new(state.clone()).link_up_bound(Instant::now());
         state
     };
     Hub::new(SOURCES.iter().enumerate().map(state).collect())

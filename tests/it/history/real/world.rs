@@ -10,7 +10,7 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 use passerelle::model::topic::Topic;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use crate::history::real::schedule::{Fault, Harm, Kind, Schedule};
 use crate::history::real::traveller::Traveller;
 use crate::history::record::{Fate, History, Number, SourceTruth};
 use crate::program::PATIENCE;
-use crate::rabbit::Rabbit;
+use crate::rabbit::{Rabbit, connect};
 
 /// The last message on a topic.
 pub(crate) struct Marker {
@@ -243,7 +243,7 @@ async fn blocking(work: impl FnOnce() + Send + 'static) {
 }
 
 async fn channel(rabbit: &Rabbit) -> (Connection, Channel) {
-    let connection = Connection::connect(&rabbit.url(), ConnectionProperties::default()).await.expect("a connection");
+    let connection = connect(&rabbit.url()).await;
     let channel = connection.create_channel().await.expect("a channel");
     (connection, channel)
 }

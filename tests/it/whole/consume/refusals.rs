@@ -2,11 +2,11 @@
 
 use lapin::options::{BasicConsumeOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 
 use super::{Scene, declare, delivery, put, stale};
 use crate::program::until;
+use crate::rabbit::connect;
 use crate::whole::client::{Client, Service};
 use crate::whole::{Broker, word};
 
@@ -21,7 +21,7 @@ async fn what_cannot_be_consumed_is_told_in_words() {
         refused(&mut client, &missing, ("not_found", sentence)).await;
         refused(&mut client, "amq.gen-private", ("forbidden", "no consume.NAME.queue of this server names it")).await;
         // Somebody who wants it all for themselves.
-        let alone = Connection::connect(&scene.program.amqp, ConnectionProperties::default()).await.unwrap();
+        let alone = connect(&scene.program.amqp).await;
         let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let channel = alone.create_channel().await.unwrap();
         let all = channel.basic_consume(scene.queue.as_str().into(), "".into(), options, FieldTable::default()).await;
