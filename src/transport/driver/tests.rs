@@ -182,7 +182,7 @@ impl Bench {
         unreachable!("there is an end of rounds")
     }
 
-    /// Serves until something is so.
+    /// Serves until something is so. What one end of a socket has sent may still be on its way to the other.
     fn serve_until(&mut self, what: &str, is_so: impl Fn(&Driver) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_so(&self.driver) {
@@ -192,6 +192,15 @@ impl Bench {
     }
 
     /// Likewise, with what goes up and its answers coming on.
+    async fn serve_jobs_until(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            self.serve_jobs().await;
+        }
+    }
+
+    /// What is there to be done now, with what goes up and its answers.
     async fn serve_jobs(&mut self) {
         for _ in 0..10 {
             self.serve();
@@ -269,11 +278,18 @@ fn say(client: &mut TcpStream, opcode: u8, payload: &[u8]) {
     client.write_all(&[&head, payload].concat()).unwrap();
 }
 
-/// The next text frame of a server.
+/// The next text of a server.
 fn text(client: &mut TcpStream) -> String {
+    let (opcode, text) = frame(client);
+    assert_eq!(opcode, 1, "a text: {text}");
+    text
+}
+
+/// The next frame of a server: its opcode, and what it says.
+fn frame(client: &mut TcpStream) -> (u8, String) {
     let mut head = [0; 2];
     client.read_exact(&mut head).unwrap();
-    assert_eq!(head[0], 0x81, "one text, in one frame");
+    assert_eq!(head[0] & 0xf0, 0x80, "all of it in one frame");
     let length = match head[1] {
         126 => {
             let mut length = [0; 2];
@@ -284,7 +300,7 @@ fn text(client: &mut TcpStream) -> String {
     };
     let mut payload = vec![0; length];
     client.read_exact(&mut payload).unwrap();
-    String::from_utf8(payload).unwrap()
+    (head[0] & 0x0f, String::from_utf8(payload).unwrap())
 }
 
 /// Counts with and without one more who has long stopped reading.

@@ -56,8 +56,6 @@ fn who_waits_for_a_page_is_asked_when_it_has_come_and_not_before() {
     bench.serve();
     bench.read(2);
     bench.readers.clear();
-    while bench.driver.open > 0 {
-        bench.serve();
-    }
+    bench.serve_until("all have gone", |driver| driver.open == 0);
     assert!(bench.driver.awaiting.is_empty(), "who is gone waits for nothing");
 }

@@ -21,8 +21,7 @@ async fn held_up() -> (Bench, TcpStream) {
     for text in ["1", "2", "3"] {
         say(&mut client, 1, text.as_bytes());
     }
-    bench.serve_jobs().await;
-    assert!(!bench.connection().session.reading());
+    bench.serve_jobs_until("it is not read", |bench| !bench.connection().session.reading()).await;
     (bench, client)
 }
 
@@ -34,19 +33,23 @@ async fn who_hangs_up_while_it_is_not_read_holds_no_delivery_back() {
         let (orders, mut consumed) = mpsc::channel(1);
         bench.connection().consumptions.push((ConsumeKey(0), orders));
         drop(client);
-        while consumed.try_recv() != Err(mpsc::error::TryRecvError::Disconnected) {
-            bench.serve_jobs().await;
-        }
+        let is_given_up = |_: &mut Bench| consumed.try_recv() == Err(mpsc::error::TryRecvError::Disconnected);
+        bench.serve_jobs_until("it holds nothing", is_given_up).await;
         assert_eq!(bench.driver.open, 1, "there is more to be read");
         for text in ["1", "2", "3"] {
-            let job = bench.jobs.publishes.try_recv().unwrap();
+            let mut job = None;
+            let take = |bench: &mut Bench| {
+                job = bench.jobs.publishes.try_recv().ok();
+                job.is_some()
+            };
+            bench.serve_jobs_until("it is published", take).await;
+            let job = job.unwrap();
             assert_eq!(job.message.payload, text);
             job.outcome.send(PublishOutcome::Confirmed { routed: true }).unwrap();
-            bench.serve_jobs().await;
         }
-        assert_eq!(bench.driver.open, 0);
+        bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
     };
-    tokio::time::timeout(PATIENCE, LocalSet::new().run_until(test)).await.unwrap();
+    LocalSet::new().run_until(test).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! Subscriptions that wait for their bindings, clients that do not wait so long, and bindings that do not come again.
 
+use std::io::ErrorKind;
+
 use super::*;
 use crate::hub::feed::Meanwhile;
 use crate::hub::interest::BindingKind;
 use crate::protocol::{Only, Subprotocol, Which, event_stream, poll};
 use crate::transport::driver::connection::{Ending, Keep};
+
+/// Answers a subscribe that stands.
+const SUBSCRIBED: &str = "\"subscribed\"";
 
 /// A source that makes what bindings are wanted, and one that never comes to stand.
 fn bench() -> Bench {
@@ -92,16 +97,23 @@ impl Bench {
     }
 }
 
-/// What a client has been sent so far.
-fn sent(client: &mut TcpStream) -> String {
-    client.set_nonblocking(true).unwrap();
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4_096];
-    while let Ok(count @ 1..) = client.read(&mut buffer) {
-        bytes.extend_from_slice(&buffer[..count]);
+/// What a client has been sent: up to these words, which come, and whatever else is there.
+fn sent(client: &mut TcpStream, words: &str) -> String {
+    let (mut sent, mut buffer) = (String::new(), [0; 4_096]);
+    while !sent.contains(words) {
+        let count = client.read(&mut buffer).unwrap();
+        assert!(count > 0, "no {words} in {sent}");
+        sent += &String::from_utf8_lossy(&buffer[..count]);
     }
+    sent
+}
+
+/// Whether a client has been sent nothing for now.
+fn is_silent(client: &TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let peeked = client.peek(&mut [0]);
     client.set_nonblocking(false).unwrap();
-    String::from_utf8_lossy(&bytes).into_owned()
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 /// Ids are given out again: what those wait for who are gone must not keep who comes after them from being served.
@@ -119,19 +131,16 @@ fn who_leaves_before_their_bindings_stand_leaves_nothing() {
             Ending { reason: CloseReason::Policy, detail: "", keep: Keep::Waiting },
         );
     });
-    bench.serve();
+    bench.serve_until("the other has left", |driver| driver.openings.len() < 2);
     assert_eq!(bench.waiting(), (1, 1), "the end of a session is enough, whatever becomes of its socket");
     drop((closed, polled));
     let ticket = bench.driver.ticket(SubscriberId(2));
     bench.driver.with_ticket(ticket, |driver, connection| driver.look_at_poll(ticket, connection, Instant::now()));
-    bench.serve();
-    assert_eq!((bench.driver.open, bench.waiting()), (0, (0, 1)), "what a poll wants stays wanted for a while");
+    bench.serve_until("all have gone", |driver| driver.open == 0);
+    assert_eq!(bench.waiting(), (0, 1), "what a poll wants stays wanted for a while");
     let mut streams: Vec<TcpStream> = (0..3).map(|_| bench.listen(of_a("x"))).collect();
     bench.bind();
-    for stream in &mut streams {
-        let sent = sent(stream);
-        assert!(sent.contains("event: subscribed"), "{sent:?}");
-    }
+    streams.iter_mut().for_each(|stream| _ = sent(stream, "event: subscribed"));
 }
 
 #[test]
@@ -155,11 +164,12 @@ fn what_takes_the_place_of_another_goes_on_waiting() {
     assert_eq!(bench.waiting(), (3, 1));
     bench.bind();
     assert_eq!(bench.waiting(), (1, 1), "the second stands, the first was overtaken");
-    assert_eq!(sent(&mut client).matches("\"subscribed\"").count(), 1);
+    assert_eq!(sent(&mut client, SUBSCRIBED).matches(SUBSCRIBED).count(), 1);
+    assert!(is_silent(&client), "nothing else stands");
     Feed::new(bench.driver.shared.hub.sources()[1].clone()).link_up_bound(Instant::now());
     bench.serve();
     assert_eq!(bench.waiting(), (0, 1));
-    assert_eq!(sent(&mut client).matches("\"subscribed\"").count(), 1);
+    assert_eq!(sent(&mut client, SUBSCRIBED).matches(SUBSCRIBED).count(), 1);
 }
 
 /// With a joint cursor everything waits for the last; that is of this client only, whoever had its id before.
@@ -169,11 +179,12 @@ fn streams_wait_for_all_that_they_asked_for_and_for_nothing_else() {
     let mut waits = bench.listen(subscribe("x"));
     let mut stands = bench.listen(of_a("x"));
     bench.bind();
-    assert!(!sent(&mut waits).contains("subscribed") && sent(&mut stands).contains("event: subscribed"));
+    sent(&mut stands, "event: subscribed");
+    assert!(is_silent(&waits));
     assert_eq!(bench.waiting(), (1, 1));
     Feed::new(bench.driver.shared.hub.sources()[1].clone()).link_up_bound(Instant::now());
     bench.serve();
-    assert!(sent(&mut waits).contains("event: subscribed"));
+    sent(&mut waits, "event: subscribed");
 }
 
 /// Silence would be all that they get from then on.
@@ -185,22 +196,23 @@ fn whose_bindings_are_refused_after_an_outage_are_told_each_in_their_way() {
     let mut stream = bench.listen(of_a("x"));
     bench.bind();
     let mut answered = bench.poll(of_a("x"));
-    assert!(sent(&mut stream).contains("event: subscribed") && sent(&mut client).contains("subscribed"));
+    sent(&mut stream, "event: subscribed");
+    sent(&mut client, SUBSCRIBED);
     assert!(answered.try_recv().is_err(), "it waits for messages");
     bench.feed.link_down(Meanwhile::Lost);
     bench.serve();
     assert!(matches!(answered.try_recv(), Ok(Answered::Body(_))), "it is told of the outage, and asks again");
     let mut again = bench.poll(of_a("x"));
     bench.refuse_anew("no permission");
-    let told = sent(&mut client);
+    let told = sent(&mut client, "the subscription to \\\"x\\\" has ended: no permission");
     let place = |text: &str| told.find(text).unwrap_or_else(|| panic!("no {text} in {told}"));
     let ended = place("\"id\":7,\"code\":\"refused\"");
     assert!(place("\"op\":\"restored\"") < place("\"reason\":\"unbound\"") && place("\"reason\":\"unbound\"") < ended);
-    assert!(told.contains("the subscription to \\\"x\\\" has ended: no permission"), "{told}");
-    let told = sent(&mut stream);
-    assert!(told.contains("event: gap") && told.contains("\"reason\":\"unbound\""), "{told}");
-    let was_closed = matches!(stream.read(&mut [0]), Ok(0));
-    assert!(was_closed && bench.driver.open == 1, "nothing is left to say on the stream");
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    let place = |text: &str| told.find(text).unwrap_or_else(|| panic!("no {text} in {told}"));
+    assert!(told.contains("event: gap") && place("\"reason\":\"unbound\"") < place("event: refused"), "{told}");
+    assert_eq!(bench.driver.open, 1, "nothing is left to say on the stream");
     assert!(
         matches!(again.try_recv(), Ok(Answered::Refused(CloseReason::Policy, sentence)) if sentence == "no permission")
     );
