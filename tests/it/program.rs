@@ -51,6 +51,13 @@ impl Program {
         program
     }
 
+    /// `sub` with these arguments, as a client of this one.
+    pub(crate) fn sub(&self, arguments: &[&str]) -> Command {
+        let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
+        sub.env_clear().args(["sub", "--url", &format!("ws://{}/ws", self.public)]).args(arguments);
+        sub
+    }
+
     /// Waits until the log has a message with these words, and returns what follows them.
     pub(crate) fn said(&mut self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -137,7 +144,7 @@ impl Program {
 
     /// Lets it stand still.
     pub(crate) fn freeze(&self) {
-        signal(self.child.id(), "STOP");
+        freeze(self.child.id());
     }
 
     /// Lets it go on.
@@ -178,7 +185,25 @@ impl Drop for Program {
 /// Sends a signal by its name.
 pub(crate) fn signal(process: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
-    assert!(status.expect("kill runs").success());
+    assert!(status.expect("kill runs").success(), "kill -{name} {process}");
+}
+
+/// Stops a process for a while: its sockets stay, and nothing answers. Each of its threads stops when it next looks, so this
+/// waits for the last of them.
+pub(crate) fn freeze(process: u32) {
+    signal(process, "STOP");
+    let deadline = Instant::now() + PATIENCE;
+    while !is_stopped(process) {
+        assert!(Instant::now() < deadline, "process {process} does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether all threads of a process are stopped. A thread's state follows its name, which is in brackets.
+fn is_stopped(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process's threads");
+    let mut states = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    states.all(|state| state.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
 }
 
 fn read_log(child: &mut Child) -> Arc<Mutex<Vec<String>>> {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use lapin::{Connection, ConnectionProperties};
 
+use crate::program::{freeze, signal};
+
 /// How long a start, a stop or a kill may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -126,40 +128,33 @@ impl Rabbit {
 
     /// Kills the node as a power cut would.
     pub(crate) fn kill(&self) {
-        self.end("-KILL");
+        self.end("KILL");
     }
 
     /// Stops the node as an operator would.
     pub(crate) fn stop(&self) {
-        self.end("-TERM");
+        self.end("TERM");
     }
 
-    fn end(&self, signal: &str) {
+    fn end(&self, name: &str) {
         // The file goes before the process does.
-        let id = self.process_id().expect("a running node");
-        signal_process(signal, &id);
+        let process = self.process_id().expect("a running node");
+        signal(process, name);
         if let Some(mut server) = self.server.lock().expect("the lock").take() {
             server.wait().expect("the server's end");
         }
-        self.wait("RabbitMQ does not end", || !Path::new("/proc").join(&id).exists());
+        self.wait("RabbitMQ does not end", || !Path::new("/proc").join(process.to_string()).exists());
         let _ = fs::remove_file(self.directory.join("pid"));
     }
 
-    /// Stops the node's process for a while: its sockets stay, and nothing answers. Each of its threads stops when it next
-    /// looks, so this waits for the last of them.
+    /// Lets the node stand still.
     pub(crate) fn freeze(&self) {
-        let process = self.process_id().expect("a running node");
-        signal_process("-STOP", &process);
-        let end = Instant::now() + PATIENCE;
-        while !is_stopped(&process) {
-            assert!(Instant::now() < end, "the node's process {process} does not stop");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        freeze(self.process_id().expect("a running node"));
     }
 
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
-        signal_process("-CONT", &self.process_id().expect("a running node"));
+        signal(self.process_id().expect("a running node"), "CONT");
     }
 
     /// As `guest` on the vhost `/`.
@@ -234,8 +229,8 @@ impl Rabbit {
         command
     }
 
-    fn process_id(&self) -> io::Result<String> {
-        Ok(fs::read_to_string(self.directory.join("pid"))?.trim().to_owned())
+    fn process_id(&self) -> io::Result<u32> {
+        fs::read_to_string(self.directory.join("pid"))?.trim().parse().map_err(io::Error::other)
     }
 
     fn wait(&self, complaint: &str, mut done: impl FnMut() -> bool) {
@@ -283,18 +278,6 @@ fn script(program: &str) -> PathBuf {
         server.parent().expect("a folder").to_owned()
     });
     folder.join(program)
-}
-
-/// Whether all threads of a process are stopped. A thread's state follows its name, which is in brackets.
-fn is_stopped(process: &str) -> bool {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process's threads");
-    let mut states = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
-    states.all(|state| state.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
-}
-
-fn signal_process(signal: &str, id: &str) {
-    let sent = Command::new("kill").args([signal, id]).status().expect("kill");
-    assert!(sent.success(), "kill {signal} {id}");
 }
 
 /// Ports that nobody listens on, from below those that the system gives to connections: one of these might be taken again

@@ -63,12 +63,7 @@ async fn everybody_gets_what_pika_and_amqplib_publish_in_order() {
 fn receivers(program: &Program, word: &str) -> Vec<Receiver> {
     let public = &program.public;
     let query = format!("pattern={word}.%23");
-    let sub = |protocol| {
-        let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
-        let url = format!("ws://{public}/ws");
-        sub.env_clear().args(["sub", "--protocol", protocol, "--url", &url, &format!("{word}.#")]);
-        receiver(protocol, sub, data)
-    };
+    let sub = |protocol| receiver(protocol, program.sub(&["--protocol", protocol, &format!("{word}.#")]), data);
     let subs = ["json", "stream", "poll", "stomp", "mqtt", "wamp"].map(sub);
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--no-buffer", &format!("http://{public}/sse?{query}")]);

@@ -241,11 +241,13 @@ async fn a_call_is_answered_by_a_service() {
 }
 
 /// What opens a queue to clients, so that they can offer the procedure of its name.
-fn offered(procedure: &str) -> [(&'static str, &str); 3] {
+fn offered(procedure: &str) -> [(&'static str, &str); 4] {
     [
         ("PASSERELLE_CONSUME__OFFERED__QUEUE", procedure),
         ("PASSERELLE_CONSUME__OFFERED__DECLARE", "true"),
-        ("PASSERELLE_CONSUME__OFFERED__EXPIRES", "5s"),
+        // Longer than any part of a test: what expires would take the offer along.
+        ("PASSERELLE_CONSUME__OFFERED__EXPIRES", "10m"),
+        ("PASSERELLE_CALL__TIMEOUT", "1m"),
     ]
 }
 
@@ -347,8 +349,8 @@ async fn a_client_answers_the_calls_of_services() {
             .expect("a publish");
         let (invocation, _) = offering.invoked().await;
         offering.order(&json!({ "order": "yield", "invocation": invocation }));
-        let held = "passerelle_held_deliveries";
-        until("it is settled", async || program.metric(held).await == Some(0.0)).await;
+        let acknowledged = "passerelle_settled_total{result=\"acknowledged\"}";
+        until("all three are settled", async || program.metric(acknowledged).await == Some(3.0)).await;
     }
 }
 

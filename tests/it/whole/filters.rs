@@ -137,11 +137,7 @@ async fn an_event_stream_and_the_command_line_take_filters() {
 
 /// The VIPs of Europe of the second six messages, as if one had seen the first.
 fn sub(program: &Program, after: &str, topic: &str) -> Command {
-    let mut sub = Command::new(env!("CARGO_BIN_EXE_passerelle"));
-    let url = format!("ws://{}/ws", program.public);
-    sub.env_clear().args(["sub", "--url", &url, "--after", after, "--count", "2", topic]);
-    sub.args(["--filter", "region=eu", "--filter", "vip=true"]);
-    sub
+    program.sub(&["--after", after, "--count", "2", topic, "--filter", "region=eu", "--filter", "vip=true"])
 }
 
 fn data(message: &str) -> Value {

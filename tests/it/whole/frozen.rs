@@ -1,7 +1,10 @@
 //! A node that stands still for a while, as on a machine that is suspended: what its broker had to drop meanwhile is told.
 
+use std::time::Duration;
+
 use lapin::options::ConfirmSelectOptions;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::client::{Client, Service};
 use super::{Broker, word};
@@ -10,6 +13,9 @@ use crate::rabbit::Rabbit;
 
 /// More than the broker sends ahead of what it drops.
 const PUBLISHED: u64 = 3_000;
+
+/// Longer than a node goes without settling anything before it looks for drops, however fast the broker takes messages.
+const STANDSTILL: Duration = Duration::from_millis(200);
 
 async fn publish(service: &Service, topic: &str, numbers: std::ops::Range<u64>) {
     for number in numbers {
@@ -55,7 +61,9 @@ async fn drops_beyond_what_is_sent_ahead_are_counted_at_their_place() {
         let (mut from, mut missed) = (0, 0);
         for _ in 0..3 {
             node.freeze();
+            let thaw_at = Instant::now() + STANDSTILL;
             publish(&service, &topic, from..from + PUBLISHED).await;
+            tokio::time::sleep_until(thaw_at).await;
             node.thaw();
             missed += read(&mut client, from, from + PUBLISHED).await;
             from += PUBLISHED;

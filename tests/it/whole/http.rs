@@ -151,12 +151,9 @@ async fn what_turns_out_to_be_refused_is_said_before_the_end() {
         assert_eq!(serde_json::from_str::<Value>(last.trim_end()).expect("an object"), error);
     }
     for protocol in ["sse", "stream"] {
-        let mut sub = std::process::Command::new(env!("CARGO_BIN_EXE_passerelle"));
-        let url = format!("ws://{}/ws", program.public);
-        sub.env_clear().args(["sub", "a.#", "--protocol", protocol, "--url", &url]);
-        let run = tokio::task::spawn_blocking(move || sub.output());
-        let run =
-            tokio::time::timeout(PATIENCE, run).await.expect("an end in time").expect("a thread").expect("it runs");
+        let sub = program.sub(&["a.#", "--protocol", protocol]);
+        let run = tokio::process::Command::from(sub).kill_on_drop(true).output();
+        let run = tokio::time::timeout(PATIENCE, run).await.expect("an end in time").expect("it runs");
         let words = String::from_utf8_lossy(&run.stderr);
         assert_eq!(run.status.code(), Some(1), "{protocol}: {words}");
         assert!(words.contains("direct exchange"), "{protocol}: {words}");
@@ -186,7 +183,6 @@ async fn a_poll_takes_what_its_url_says_once_and_no_rate() {
 async fn who_is_turned_away_is_counted() {
     let settings = [
         ("PASSERELLE_SERVER__HEAD_BYTES_MAX", "8KiB"),
-        ("PASSERELLE_SERVER__HANDSHAKE_TIMEOUT", "1s"),
         ("PASSERELLE_SERVER__CONNECTIONS_MAX", "2"),
         ("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "false"),
     ];
@@ -195,9 +191,6 @@ async fn who_is_turned_away_is_counted() {
     let long = http_get(&program.public, &format!("/{}", "x".repeat(20_000))).await;
     assert!(long.starts_with("HTTP/1.1 431"), "{long}");
     assert_eq!(counted("handshakes_total", "result=\"head_too_large\"").await, Some(1.0));
-    let half = request(&program.public, "GET /ws HTTP/1.1\r\nHost: x\r\n").await;
-    assert!(!half.contains(" 200 "), "{half}");
-    until("it is counted", async || counted("handshakes_total", "result=\"timeout\"").await == Some(1.0)).await;
     let host = &program.public;
     let post = format!("POST /publish/a HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1");
     assert!(request(host, &post).await.starts_with("HTTP/1.1 403"));
@@ -212,4 +205,13 @@ async fn who_is_turned_away_is_counted() {
     let (head, body) = full.split_once("\r\n\r\n").expect(&full);
     assert!(head.starts_with("HTTP/1.1 503") && head.contains(&format!("Content-Length: {}", body.len())), "{full}");
     assert!(serde_json::from_str::<Value>(body).expect(body)["error"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_finish_a_head_is_counted() {
+    let program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__HANDSHAKE_TIMEOUT", "1s")]).await;
+    let half = request(&program.public, "GET /ws HTTP/1.1\r\nHost: x\r\n").await;
+    assert!(half.is_empty() || half.starts_with("HTTP/1.1 408"), "{half}");
+    let timeouts = "passerelle_handshakes_total{result=\"timeout\"}";
+    until("it is counted", async || program.metric(timeouts).await == Some(1.0)).await;
 }

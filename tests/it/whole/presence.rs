@@ -267,7 +267,7 @@ async fn nodes_find_each_other_again_after_their_exchange_was_made_anew() {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let made = service.channel.exchange_declare(exchange(), ExchangeKind::Fanout, options, FieldTable::default());
         made.await.expect("another");
-        until("it is missed", async || says("does not bring back what this node tells")).await;
+        until("it is missed", async || says("presence knows this node only")).await;
         let two = scene.node("two", &host.amqp).await;
         let (_boris, boris_is) = scene.guest(&two).await;
         for node in [&one, &two] {
