@@ -30,8 +30,8 @@ after(async () => {
   await broker?.close();
 });
 
-async function own() {
-  const passerelle = await ownPasserelle();
+async function own(settings) {
+  const passerelle = await ownPasserelle(settings);
   opened.push(passerelle);
   return passerelle;
 }
@@ -147,6 +147,19 @@ for (const signal of ["SIGKILL", "SIGTERM"]) {
     assert.equal(await page.evaluate(() => window.sameDocument), true);
   });
 }
+
+test("says that what is to be shown has not been reached yet, and goes on by itself", async () => {
+  const exchange = fresh("late");
+  const passerelle = await own({ PASSERELLE_SOURCE__EVENTS__EXCHANGE: exchange, PASSERELLE_SOURCE__EVENTS__DECLARE: "false" });
+  const page = await browser.page(passerelle.address);
+  await page.locator("#banner", { hasText: "has not been reached yet" }).waitFor();
+  await passerelle.end("SIGKILL");
+  await page.locator("#state:not([data-state=open])").waitFor();
+  await passerelle.start();
+  await page.locator("#banner", { hasText: "has not been reached yet" }).waitFor();
+  await broker.declare(exchange);
+  await page.locator("#banner").waitFor({ state: "hidden" });
+});
 
 test("fits a phone and a dark screen, and can be used from the keyboard", async () => {
   const page = await browser.page(url, { viewport: { width: 360, height: 740 }, colorScheme: "dark" });

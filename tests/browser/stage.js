@@ -72,6 +72,7 @@ export async function openBroker() {
       channel.publish("amq.topic", topic, Buffer.from(body), options);
       await channel.waitForConfirms();
     },
+    declare: (exchange) => channel.assertExchange(exchange, "topic", { durable: true }),
     /** Puts something into a queue, which it makes. */
     async put(queue, content) {
       await channel.assertQueue(queue, { durable: true });

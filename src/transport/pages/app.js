@@ -88,16 +88,15 @@ function awaitStanding(asked) {
   const tell = (isLate) => {
     if (asked !== subscription) return;
     late = isLate;
-    showOutages();
+    // Without a line the state says why nothing comes, and `open` will look again.
+    if (client.state === "open") showOutages();
   };
   const timer = setTimeout(() => tell(true), STANDING_MS);
-  asked.ready.then(
-    () => {
-      clearTimeout(timer);
-      tell(false);
-    },
-    () => clearTimeout(timer),
-  );
+  const settled = () => {
+    clearTimeout(timer);
+    tell(false);
+  };
+  asked.ready.then(settled, settled);
 }
 
 function listen(pattern) {
