@@ -25,6 +25,7 @@ use crate::protocol::{
     event_stream, lines, poll, raw,
 };
 use crate::session::Session;
+use crate::transport::cross_origin;
 use crate::transport::driver::Admission;
 use crate::transport::gate::{Visitor, is_readable, query};
 use crate::transport::http::{Answer, Outcome, json, not_allowed, refuse};
@@ -228,7 +229,7 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
     let bad = |status, sentence: &str| Refused(Handshake::BadRequest, Box::new(refuse(status, sentence)));
     let Listening { row, path, .. } = way;
     if request.method() != Method::GET {
-        let answer = not_allowed("GET, OPTIONS", &format!("{path} is asked with GET"));
+        let answer = not_allowed(cross_origin::LISTENING, &format!("{path} is asked with GET"));
         return Err(Refused(Handshake::BadRequest, Box::new(answer)));
     }
     site.gate.admit_origin(visitor).map_err(|answer| Refused(Handshake::RefusedOrigin, answer))?;
@@ -246,7 +247,7 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
     let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
     let after = cursor_of(request.headers(), request.uri().query(), site);
     Ok(Opened {
-        head: stream_head(visitor, way),
+        head: stream_head(visitor, site, way),
         framing: way.framing,
         deflate: None,
         protocol: row.index,
@@ -276,17 +277,21 @@ fn cursor_of(headers: &HeaderMap, of_query: Option<&str>, site: &Rc<Site>) -> Jo
 }
 
 /// The head of the answer, without length or chunks: it ends when the connection does (RFC 9112, section 6.3).
-fn stream_head(visitor: &Visitor, way: &Listening) -> Bytes {
-    let origin = match &visitor.origin {
-        Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
-        None => String::new(),
-    };
+fn stream_head(visitor: &Visitor, site: &Site, way: &Listening) -> Bytes {
     let content_type = way.content_type;
-    let head = format!(
+    let mut head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\
-         X-Content-Type-Options: nosniff\r\nConnection: close\r\n{origin}\r\n"
-    );
-    [head.as_bytes(), &(way.greeting)()].concat().into()
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+    )
+    .into_bytes();
+    let mut fields = HeaderMap::new();
+    cross_origin::let_read(&mut fields, visitor, site);
+    for (name, value) in &fields {
+        head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend(b"\r\n");
+    head.extend((way.greeting)());
+    head.into()
 }
 
 /// What a URL asks for.

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::metrics::PublishResult;
 use crate::model::outgoing::{Outgoing, PublishOutcome};
 use crate::model::topic::Topic;
+use crate::transport::cross_origin;
 use crate::transport::gate::Visitor;
 use crate::transport::http::{Answer, json, not_allowed, refuse};
 use crate::transport::shard::Site;
@@ -24,7 +25,7 @@ pub(crate) async fn answer(request: Request<Incoming>, visitor: &Visitor, site: 
 
 async fn publish(request: Request<Incoming>, visitor: &Visitor, site: &Rc<Site>) -> Result<Answer, Box<Answer>> {
     if request.method() != Method::POST {
-        return Err(Box::new(not_allowed("POST, OPTIONS", "publish with POST /publish/{topic}")));
+        return Err(Box::new(not_allowed(cross_origin::PUBLISHING, "publish with POST /publish/{topic}")));
     }
     site.gate.admit_origin(visitor)?;
     let identity = site.gate.identify(visitor).map_err(|sentence| refusal(StatusCode::UNAUTHORIZED, sentence))?;
