@@ -17,7 +17,7 @@ use crate::source::{Board, Source, Subject, Trouble};
 
 use super::Context;
 use super::binder::{Binder, Target};
-use super::connection::Live;
+use super::connection::{ANSWER_TIMEOUT, Live};
 use super::mapping::Mapper;
 use super::receive::{CANCEL_TIMEOUT, Complaints, Drops, Receiver};
 use super::words;
@@ -150,7 +150,7 @@ impl Source for ExchangeSource {
         self.check_exchange(live, &channel).await?;
         let queues = self.queues()?;
         let ended = self.serve(live, (&channel, &queues), board).await;
-        delete(live, &[&queues.main, &queues.drops]).await;
+        delete(live, &[&queues.main, &queues.drops], patience(&ended)).await;
         ended
     }
 
@@ -174,9 +174,15 @@ async fn declare(live: &Live, channel: &Channel, name: &str, arguments: FieldTab
     declared.map(|_| ()).map_err(|error| words::of_own_queue(&error, name, &live.peer))
 }
 
+/// How long the queues of what has ended may take to be deleted: a stop waits for nobody, and what was made in vain is tried
+/// again, so that it must not stay beside its successor.
+pub(crate) const fn patience(ended: &Result<(), Trouble>) -> Duration {
+    if ended.is_ok() { CANCEL_TIMEOUT } else { ANSWER_TIMEOUT }
+}
+
 /// Deletes queues of ours that nobody reads any more, or that were not even declared. They would live as long as the
 /// connection, and if that stands they would fill.
-pub(crate) async fn delete(live: &Live, queues: &[&ShortString]) {
+pub(crate) async fn delete(live: &Live, queues: &[&ShortString], patience: Duration) {
     if !live.is_alive() {
         return;
     }
@@ -189,7 +195,7 @@ pub(crate) async fn delete(live: &Live, queues: &[&ShortString]) {
         channel.close(200, "deleted".into()).await.ok()
     };
     // They go with the connection in any case.
-    let _ = tokio::time::timeout(CANCEL_TIMEOUT, deleted).await;
+    let _ = tokio::time::timeout(patience, deleted).await;
 }
 
 /// The broker keeps so many bytes and drops the oldest of what is more.

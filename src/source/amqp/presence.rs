@@ -120,7 +120,7 @@ impl Carrier {
         let config::Amqp { queue_prefix, node, .. } = &self.context.settings.amqp;
         let queue = short(&format!("{queue_prefix}{node}.presence.{:016x}", fastrand::u64(..)))?;
         let ended = self.share(links, &queue).await;
-        exchange::delete(&links.0, &[&queue]).await;
+        exchange::delete(&links.0, &[&queue], exchange::patience(&ended)).await;
         ended
     }
 

@@ -9,7 +9,7 @@ use crate::source::Trouble;
 
 use super::connection::Live;
 use super::exchange::{self, short};
-use super::receive;
+use super::receive::{self, CANCEL_TIMEOUT};
 use super::words::{self, Refusal};
 
 /// This connection has it.
@@ -37,7 +37,7 @@ impl Turn {
 
     /// Gives it back.
     pub(crate) async fn over(self, live: &Live) {
-        exchange::delete(live, &[&self.0]).await;
+        exchange::delete(live, &[&self.0], CANCEL_TIMEOUT).await;
     }
 }
 
