@@ -192,8 +192,9 @@ impl<'a> Binder<'a> {
             let words::Peer { user, .. } = &self.live.peer;
             let exchange = &self.target.exchange;
             let sentence = format!(
-                "RabbitMQ does not let user '{user}' bind '{pattern}' to exchange '{exchange}': grant it with \
-                 rabbitmqctl set_permissions or set_topic_permissions"
+                "RabbitMQ does not let user '{user}' bind '{}' to exchange '{exchange}': grant it with \
+                 rabbitmqctl set_permissions or set_topic_permissions",
+                words::printable(pattern.as_str())
             );
             self.feed.interest().refused(pattern, sentence.clone());
             if self.feed.interest().is_fixed() {
@@ -283,7 +284,8 @@ impl<'a> Binder<'a> {
         let name = &self.feed.info().name;
         match folding {
             Folding::Begun { wanted, bindings_max, covers } => {
-                let named: Vec<&str> = covers.iter().take(COVERS_NAMED_MAX).map(Pattern::as_str).collect();
+                let named = covers.iter().take(COVERS_NAMED_MAX).map(|cover| words::printable(cover.as_str()));
+                let named: Vec<String> = named.collect();
                 let more = if covers.len() > named.len() { " and others" } else { "" };
                 tracing::warn!(
                     "source '{name}' folds its bindings: clients want {wanted} patterns and source.{name}.bindings_max \

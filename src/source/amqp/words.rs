@@ -56,12 +56,24 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     }
 }
 
-/// The broker's own words, or the library's.
+/// The broker's own words, or the library's, fit for a line of the log: they may quote what a client sent.
 pub(crate) fn quoted(error: &Error) -> String {
     match error.kind() {
-        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
-        _ => error.to_string(),
+        ErrorKind::ProtocolError(error) => printable(error.get_message().as_str()),
+        _ => printable(&error.to_string()),
     }
+}
+
+/// A text as it may stand in a sentence: what would end a line, or change how it is shown, is escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\'' | '"' => printable.push(character),
+            _ => printable.extend(character.escape_debug()),
+        }
+    }
+    printable
 }
 
 /// Why a connection could not be opened.
@@ -291,4 +303,15 @@ pub(crate) fn has_another_node(queue: &str, section: &str) -> Trouble {
         "queue '{queue}' already has 1 consumer, which is another node: set {section}.stream = \"…\" on all nodes, through \
          which they all get its messages, or shared = true"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_sent_makes_no_lines_of_its_own() {
+        assert_eq!(printable("no queue 'zażółć' in vhost \"/\""), "no queue 'zażółć' in vhost \"/\"");
+        assert_eq!(printable("a\n2026 INFO b\u{1b}[2J\u{202e}\\"), "a\\n2026 INFO b\\u{1b}[2J\\u{202e}\\\\");
+    }
 }
