@@ -49,9 +49,9 @@ pub static SECTIONS: &[Section] = &[
         path: "source.*",
         example: "source.events",
         title: "Sources: an exchange",
-        about: "Where messages come from: one table a source, with a name of your choosing. Each reads exactly one \
-                exchange, queue or stream. Without any there is one, events, on the exchange amq.topic. This one reads \
-                an exchange through a queue of its own. Who else gets the message: everybody who is bound to the \
+        about: "Where messages come from: one table a source, with a name of your choosing: ASCII letters, digits, _ and -, \
+                at most 64. Each reads exactly one exchange, queue or stream. Without any there is one, events, on the \
+                exchange amq.topic, which a table events that names none reads too. This one reads an exchange through a queue of its own. Who else gets the message: everybody who is bound to the \
                 exchange still gets every message; passerelle takes nothing away.",
         keys: SOURCE,
         also: &[],
@@ -71,7 +71,7 @@ pub static SECTIONS: &[Section] = &[
         example: "source.audit",
         title: "Sources: a stream",
         about: "This one reads a RabbitMQ stream, which keeps its messages, so that clients can resume on every node and \
-                after every restart. Who else gets the message: everybody; reading a stream takes nothing away.",
+                after every restart; the embedded broker has none. Who else gets the message: everybody; reading a stream takes nothing away.",
         keys: SOURCE_STREAM,
         also: &["exchange = \"audit\"", "bindings = \"all\"", "declare = false"],
     },

@@ -94,7 +94,8 @@ impl Metrics {
         maker.build_info()?;
         maker.process()?;
         let (gap, drop) = ("Gaps told to clients, by reason.", "Messages thrown away before their client got them.");
-        let handshake = "Attempts to open a WebSocket or an event stream, by result.";
+        let handshake =
+            "Attempts to open a WebSocket or an event stream, and other requests that were turned away, by result.";
         Ok(Self {
             sources: maker.sources(source_names)?,
             protocols: maker.protocols()?,
