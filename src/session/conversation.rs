@@ -413,6 +413,8 @@ impl Session {
         let pattern = entry.pattern.clone();
         let id = entry.id.clone();
         let replay = replay && wants_replay;
+        let stood = self.subscriptions.stands(&pattern);
+        let Some(entry) = self.subscriptions.entry(subscription) else { return };
         entry.stage = if replay { Stage::Replaying } else { Stage::Live };
         if !replay && !self.protocol.keeps_ids() {
             entry.id = None;
@@ -422,7 +424,7 @@ impl Session {
             Labels::Each => Vec::new(),
             Labels::Absent | Labels::Together => self.subscriptions.remove_before(subscription, &pattern),
         };
-        if !before.iter().any(|entry| entry.stage.stands()) {
+        if !stood {
             self.attend(&pattern, actions);
         }
         let overtaken = before.into_iter().filter(|entry| !entry.stage.stands()).collect();

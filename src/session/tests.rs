@@ -16,11 +16,14 @@ use proptest::prelude::*;
 use super::limits::{CLOSE_DETAIL_BYTES_MAX, Terms};
 use super::*;
 use crate::auth::Grants;
-use crate::config::Settings;
+use crate::config::{Presence, Presences, Settings};
 use crate::model::gap::GapReason;
+use crate::model::label::Label;
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::Headers;
-use crate::protocol::{Command, Echo, ErrorCode, Fault, Subprotocol, Subscribe, Which, json, raw};
+use crate::protocol::{
+    Command, Echo, ErrorCode, Fault, Subprotocol, Subscribe, Which, json, raw, stomp as stomp_protocol,
+};
 
 fn anybody() -> Arc<Identity> {
     let grants = Grants { subscribe: true, publish: true, consume: true };
@@ -101,6 +104,31 @@ fn closed_with(actions: &[Action]) -> Option<(CloseReason, &str)> {
 fn a_session_is_small() {
     let size = size_of::<Session>();
     assert!(size <= 160, "{size} bytes a session");
+}
+
+/// Two of its subscriptions on one pattern are two where labels tell them apart: it is there once, until the last has ended.
+#[test]
+fn who_subscribes_twice_to_a_pattern_counts_once() {
+    let row = &stomp_protocol::SUBPROTOCOLS[0];
+    let presence = Presence { name: "p".into(), pattern: pattern("a.#"), join_leave: true, members_max: 9 };
+    let terms = Terms { presences: Presences(vec![presence]), ..small_terms() };
+    let start = Start { connection: "c1".into(), protocol: row, admission: Ok(anybody()), at: Instant::now() };
+    let mut session = Session::new(Arc::new(terms), start);
+    let counted = |actions: Vec<Action>| {
+        actions.iter().filter(|one| matches!(one, Action::Attend { .. } | Action::Depart { .. })).count()
+    };
+    let mut changes = Vec::new();
+    for (key, label) in [(0, "one"), (1, "two")] {
+        let subscribe = Subscribe { label: Some(Label::new(label)), ..Subscribe::to(pattern("a.b")) };
+        after(&mut session, |session, actions| session.command(Command::Subscribe(subscribe), actions));
+        changes.push(counted(after(&mut session, |session, actions| session.complete(subscribed(key), actions))));
+    }
+    for label in ["one", "two"] {
+        let which = Which::Label(Label::new(label));
+        let end = Command::Unsubscribe { id: None, which };
+        changes.push(counted(after(&mut session, |session, actions| session.command(end, actions))));
+    }
+    assert_eq!(changes, [1, 0, 0, 1]);
 }
 
 #[test]
