@@ -271,7 +271,7 @@ fn drop_oldest(readers: &[Reader<'_>], log: &Log, until: u64, horizon: u64) -> V
         View::Newest(keep) => Some(keep),
         View::All | View::Latest | View::LatestOfLog => None,
     });
-    let Some(keep) = keep else { return Vec::new() };
+    let Some(keep) = keep else { return vec![Vec::new(); readers.len()] };
     let waiting = |reader: &Reader<'_>| -> Vec<u64> {
         if !reader.drops_oldest() {
             return Vec::new();

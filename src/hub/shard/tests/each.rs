@@ -97,6 +97,43 @@ fn a_replay_of_one_repeats_nothing_of_the_other_and_leaves_nothing_out() {
     assert_eq!(apart.of(late), ["a3", "a4", "a5"]);
 }
 
+/// Only what is told apart by label has subscriptions of several flows that read one source beside each other.
+#[test]
+fn who_drops_the_oldest_drops_its_own_and_nobody_elses() {
+    for drops_first in [false, true] {
+        let mut apart = Apart::new();
+        let subscriber = apart.subscriber;
+        let flows = if drops_first { [Flow::DropOldest, Flow::CatchUp] } else { [Flow::CatchUp, Flow::DropOldest] };
+        let ids = [("x", flows[0]), ("y", flows[1])].map(|(topic, flow)| {
+            let request = SubscribeRequest { flow, ..apart.bench.request(topic, &[]) };
+            let id = request.id;
+            apart.bench.open(subscriber, request);
+            id
+        });
+        for _ in 0..5 {
+            append(&apart.bench.hub, 0, "x");
+            append(&apart.bench.hub, 0, "y");
+        }
+        while apart.turn(true) {}
+        let mut missed = BTreeMap::new();
+        while apart.bench.shard.has_replay(subscriber) {
+            let replay = apart.bench.shard.replay(subscriber, SMALL, apart.bench.now);
+            replay.gaps.iter().for_each(|gap| *missed.entry(gap.subscription).or_insert(0) += gap.missed.unwrap());
+            let came = replay.publications().map(|one| name(one));
+            let to = replay.excerpt.iter().map(|(id, excerpt)| (*id, excerpt.publications().len()));
+            let to =
+                to.flat_map(|(id, count)| vec![id; count]).chain(replay.messages.iter().map(|one| one.subscription));
+            apart.seen.extend(to.map(|id| id.0).zip(came));
+        }
+        let [all, newest] = if drops_first { [ids[1], ids[0]] } else { ids };
+        let every: Vec<String> =
+            (0..5).map(|number| format!("a{}", 2 * number + if drops_first { 2 } else { 1 })).collect();
+        assert_eq!(apart.of(all), every);
+        let kept = if drops_first { ["a7", "a9"] } else { ["a8", "a10"] };
+        assert_eq!((apart.of(newest), missed), (kept.to_vec(), [(newest, 3)].into()));
+    }
+}
+
 /// A window that is nearly full: what a step brings is bounded also where a passage holds more.
 #[test]
 fn a_step_brings_no_more_than_was_asked_for() {
