@@ -217,6 +217,11 @@ impl Room {
         }
     }
 
+    /// Whether there is any bound: what is sent without one is no debt.
+    pub(super) fn is_bound(&self) -> bool {
+        !matches!(self, Self::Any)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         matches!(self, Self::Messages(0))
     }

@@ -147,11 +147,14 @@ impl Shard {
         if room.is_empty() {
             return;
         }
+        let is_bound = room.is_bound();
         let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds: step.bounds, room };
         reading::read_alone_behind(all, (number, self.drop_oldest_keep), &mut logs, replay);
         let sent = replay.publications().count();
         let Some(one) = all.get_mut(number) else { return };
-        one.take_tokens(sent, step.now);
+        if is_bound {
+            one.take_tokens(sent, step.now);
+        }
         replay.progressed |= rest_where_level(one, &self.lanes);
         self.tell_heirs(id, number, replay);
     }

@@ -93,6 +93,30 @@ fn catch_up_is_sent_everything_late() {
     assert_eq!(bench.gaps, []);
 }
 
+/// One that was to be slow has ended, and sends another what that had left to it as fast as can be: that is no debt which would
+/// keep the rest back when something else is to be slow.
+#[test]
+fn what_was_sent_without_a_rate_is_no_debt() {
+    let mut bench = Bench::new();
+    let subscriber = bench.shard.join(CursorForm::Separate);
+    bench.subscribe(subscriber, "x", &[]);
+    bench.paced(subscriber, ("x.#", 1), Flow::CatchUp, &[]);
+    let slow = SubscriptionId(bench.next);
+    (0..1_000).for_each(|_| append(&bench.hub, 0, "x"));
+    while bench.turn() {}
+    let ended = bench.shard.unsubscribe(subscriber, slow);
+    assert_eq!(ended, []);
+    (0..5).for_each(|_| drop(bench.replay(subscriber)));
+    let sent = bench.seen(subscriber).len();
+    assert!((2..1_000).contains(&sent), "{sent} so far");
+    bench.paced(subscriber, ("y", 100), Flow::CatchUp, &[]);
+    let began = bench.now;
+    bench.settle(&[subscriber]);
+    assert_eq!(bench.seen[&subscriber], numbers(1_000));
+    let took = (bench.now - began).as_secs();
+    assert!(took <= 1_000 - sent as u64, "{took} s for {}", 1_000 - sent);
+}
+
 #[test]
 fn drop_oldest_keeps_the_newest_and_counts_the_others() {
     let mut bench = Bench::new();
