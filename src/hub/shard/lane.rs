@@ -281,13 +281,17 @@ impl Lane {
     /// Reads on from where the shard is: first what has to be told, then publications up to the next hole.
     pub(super) fn read_on(&mut self, bounds: ReadBounds) -> ReadOn {
         let link = self.state.link();
-        let mut read = ReadOn { links: self.links(link), ..ReadOn::default() };
+        let is_first_link = self.link_changes == 0;
+        let mut read = ReadOn { links: self.links(link), is_first_link, ..ReadOn::default() };
+        // Locked before that is asked: positions are of one stream, and the log of the next may be longer.
+        let log = self.state.log();
         let remade = self.state.remade();
         if self.remade != remade {
-            (self.remade, self.position) = (remade, self.state.log().floor());
+            (self.remade, self.position) = (remade, log.floor());
             return ReadOn { remade: true, missed: vec![Loss::Remade { times: remade }], something: true, ..read };
         }
-        let tail = self.state.log().tail(self.position, bounds.messages_max, bounds.bytes_max);
+        let tail = log.tail(self.position, bounds.messages_max, bounds.bytes_max);
+        drop(log);
         if let Some(overrun) = tail.overrun {
             // What the log of a stream has let go of the stream has: its readers go on from there.
             match self.state.archive() {
