@@ -406,29 +406,56 @@ impl Shard {
     }
 
     fn replay_all(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
-        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return Replay::default() };
-        if subscriber.subscriptions.iter().any(Subscription::is_behind) {
-            return self.read_on_behind(id, bounds, Room::Any);
+        let Some(subscriber) = self.subscribers.get(id.index()) else { return Replay::default() };
+        let joint = subscriber.form == Some(CursorForm::Joint);
+        let behind = subscriber.behind();
+        let mut looked_at = 0;
+        if !behind.is_empty() {
+            let replay = self.read_on_behind(id, bounds, Room::Any);
+            if joint || replay.has_brought() {
+                return replay;
+            }
+            looked_at = replay.looked_at;
         }
         let wait = Wait { shard: true, until: None };
-        let mut replay = Replay { asked_for: true, wait, ..Replay::default() };
-        match subscriber.form {
-            Some(CursorForm::Joint) => {
-                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
-                reading::replay_jointly(subscriber, &mut logs, &mut replay);
-                replay.caught_up = self.go_live_together(id);
-            }
-            _ => {
-                let Some(number) = subscriber.subscriptions.iter().position(Subscription::is_replaying) else {
-                    return replay;
-                };
-                let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
-                let form = subscriber.form;
-                reading::replay_one(&mut subscriber.subscriptions, (number, form), &mut logs, &mut replay);
-                self.go_live(id, number, &mut replay.caught_up);
-            }
+        let mut replay = Replay { asked_for: true, wait, looked_at, ..Replay::default() };
+        if joint {
+            self.replay_together(id, bounds, &mut replay);
+        } else {
+            self.replay_in_order(id, bounds, (behind, &mut replay));
         }
         replay
+    }
+
+    fn replay_together(&mut self, id: SubscriberId, bounds: ReadBounds, replay: &mut Replay) {
+        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+        let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
+        reading::replay_jointly(subscriber, &mut logs, replay);
+        replay.caught_up = self.go_live_together(id);
+    }
+
+    /// One subscription after the other, each source in the order in which they asked. What waits for a page of one source
+    /// keeps the others from that source, and from no other.
+    fn replay_in_order(
+        &mut self,
+        id: SubscriberId,
+        bounds: ReadBounds,
+        (mut held, replay): (Vec<SourceId>, &mut Replay),
+    ) {
+        let count = self.subscribers.get(id.index()).map_or(0, |subscriber| subscriber.subscriptions.len());
+        for number in 0..count {
+            let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
+            if !subscriber.subscriptions.get(number).is_some_and(Subscription::is_replaying) {
+                continue;
+            }
+            let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
+            let step = (number, subscriber.form, &*held);
+            reading::replay_one(&mut subscriber.subscriptions, step, &mut logs, replay);
+            self.go_live(id, number, &mut replay.caught_up);
+            if replay.has_brought() || !replay.caught_up.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Forgets what was read from logs and may be read again: nobody replays any more.
@@ -436,6 +463,8 @@ impl Shard {
         self.passages.clear();
     }
 
+            let one = self.subscribers.get(id.index()).and_then(|subscriber| subscriber.subscriptions.get(number));
+            held.extend(one.into_iter().flat_map(Subscription::read_sources));
     fn sources_of(&self, only: Option<&str>) -> Result<Vec<SourceId>, Refusal> {
         let all = self.lanes.iter().map(|lane| lane.info().id);
         let Some(name) = only else { return Ok(all.collect()) };

@@ -202,7 +202,7 @@ impl Shard {
             return;
         }
         let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds: step.bounds, room };
-        reading::replay_one(all, (number, form), &mut logs, replay);
+        reading::replay_one(all, (number, form, &[]), &mut logs, replay);
         let sent = replay.publications().count();
         if let Some(one) = all.get_mut(number) {
             one.take_tokens(sent, step.now);

@@ -14,7 +14,7 @@ use crate::hub::shard::subscription::{Subscription, joint_position, missed, with
 use crate::hub::shard::words::Lost;
 use crate::hub::shard::{CursorForm, Replay, Replayed, SubscriptionId};
 use crate::model::gap::GapReason;
-use crate::model::publication::Publication;
+use crate::model::publication::{Publication, SourceId};
 use crate::model::selector::Selector;
 
 /// What replays read: the lanes' logs, and what was read of them before.
@@ -33,15 +33,18 @@ impl Logs<'_> {
     }
 }
 
-/// One step of one subscription: its list first, then its sources in turn.
+/// One step of one subscription: its list first, then its sources in turn, but for those that are `held` for others.
 pub(super) fn replay_one(
     all: &mut [Subscription],
-    (number, form): (usize, Option<CursorForm>),
+    (number, form, held): (usize, Option<CursorForm>, &[SourceId]),
     logs: &mut Logs<'_>,
     replay: &mut Replay,
 ) {
     let Some(subscription) = all.get_mut(number) else { return };
     let id = subscription.id;
+    if subscription.has_list() && !held.is_empty() {
+        return;
+    }
     let list = subscription.take_list(logs.bounds, &mut logs.room);
     if !list.is_empty() {
         replay.progressed = true;
@@ -50,6 +53,9 @@ pub(super) fn replay_one(
     }
     let mut found = Vec::new();
     for lane in subscription.rotation.of(logs.lanes) {
+        if held.contains(&lane.info().id) {
+            continue;
+        }
         let Some(reader) = subscription.replaying_reader(lane.info().id) else { continue };
         found = read_together(&mut [reader], (lane, form), logs, replay);
         if !found.is_empty() || replay.excerpt.is_some() {

@@ -322,6 +322,12 @@ impl Subscription {
         live.map(|part| part.source)
     }
 
+    /// The sources of which it reads what it asked for.
+    pub(super) fn read_sources(&self) -> impl Iterator<Item = SourceId> {
+        let read = self.parts.iter().filter(|part| matches!(part.progress, Progress::Reading { .. }));
+        read.map(|part| part.source)
+    }
+
     /// What a loss means for it.
     pub(super) fn missed(&self, lane: &Lane, gap: LogGap) -> Missed {
         missed((self.id, &self.wanted), lane, gap)

@@ -191,6 +191,11 @@ impl Replay {
         self.messages.retain(|replayed| keep(&replayed.publication));
     }
 
+    /// Whether there is anything to tell or to send, or that was read and is not to be sent.
+    pub(super) fn has_brought(&self) -> bool {
+        self.progressed || !self.gaps.is_empty()
+    }
+
     /// What there is to send.
     pub(super) fn publications(&self) -> impl Iterator<Item = &Arc<Publication>> {
         let shared = self.excerpt.as_ref().map_or(&[][..], |(_, excerpt)| excerpt.publications());

@@ -356,3 +356,51 @@ fn who_takes_over_from_a_subscription_on_the_stream_before_is_told_that_it_is_an
     let told = shard.take(SMALL).notices;
     assert!(matches!(&told[..], [(_, Notice::Gap(gap))] if gap.reason == GapReason::UnknownCursor));
 }
+
+/// Two subscriptions hand cursors back. Of one source the stream has what they miss, and does not answer; the other source
+/// keeps nobody waiting.
+#[test]
+fn what_waits_for_one_source_keeps_nobody_from_another() {
+    let bounds = LogBounds { age_max: std::time::Duration::from_secs(1), ..LogBounds::default() };
+    let stream = SourceState::of_stream(Arc::new(test_info()), bounds);
+    let info = SourceInfo { id: SourceId(1), name: "b".into(), ..test_info() };
+    let other = SourceState::new(Arc::new(info), LogBounds::default(), BindingMode::Fixed(vec![Pattern::all()]));
+    let hub = Hub::new(vec![stream, other]);
+    let feeds = [0, 1].map(|number| Feed::new(hub.sources()[number].clone()));
+    let mut shard = Shard::new(&hub, 2);
+    feeds[0].begin(0);
+    place(&feeds[0], 0, 0);
+    feeds.iter().for_each(|feed| feed.link_up_bound(std::time::Instant::now()));
+    let began = feeds[1].standing().end;
+    let subscriber = shard.join(CursorForm::Separate);
+    // The log lets go of the first.
+    place(&feeds[0], 1, LATER_MS);
+    place(&feeds[0], 2, 2 * LATER_MS);
+    for topic in ["x", "y", "x", "y"] {
+        append(&hub, 1, topic);
+    }
+    while shard.take(SMALL).more {}
+    for (number, topic) in [(1, "x"), (2, "y")] {
+        let after =
+            [("a", at(0)), ("b", began)].map(|(name, offset)| (name.to_owned(), Cursor { epoch: Epoch(1), offset }));
+        let (id, wanted) = (SubscriptionId(number), Pattern::parse(topic).unwrap().into());
+        let request = SubscribeRequest { id, wanted, after: JointCursor(after.into()), ..resuming(0) };
+        let opening = shard.subscribe(subscriber, request).unwrap();
+        if Shard::stands(&opening) != Ok(true) {
+            // The cursor is genuine; what follows has still to come.
+            let asked = hub.sources()[0].archive().unwrap().next(|| 0..=u64::MAX).now_or_never().unwrap();
+            asked.answer(Fetched::Genuine(Stretch::default()));
+        }
+        shard.activate(subscriber, id);
+    }
+    let mut came = Vec::new();
+    loop {
+        let replay = shard.replay(subscriber, SMALL, std::time::Instant::now());
+        came.extend(replay.publications().map(|one| (one.source.id.0, one.draft.topic.to_string())));
+        if !replay.progressed {
+            break;
+        }
+    }
+    let of_other: Vec<&str> = came.iter().filter(|(source, _)| *source == 1).map(|(_, topic)| topic.as_str()).collect();
+    assert_eq!(of_other, ["x", "x", "y", "y"]);
+}
