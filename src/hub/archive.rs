@@ -13,18 +13,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
+use crate::hub::log::weight_bytes;
 use crate::model::publication::Publication;
 use crate::model::stream;
 
 /// Messages of a page.
 pub const PAGE_MESSAGES: usize = 1_024;
-/// Bytes of payloads that end a page.
+/// Bytes that end a page.
 pub const PAGE_BYTES: usize = 1 << 20;
-/// Bytes of payloads that all pages of a source may hold on to; the oldest go first.
+/// How many of them a message takes.
+pub fn page_bytes(publication: &Publication) -> usize {
+    weight_bytes(&publication.draft)
+}
+
+/// Bytes of messages that all pages of a source may hold on to; the oldest go first.
 const PAGES_BYTES_MAX: usize = 32 << 20;
 /// Pages of a source, which may be small.
 const PAGES_MAX: usize = 4_096;
-/// Places that may be wanted at once; who wants more asks again later.
+/// Places after which readers may want to read at once; who wants more asks again later.
 const WANTS_MAX: usize = 65_536;
 
 /// A stretch of the stream.
@@ -145,7 +151,7 @@ struct State {
     wants: BTreeSet<u64>,
     /// Those that are being fetched.
     fetching: Vec<u64>,
-    /// Cursors to be checked.
+    /// Cursors to be checked: the places that tell are wanted too, for as long as anybody waits for the answer.
     checks: HashMap<u64, Asked>,
     /// The stream holds nothing up to here any more.
     cut: u64,
@@ -178,7 +184,7 @@ impl Archive {
             Err(at) => {
                 state.checks.retain(|_, asked| asked.check.strong_count() > 0);
                 state.checks.insert(position, Asked { check: Arc::downgrade(&check), at });
-                self.want(&mut state, at);
+                self.wanted.notify_waiters();
             }
         }
         check
@@ -298,7 +304,10 @@ impl State {
             ahead.is_some_and(|ahead| ahead < PAGE_MESSAGES as u64)
         };
         let is_free = |after: &u64| !self.fetching.iter().any(|fetch| comes(*after, fetch));
-        let next = self.wants.range(places).copied().find(is_free)?;
+        let of_readers = self.wants.range(places.clone()).copied().find(is_free);
+        let awaited = self.checks.values().filter(|asked| asked.check.strong_count() > 0).map(|asked| asked.at);
+        let of_checks = awaited.filter(|at| places.contains(at) && is_free(at)).min();
+        let next = of_readers.into_iter().chain(of_checks).min()?;
         self.wants.remove(&next);
         self.fetching.push(next);
         Some((next, self.generation))
@@ -328,11 +337,10 @@ impl State {
             }
         });
         self.pages = pages;
-        // Who wants what has come finds it; who only wanted to know has been told.
-        let asked: BTreeSet<u64> = self.checks.values().map(|asked| asked.at).collect();
+        // Who wants what has come finds it.
         let pages = &self.pages;
         let is_here = |after: &u64| page_at(pages, *after).is_some_and(|page| *after < page.until);
-        self.wants.retain(|after| asked.contains(after) || !is_here(after));
+        self.wants.retain(|after| !is_here(after));
     }
 
     /// Another message stands at a place, or none. Who asked whether it is so is told. Who reads there all the same would ask
@@ -347,13 +355,11 @@ impl State {
 
     /// Answers those of whom the verdict is known now.
     fn conclude(&mut self, verdict: impl Fn(u64, &Asked) -> Option<Verdict>) {
-        let wants = &mut self.wants;
         self.checks.retain(|position, asked| {
             let Some(verdict) = verdict(*position, asked) else { return true };
             if let Some(check) = asked.check.upgrade() {
                 check.answer(verdict);
             }
-            wants.remove(&asked.at);
             false
         });
     }
@@ -394,7 +400,7 @@ impl State {
         if until <= after {
             return;
         }
-        let bytes_of = |page: &Page| page.publications.iter().map(|one| one.draft.payload.len()).sum::<usize>();
+        let bytes_of = |page: &Page| page.publications.iter().map(|one| page_bytes(one)).sum::<usize>();
         let page = Arc::new(Page { after, until, publications });
         self.bytes += bytes_of(&page);
         if let Some(older) = self.pages.insert(after, page) {

@@ -37,9 +37,10 @@ fn fetch(archive: &Archive) -> Fetch<'_> {
 
 fn is_wanted(archive: &Archive) -> bool {
     let mut state = archive.state();
+    let wants = state.wants.clone();
     let Some((after, _)) = state.take_want(0..=u64::MAX) else { return false };
     state.fetching.retain(|known| *known != after);
-    state.wants.insert(after);
+    state.wants = wants;
     true
 }
 
@@ -98,7 +99,7 @@ fn a_check_is_answered_by_what_was_read_anyway() {
     let before = archive.tellings();
     fetch(&archive).answer(Fetched::Genuine(stretch(11..30)));
     assert_eq!(
-        checks.map(|check| check.verdict()),
+        checks.each_ref().map(|check| check.verdict()),
         [Some(Verdict::Genuine), Some(Verdict::Genuine), Some(Verdict::Foreign), None]
     );
     assert!(archive.tellings() > before);
@@ -106,6 +107,22 @@ fn a_check_is_answered_by_what_was_read_anyway() {
     assert_eq!(archive.check(at(25), at(29)).verdict(), Some(Verdict::Genuine), "known at once");
     assert_eq!(archive.check(at(29), at(29)).verdict(), Some(Verdict::Genuine), "the last of a page too");
     assert!(!is_wanted(&archive));
+}
+
+/// Cursors are made up easily, and their clients gone before anybody has looked.
+#[test]
+fn a_cursor_is_judged_however_much_is_wanted_and_only_while_somebody_waits() {
+    let archive = Archive::default();
+    archive.state().wants = (0..WANTS_MAX as u64).map(|number| at(100 + number)).collect();
+    let check = archive.check(at(10), FLOOR);
+    fetch(&archive).answer(Fetched::Genuine(stretch(11..12)));
+    assert_eq!(check.verdict(), Some(Verdict::Genuine));
+    archive.state().wants.clear();
+    drop(archive.check(at(20), FLOOR));
+    assert!(!is_wanted(&archive), "nobody waits");
+    let check = archive.check(at(20), FLOOR);
+    fetch(&archive).answer(Fetched::Foreign);
+    assert_eq!(check.verdict(), Some(Verdict::Foreign));
 }
 
 #[test]
@@ -160,7 +177,7 @@ fn a_fetch_that_fails_is_wanted_again_and_one_from_before_says_nothing() {
 #[test]
 fn pages_are_bounded_and_the_oldest_go() {
     let archive = Archive::default();
-    let pages = PAGES_BYTES_MAX / (PAGE_MESSAGES * 100) + 10;
+    let pages = PAGES_BYTES_MAX / (PAGE_MESSAGES * page_bytes(&publication(0))) + 10;
     for number in 0..pages as u64 {
         let begin = number * PAGE_MESSAGES as u64;
         archive.read(at(begin), FLOOR);

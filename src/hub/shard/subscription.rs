@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::hub::archive::Check;
-use crate::hub::log::{LogGap, ReadBounds};
+use crate::hub::log::{LogGap, ReadBounds, weight_bytes};
 use crate::hub::shard::lane::{Lane, Loss, Rotation};
 use crate::hub::shard::pace::{Pace, Room};
 use crate::hub::shard::reading::{Reader, View};
@@ -439,7 +439,7 @@ impl Subscription {
         let mut taken = Vec::new();
         while bytes < bounds.bytes_max && taken.len() < bounds.messages_max {
             let Some(publication) = catching_up.list.pop_front_if(|next| room.takes(next)) else { break };
-            bytes += publication.draft.payload.len();
+            bytes += weight_bytes(&publication.draft);
             taken.push(publication);
         }
         if catching_up.list.is_empty() {

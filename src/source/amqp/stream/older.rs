@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use lapin::message::Delivery;
 
 use crate::config::{self, StreamInput};
-use crate::hub::archive::{Archive, Fetch, Fetched, PAGE_BYTES, PAGE_MESSAGES, Stretch};
+use crate::hub::archive::{Archive, Fetch, Fetched, PAGE_BYTES, PAGE_MESSAGES, Stretch, page_bytes};
 use crate::hub::feed::Feed;
 use crate::model::publication::Publication;
 use crate::model::stream;
@@ -194,12 +194,13 @@ impl Worker<'_> {
             };
             let mut delivery = delivered(next, &attached.deliveries)?;
             let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
-            (count, bytes) = (count + 1, bytes + delivery.data.len());
+            let data_bytes = delivery.data.len();
+            let publication = publication(&mut self.mapper, self.feed, position, &mut delivery);
+            (count, bytes) = (count + 1, bytes + publication.as_deref().map_or(data_bytes, page_bytes));
             // The broker sends on what was acknowledged.
             if count % ACKNOWLEDGE_EVERY == 0 || bytes >= PAGE_BYTES {
                 acknowledge(&delivery.acker).await?;
             }
-            let publication = publication(&mut self.mapper, self.feed, position, &mut delivery);
             *at = end_of(position, publication.as_deref());
             page.until = *at;
             page.publications.extend(publication);
