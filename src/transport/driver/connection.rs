@@ -64,6 +64,8 @@ pub(super) struct Connection {
     pub(super) sent_at: Instant,
     /// Whether there may be something to read that was left until the session takes more.
     pub(super) unread: bool,
+    /// Whether it stands in the queue of those that are read on.
+    pub(super) reads_in_turn: bool,
     /// Whether it stands in the queue of those that replay.
     pub(super) replays_in_turn: bool,
     /// Whether a replay goes on when the socket has drained.
@@ -134,6 +136,7 @@ impl Connection {
             sent: true,
             sent_at: Instant::now(),
             unread: false,
+            reads_in_turn: false,
             replays_in_turn: false,
             replays_when_drained: false,
             replays_when_told: false,

@@ -13,6 +13,7 @@ use crate::model::outgoing::Request;
 use crate::protocol::{Command, Echo, Event, Failures, Fault, Incoming, Outbound, REGISTRY, Said};
 use crate::session::{Action, Completion, JobKey, SubscribeAction};
 use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
+use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Answer, Driver, READ_BYTES};
 use crate::transport::websocket::reader::Received;
 use crate::transport::websocket::writer;
@@ -70,7 +71,14 @@ impl Driver {
     /// From now on what it says is taken.
     pub(super) fn hear(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         if std::mem::take(&mut connection.is_opening) && connection.unread {
-            self.unread.push_back(self.ticket(subscriber));
+            self.read_soon(self.ticket(subscriber), connection);
+        }
+    }
+
+    /// Has one read on in its turn. However often it is asked for it stands in the queue once.
+    fn read_soon(&mut self, ticket: Ticket, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.reads_in_turn, true) {
+            self.unread.push_back(ticket);
         }
     }
 
@@ -84,7 +92,7 @@ impl Driver {
             if round == READS_MAX || (connection.is_open() && !connection.takes_words()) {
                 connection.unread = true;
                 if round == READS_MAX {
-                    self.unread.push_back(self.ticket(subscriber));
+                    self.read_soon(self.ticket(subscriber), connection);
                 }
                 break;
             }
@@ -121,7 +129,10 @@ impl Driver {
     pub(super) fn read_some(&mut self) -> bool {
         for _ in 0..READ_ON_MAX.min(self.unread.len()) {
             let Some(ticket) = self.unread.pop_front() else { break };
-            self.with_ticket(ticket, |driver, connection| driver.read(ticket.subscriber, connection));
+            self.with_ticket(ticket, |driver, connection| {
+                connection.reads_in_turn = false;
+                driver.read(ticket.subscriber, connection);
+            });
         }
         !self.unread.is_empty()
     }
