@@ -253,7 +253,8 @@ impl Driver {
         let Answer { ticket, completion } = answer;
         self.with_ticket(ticket, |driver, connection| {
             driver.complete(ticket.subscriber, connection, completion);
-            if connection.unread && connection.takes_words() {
+            // Of who has ended only its closing frame counts any more.
+            if connection.unread && (connection.takes_words() || !connection.is_open()) {
                 driver.read(ticket.subscriber, connection);
             }
         });
