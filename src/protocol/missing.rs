@@ -1,5 +1,6 @@
 //! What was missed, kept until the next message, for protocols that have no word for it between messages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::gap::GapReason;
@@ -23,7 +24,7 @@ pub(super) struct Missed {
 
 /// What the subscriptions of a session have still to be told, by what tells them apart there. Empty while nothing is missed.
 #[derive(Debug)]
-pub(super) struct Untold<K>(Vec<(K, Missing)>);
+pub(super) struct Untold<K>(BTreeMap<K, Missing>);
 
 impl Missing {
     /// One gap more before the next message.
@@ -56,11 +57,11 @@ fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 
 impl<K> Default for Untold<K> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(BTreeMap::new())
     }
 }
 
-impl<K: PartialEq> Untold<K> {
+impl<K: Ord> Untold<K> {
     /// Whether nobody has anything to be told.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -71,30 +72,31 @@ impl<K: PartialEq> Untold<K> {
     where
         K: Clone,
     {
-        match self.0.iter_mut().find(|(known, _)| known == key) {
-            Some((_, missing)) => missing.add(gap),
-            None => {
-                let mut missing = Missing::default();
-                missing.add(gap);
-                self.0.push((key.clone(), missing));
-            }
-        }
+        self.0.entry(key.clone()).or_default().add(gap);
     }
 
-    /// What is to be told with a message of the first subscription that is meant.
-    pub(super) fn of(&self, is_meant: impl Fn(&K) -> bool) -> Option<&Missing> {
-        self.0.iter().find(|(key, _)| is_meant(key)).map(|(_, missing)| missing)
+    /// What is to be told with a message of a subscription.
+    pub(super) fn of(&self, key: &K) -> Option<&Missing> {
+        self.0.get(key)
     }
 
     /// The same, which is told now.
-    pub(super) fn take(&mut self, is_meant: impl Fn(&K) -> bool) -> Option<Missing> {
-        let place = self.0.iter().position(|(key, _)| is_meant(key))?;
-        Some(self.0.swap_remove(place).1)
+    pub(super) fn take(&mut self, key: &K) -> Option<Missing> {
+        self.0.remove(key)
+    }
+
+    /// The same, of the first subscription that is meant.
+    pub(super) fn take_first(&mut self, is_meant: impl Fn(&K) -> bool) -> Option<Missing>
+    where
+        K: Clone,
+    {
+        let key = self.0.keys().find(|key| is_meant(key)).cloned()?;
+        self.take(&key)
     }
 
     /// Forgets a subscription that has ended: there is nobody to tell.
     pub(super) fn forget(&mut self, key: &K) {
-        self.0.retain(|(known, _)| known != key);
+        self.0.remove(key);
     }
 }
 
@@ -125,10 +127,10 @@ mod tests {
         for key in [1, 2, 1] {
             untold.note(&key, &gap("events", GapReason::Slow, Some(1)));
         }
-        let told = untold.of(|key| *key == 1).cloned();
+        let told = untold.of(&1).cloned();
         assert_eq!(told.as_ref().map(|one| one.entries().map(|entry| entry.count).collect()), Some(vec![Some(2)]));
-        assert_eq!(untold.take(|key| *key == 1), told);
-        assert_eq!(untold.take(|key| *key == 1), None);
+        assert_eq!(untold.take(&1), told);
+        assert_eq!(untold.take_first(|key| *key == 1), None);
         untold.forget(&2);
         assert!(untold.is_empty());
     }

@@ -56,9 +56,17 @@ impl Stage {
 pub(super) struct Subscriptions {
     /// In the order of their keys, which only rise.
     entries: Vec<Subscription>,
-    /// The entries of each pattern, once there are many.
-    #[expect(clippy::box_collection, reason = "a session without an index pays for a pointer, not for a table")]
-    index: Option<Box<HashMap<Pattern, Held>>>,
+    /// Once there are many.
+    index: Option<Box<Index>>,
+}
+
+/// Where entries are found by what tells them apart.
+#[derive(Debug, Default)]
+struct Index {
+    /// Those of each pattern.
+    patterns: HashMap<Pattern, Held>,
+    /// The one of each label; where labels do not tell apart, one of those.
+    labels: HashMap<Label, SubscriptionKey>,
 }
 
 /// The entries of one pattern.
@@ -84,7 +92,7 @@ impl Subscriptions {
     /// Whether there is any on this pattern, standing or not.
     pub(super) fn holds(&self, pattern: &Pattern) -> bool {
         match &self.index {
-            Some(index) => index.contains_key(pattern),
+            Some(index) => index.patterns.contains_key(pattern),
             None => self.entries.iter().any(|entry| entry.pattern == *pattern),
         }
     }
@@ -104,13 +112,13 @@ impl Subscriptions {
             self.entries.reserve_exact(1);
         }
         if let Some(index) = &mut self.index {
-            count(index, &subscription);
+            index.add(&subscription);
         }
         self.entries.push(subscription);
         if self.index.is_none() && self.entries.len() >= INDEXED_FROM {
-            let mut index = HashMap::new();
-            self.entries.iter().for_each(|entry| count(&mut index, entry));
-            self.index = Some(Box::new(index));
+            let mut index = Box::<Index>::default();
+            self.entries.iter().for_each(|entry| index.add(entry));
+            self.index = Some(index);
         }
     }
 
@@ -124,7 +132,7 @@ impl Subscriptions {
     pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let position = self.position(key)?;
         let removed = self.entries.remove(position);
-        self.forget(&removed.pattern, 1);
+        self.forget(std::slice::from_ref(&removed));
         Some(removed)
     }
 
@@ -140,7 +148,10 @@ impl Subscriptions {
 
     /// The one of this label, standing or not.
     pub(super) fn labelled(&self, label: &Label) -> Option<&Subscription> {
-        self.entries.iter().find(|entry| entry.label.as_deref() == Some(label))
+        match &self.index {
+            Some(index) => self.entries.get(self.position(*index.labels.get(label)?)?),
+            None => self.entries.iter().find(|entry| entry.label.as_deref() == Some(label)),
+        }
     }
 
     /// Forgets the one of this label.
@@ -167,7 +178,7 @@ impl Subscriptions {
 
     /// The key of the only entry on this pattern, where the index knows it.
     fn only(&self, pattern: &Pattern) -> Option<SubscriptionKey> {
-        let held = self.index.as_ref()?.get(pattern)?;
+        let held = self.index.as_ref()?.patterns.get(pattern)?;
         (held.count == 1).then_some(held.key)
     }
 
@@ -175,7 +186,7 @@ impl Subscriptions {
     fn extract(&mut self, pattern: &Pattern, goes: impl Fn(&Subscription) -> bool) -> Vec<Subscription> {
         let removed: Vec<Subscription> =
             self.entries.extract_if(.., |entry| entry.pattern == *pattern && goes(entry)).collect();
-        self.forget(pattern, removed.len());
+        self.forget(&removed);
         removed
     }
 
@@ -183,26 +194,41 @@ impl Subscriptions {
         self.entries.binary_search_by_key(&key, |entry| entry.key).ok()
     }
 
-    /// Keeps the index true after entries of a pattern went, and gives memory back with the last one.
-    fn forget(&mut self, pattern: &Pattern, removed: usize) {
+    /// Keeps the index true after entries of one pattern went, and gives memory back with the last of all.
+    fn forget(&mut self, removed: &[Subscription]) {
         if self.entries.is_empty() {
             *self = Self::default();
             return;
         }
-        let Some(held) = self.index.as_mut().and_then(|index| index.get_mut(pattern)) else { return };
-        held.count = held.count.saturating_sub(removed);
+        let (Some(index), Some(Subscription { pattern, .. })) = (&mut self.index, removed.first()) else { return };
+        removed.iter().for_each(|gone| index.forget_label(gone));
+        let Some(held) = index.patterns.get_mut(pattern) else { return };
+        held.count = held.count.saturating_sub(removed.len());
         if held.count > 0 {
             let left = self.entries.iter().find(|entry| entry.pattern == *pattern);
             held.key = left.map_or(held.key, |entry| entry.key);
-        } else if let Some(index) = &mut self.index {
-            index.remove(pattern);
+        } else {
+            index.patterns.remove(pattern);
         }
     }
 }
 
-fn count(index: &mut HashMap<Pattern, Held>, entry: &Subscription) {
-    let held = index.entry(entry.pattern.clone()).or_insert(Held { key: entry.key, count: 0 });
-    held.count += 1;
+impl Index {
+    fn add(&mut self, entry: &Subscription) {
+        let held = self.patterns.entry(entry.pattern.clone()).or_insert(Held { key: entry.key, count: 0 });
+        held.count += 1;
+        if let Some(label) = &entry.label {
+            self.labels.insert((**label).clone(), entry.key);
+        }
+    }
+
+    fn forget_label(&mut self, gone: &Subscription) {
+        if let Some(label) = &gone.label
+            && self.labels.get(&**label) == Some(&gone.key)
+        {
+            self.labels.remove(&**label);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -214,6 +240,10 @@ mod tests {
 
     fn pattern(number: u8) -> Pattern {
         Pattern::parse(&format!("p.{number}")).unwrap()
+    }
+
+    fn label(key: u32) -> Label {
+        Label::new(&format!("sub-{key}"))
     }
 
     fn keys(removed: &[Subscription]) -> Vec<u32> {
@@ -232,7 +262,8 @@ mod tests {
                 match kind {
                     0..3 => {
                         let stage = Stage::Pending { wants_replay: false };
-                        real.insert(Subscription { key: SubscriptionKey(next), pattern: pattern(number), label: None, id: None, stage });
+                        let label = Some(Box::new(label(next)));
+                        real.insert(Subscription { key: SubscriptionKey(next), pattern: pattern(number), label, id: None, stage });
                         naive.push((next, number));
                         next += 1;
                     }
@@ -258,6 +289,10 @@ mod tests {
                 }
                 prop_assert_eq!(real.iter().map(|entry| entry.key.0).collect::<Vec<_>>(),
                     naive.iter().map(|(key, _)| *key).collect::<Vec<_>>());
+                for key in 0..next {
+                    let found = real.labelled(&label(key)).map(|entry| entry.key.0);
+                    prop_assert_eq!(found, naive.iter().any(|(known, _)| *known == key).then_some(key));
+                }
                 prop_assert!(!real.stands(&pattern(number)));
                 prop_assert_eq!(real.holds(&pattern(number)), naive.iter().any(|(_, of)| *of == number));
             }

@@ -263,7 +263,7 @@ impl Mqtt {
     /// Takes what was missed before this message.
     fn take_missing(&mut self, message: &Message<'_>) -> Option<Missing> {
         let topic = &message.publication.draft.topic;
-        self.untold.take(|pattern| pattern.matches(topic))
+        self.untold.take_first(|pattern| pattern.matches(topic))
     }
 
     fn publisher(&self, message: &Message<'_>) -> Publisher {

@@ -347,7 +347,7 @@ impl Codec for Stomp {
 
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let [label] = message.labels else { return None };
-        let missing = self.untold.take(|known| known == label);
+        let missing = self.untold.take(label);
         Some(message::of_publication(&Name::of(label)?, message.publication, message.stage, missing.as_ref()))
     }
 }

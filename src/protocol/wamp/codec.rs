@@ -238,7 +238,7 @@ impl Codec for Wamp {
 
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let [label] = message.labels else { return None };
-        let missing = self.untold.of(|known| known == label);
+        let missing = self.untold.of(label);
         let published = (message.publication, message.stage);
         let outbound = event::of_publication(self.serializer, &Name::of(label)?, published, missing)?;
         // It was told: the next event comes without it.
