@@ -241,7 +241,7 @@ impl Conversation {
         let stage = if self.draw(2) == 0 { Stage::Live } else { Stage::Replay };
         let message = Message { publication, positions: &positions, stage, labels: &labels };
         let outbound = match self.codec.receiving() {
-            Receiving::Shared => (self.row.encode_message)(message),
+            Receiving::Shared => (self.row.encode_message)(message).ok(),
             Receiving::Own(0) => None,
             Receiving::Own(_) => self.codec.message(message),
         };

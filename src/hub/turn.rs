@@ -32,7 +32,7 @@ pub trait Encode {
 #[derive(Debug)]
 struct Envelope {
     publication: Arc<Publication>,
-    frames: ByEncoding,
+    frames: ByEncoding<Bytes>,
 }
 
 /// How many encodings are looked through one by one. Most turns have one or two; but strangers choose the names of their
@@ -40,10 +40,10 @@ struct Envelope {
 const FEW: usize = 8;
 
 /// Bytes by their encoding.
-#[derive(Debug, Default)]
-struct ByEncoding {
-    few: Vec<(Encoding, Bytes)>,
-    many: HashMap<Encoding, Bytes, foldhash::fast::RandomState>,
+#[derive(Debug)]
+struct ByEncoding<T> {
+    few: Vec<(Encoding, T)>,
+    many: HashMap<Encoding, T, RandomState>,
 }
 
 /// Names an envelope within its turn.
@@ -62,7 +62,14 @@ struct Node {
     /// Subscribers that ended here; counted when the turn closes.
     readers: u32,
     /// The sequence's bytes by encoding, built for the first of several readers.
-    joined: ByEncoding,
+    joined: ByEncoding<Joined>,
+}
+
+/// The bytes of a sequence, and of how many messages they are: an encoding may leave some out.
+#[derive(Debug, Clone)]
+struct Joined {
+    bytes: Bytes,
+    messages: u64,
 }
 
 /// What a subscriber gets at the end of a turn.
@@ -117,20 +124,26 @@ impl Node {
     }
 }
 
-impl ByEncoding {
-    fn find(&self, encoding: Encoding) -> Option<&Bytes> {
+impl<T> Default for ByEncoding<T> {
+    fn default() -> Self {
+        Self { few: Vec::new(), many: HashMap::default() }
+    }
+}
+
+impl<T> ByEncoding<T> {
+    fn find(&self, encoding: Encoding) -> Option<&T> {
         match self.few.iter().find(|(known, _)| *known == encoding) {
-            Some((_, bytes)) => Some(bytes),
+            Some((_, made)) => Some(made),
             None if self.many.is_empty() => None,
             None => self.many.get(&encoding),
         }
     }
 
-    fn insert(&mut self, encoding: Encoding, bytes: Bytes) {
+    fn insert(&mut self, encoding: Encoding, made: T) {
         if self.few.len() < FEW {
-            self.few.push((encoding, bytes));
+            self.few.push((encoding, made));
         } else {
-            self.many.insert(encoding, bytes);
+            self.many.insert(encoding, made);
         }
     }
 }
@@ -215,11 +228,11 @@ impl Turn {
         encode: &mut impl Encode,
     ) -> (Delivery<'_>, u64) {
         let place = std::mem::replace(&mut self.places[subscriber.index()], ROOT) as usize;
-        let messages = u64::from(self.nodes[place].length);
-        if let Some(joined) = self.nodes[place].joined.find(encoding) {
-            return (Delivery::Joined(joined.clone()), messages);
+        if let Some(Joined { bytes, messages }) = self.nodes[place].joined.find(encoding) {
+            return (Delivery::Joined(bytes.clone()), *messages);
         }
         self.collect(place, encoding, encode);
+        let messages = self.scratch.len() as u64;
         let bytes: usize = self.scratch.iter().map(Bytes::len).sum();
         let worth_joining = self.nodes[place].readers > 1 && self.joined_bytes + bytes <= JOINED_BYTES_MAX;
         if self.scratch.len() == 1 || !worth_joining {
@@ -229,7 +242,7 @@ impl Turn {
         self.scratch.drain(..).for_each(|frame| joined.extend_from_slice(&frame));
         self.joined_bytes += bytes;
         let joined = joined.freeze();
-        self.nodes[place].joined.insert(encoding, joined.clone());
+        self.nodes[place].joined.insert(encoding, Joined { bytes: joined.clone(), messages });
         (Delivery::Joined(joined), messages)
     }
 

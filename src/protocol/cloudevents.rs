@@ -25,7 +25,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     failures: Failures::End,
     labels: Labels::Absent,
     codec: |opening| Box::new(CloudEvents::new(opening)),
-    encode_message: |message| Some(Outbound::Text(encode::message(message).into())),
+    encode_message: |message| Ok(Outbound::Text(encode::message(message).into())),
 };
 
 /// The codec of one session.

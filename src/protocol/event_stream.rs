@@ -11,7 +11,7 @@ use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
 use crate::protocol::json::encode;
 use crate::protocol::{
-    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol,
+    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol, Unsent,
 };
 
 /// The row of the registry.
@@ -62,9 +62,9 @@ impl Codec for EventStream {
     }
 }
 
-fn encode_message(message: Message<'_>) -> Option<Outbound> {
+fn encode_message(message: Message<'_>) -> Result<Outbound, Unsent> {
     let data = encode::message(message.publication, message.stage);
-    Some(Outbound::Text(block(None, Some(&joint(message).to_string()), &data)))
+    Ok(Outbound::Text(block(None, Some(&joint(message).to_string()), &data)))
 }
 
 /// The joint cursor after a live message: itself in its own source, of which the shard may have taken more at once, and

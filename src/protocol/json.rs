@@ -15,7 +15,7 @@ pub use decode::{HEADERS_JSON_BYTES_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX};
 pub use payload::PAYLOAD_DEPTH_MAX;
 
 use crate::protocol::{
-    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol,
+    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol, Unsent,
 };
 
 /// The row of the registry.
@@ -44,6 +44,6 @@ impl Codec for Json {
     }
 }
 
-fn encode_message(message: Message<'_>) -> Option<Outbound> {
-    Some(Outbound::Text(encode::message(message.publication, message.stage).into()))
+fn encode_message(message: Message<'_>) -> Result<Outbound, Unsent> {
+    Ok(Outbound::Text(encode::message(message.publication, message.stage).into()))
 }

@@ -11,7 +11,7 @@ use crate::model::cursor::JointCursor;
 use crate::protocol::event_stream::joint;
 use crate::protocol::json::encode;
 use crate::protocol::{
-    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol,
+    Codec, Event, Failures, Fault, Incoming, Labels, Message, Outbound, ProtocolId, Said, Subprotocol, Unsent,
 };
 
 /// The row of the registry.
@@ -64,9 +64,9 @@ impl Codec for Lines {
     }
 }
 
-fn encode_message(message: Message<'_>) -> Option<Outbound> {
+fn encode_message(message: Message<'_>) -> Result<Outbound, Unsent> {
     let object = encode::message(message.publication, message.stage);
-    Some(Outbound::Text(line(object, Some(&joint(message)))))
+    Ok(Outbound::Text(line(object, Some(&joint(message)))))
 }
 
 /// An object as one line. JSON has line breaks only between its tokens, so a blank in their place means the same, and no

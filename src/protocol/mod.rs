@@ -165,6 +165,15 @@ pub struct Message<'a> {
     pub labels: &'a [Label],
 }
 
+/// Why nothing is sent of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// The subscription wants less than its pattern matches.
+    Unwanted,
+    /// The protocol cannot carry it.
+    Impossible,
+}
+
 /// How a message comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -191,8 +200,8 @@ pub struct Subprotocol {
     pub labels: Labels,
     /// A codec for one new session.
     pub codec: fn(Opening) -> Box<dyn Codec + Send>,
-    /// Encodes a live message once for everybody; nothing when this protocol cannot carry it.
-    pub encode_message: fn(Message<'_>) -> Option<Outbound>,
+    /// Encodes a live message once for everybody.
+    pub encode_message: fn(Message<'_>) -> Result<Outbound, Unsent>,
 }
 
 impl Subprotocol {

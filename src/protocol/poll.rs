@@ -26,7 +26,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     labels: Labels::Absent,
     codec: |_| Box::new(Poll),
     // Whether a message was waiting or came just now means nothing to a client that asks.
-    encode_message: |message| Some(Outbound::Text(line(encode::message(message.publication, Stage::Live), None))),
+    encode_message: |message| Ok(Outbound::Text(line(encode::message(message.publication, Stage::Live), None))),
 };
 
 /// The codec. Beside messages only a gap has words of its own.
@@ -150,7 +150,7 @@ mod tests {
             let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
             let message = Message { publication: &publication, positions: &[], stage: Stage::Replay, labels: &[] };
             match (SUBPROTOCOL.encode_message)(message) {
-                Some(Outbound::Text(line)) => line.to_vec(),
+                Ok(Outbound::Text(line)) => line.to_vec(),
                 other => panic!("{other:?}"),
             }
         };

@@ -10,6 +10,7 @@ use crate::model::topic::Topic;
 use crate::protocol::json::payload::is_json;
 use crate::protocol::{
     Codec, Command, Echo, Event, Failures, Fault, Incoming, Labels, Opening, Outbound, ProtocolId, Said, Subprotocol,
+    Unsent,
 };
 
 /// The row of the registry.
@@ -21,7 +22,7 @@ pub const SUBPROTOCOL: Subprotocol = Subprotocol {
     failures: Failures::End,
     labels: Labels::Absent,
     codec: |opening| Box::new(Raw::new(opening.publish)),
-    encode_message: |message| frame(message.publication),
+    encode_message: |message| frame(message.publication).ok_or(Unsent::Impossible),
 };
 
 /// Said to a client that sends without a topic to send to.

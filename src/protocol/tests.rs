@@ -26,11 +26,11 @@ pub(crate) fn publication_from(raw_frames: RawFrames, payload: Bytes) -> Publica
 }
 
 /// The text of a live message with this payload, alone in its source.
-pub(crate) fn live_text(encode: fn(Message<'_>) -> Option<Outbound>, payload: &'static [u8]) -> String {
+pub(crate) fn live_text(encode: fn(Message<'_>) -> Result<Outbound, Unsent>, payload: &'static [u8]) -> String {
     let publication = publication_from(RawFrames::Auto, Bytes::from_static(payload));
     let positions = [(publication.source.clone(), publication.offset)];
     match encode(Message { publication: &publication, positions: &positions, stage: Stage::Live, labels: &[] }) {
-        Some(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+        Ok(Outbound::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -337,7 +337,7 @@ proptest! {
         for row in REGISTRY {
             let once = (row.encode_message)(live);
             prop_assert_eq!(&once, &(row.encode_message)(live));
-            if let Some(outbound) = &once {
+            if let Ok(outbound) = &once {
                 assert_valid(row, outbound);
             }
         }
@@ -349,7 +349,7 @@ proptest! {
     #[test]
     fn a_payload_comes_through_json_unharmed(publication in any_publication()) {
         let live = Message { publication: &publication, positions: &[], stage: Stage::Replay, labels: &[] };
-        let Some(Outbound::Text(bytes)) = (json::SUBPROTOCOL.encode_message)(live) else { panic!() };
+        let Ok(Outbound::Text(bytes)) = (json::SUBPROTOCOL.encode_message)(live) else { panic!() };
         let value = object(&bytes);
         let payload = &publication.draft.payload;
         if let Some(encoded) = value["data_base64"].as_str() {

@@ -34,7 +34,7 @@ mod time;
 pub mod uri;
 pub mod value;
 
-use crate::protocol::{Failures, Labels, Message, Outbound, ProtocolId, Subprotocol};
+use crate::protocol::{Failures, Labels, Message, Outbound, ProtocolId, Subprotocol, Unsent};
 use codec::Wamp;
 use serializer::Serializer;
 
@@ -45,7 +45,11 @@ pub const SUBPROTOCOLS: [Subprotocol; 3] = [
     row(Serializer::Cbor, 12, |message| event::shared(Serializer::Cbor, message)),
 ];
 
-const fn row(serializer: Serializer, index: u8, encode_message: fn(Message<'_>) -> Option<Outbound>) -> Subprotocol {
+const fn row(
+    serializer: Serializer,
+    index: u8,
+    encode_message: fn(Message<'_>) -> Result<Outbound, Unsent>,
+) -> Subprotocol {
     Subprotocol {
         name: serializer.name(),
         summary: "WAMP v2: publish, subscribe by URI, prefix or wildcard, call, register",

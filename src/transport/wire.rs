@@ -13,7 +13,7 @@ use crate::config::Compression;
 use crate::hub::turn::{Encode, Encoding};
 use crate::model::label::Label;
 use crate::model::publication::{Publication, SourceInfo};
-use crate::protocol::{Message, Outbound, ProtocolId, REGISTRY, Stage, event_stream, lines};
+use crate::protocol::{Message, Outbound, ProtocolId, REGISTRY, Stage, Unsent, event_stream, lines};
 use crate::transport::websocket::Opcode;
 use crate::transport::websocket::deflate::Deflater;
 use crate::transport::websocket::writer::{self, Packing};
@@ -203,9 +203,12 @@ impl Encode for StagedWire<'_> {
         let Some(Spec { protocol, framing, labels }) = self.wire.spec(encoding) else { return Bytes::new() };
         let Some(row) = REGISTRY.get(usize::from(protocol.0)) else { return Bytes::new() };
         let message = Message { publication, positions: self.positions, stage: self.stage, labels: &labels };
-        let Some(outbound) = (row.encode_message)(message) else {
-            self.wire.not_encodable += 1;
-            return Bytes::new();
+        let outbound = match (row.encode_message)(message) {
+            Ok(outbound) => outbound,
+            Err(unsent) => {
+                self.wire.not_encodable += u64::from(unsent == Unsent::Impossible);
+                return Bytes::new();
+            }
         };
         if let Some(count) = self.wire.encodes.get_mut(usize::from(protocol.0)) {
             *count += 1;

@@ -9,13 +9,20 @@ use crate::model::cursor::Epoch;
 use crate::model::publication::{Attributes, Draft, SourceId, SourceInfo};
 use crate::model::topic::Topic;
 
-/// Encodes a publication as its offset and the encoding, and counts how often it is asked.
+/// Encodes a publication as its offset and the encoding, and counts how often it is asked. Some it leaves out.
 #[derive(Default)]
 struct Counting(u64);
+
+fn is_left_out(offset: u64, encoding: u64) -> bool {
+    encoding == 1 && offset.is_multiple_of(3)
+}
 
 impl Encode for Counting {
     fn encode(&mut self, encoding: Encoding, publication: &Publication) -> Bytes {
         self.0 += 1;
+        if is_left_out(publication.offset, encoding.0) {
+            return Bytes::new();
+        }
         format!("{}/{};", publication.offset, encoding.0).into()
     }
 }
@@ -55,6 +62,9 @@ proptest! {
                         }
                     }
                 }
+            }
+            for (id, list) in &mut expected {
+                list.retain(|offset| !is_left_out(*offset, u64::from(id % 2)));
             }
             let mut encode = Counting::default();
             let mut seen: BTreeMap<u32, String> = BTreeMap::new();

@@ -19,7 +19,7 @@ use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 use crate::protocol::json::headers;
 use crate::protocol::missing::{self, Missing};
-use crate::protocol::{Message, Outbound, Stage};
+use crate::protocol::{Message, Outbound, Stage, Unsent};
 
 /// The header in which a response topic travels.
 const RESPONSE_TOPIC: &str = "x-reply-to-topic";
@@ -31,9 +31,9 @@ const CORRELATION_DATA: &str = "x-correlation-id";
 const PROPERTY_BYTES_MAX: usize = 255;
 
 /// A live message at QoS 0, for whoever has the same wishes. Whoever is to be sent it otherwise writes it alone.
-pub(super) fn shared(message: Message<'_>) -> Option<Outbound> {
-    let wanted = Wanted::of(message.labels, &message.publication.draft, Publisher::Other)?;
-    of_publication(message, &wanted, Delivery::AtMostOnce, None)
+pub(super) fn shared(message: Message<'_>) -> Result<Outbound, Unsent> {
+    let wanted = Wanted::of(message.labels, &message.publication.draft, Publisher::Other).ok_or(Unsent::Unwanted)?;
+    of_publication(message, &wanted, Delivery::AtMostOnce, None).ok_or(Unsent::Impossible)
 }
 
 /// A message as it is sent; nothing where MQTT cannot say its topic.

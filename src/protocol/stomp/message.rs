@@ -15,16 +15,17 @@ use crate::model::publication::{Attributes, Draft, Publication};
 use crate::model::value::Headers;
 use crate::protocol::json::headers;
 use crate::protocol::missing::{self, Missing};
-use crate::protocol::{Message, Outbound, Stage};
+use crate::protocol::{Message, Outbound, Stage, Unsent};
 
 /// Headers that say how a message comes: they are there or not, so that a publisher's must not be taken for them.
 const REPLAY: &str = "replay";
 const REDELIVERED: &str = "redelivered";
 
 /// A live message, or one of a replay, for whoever calls the subscription the same.
-pub(super) fn shared(message: Message<'_>) -> Option<Outbound> {
-    let [label] = message.labels else { return None };
-    Some(of_publication(&Name::of(label)?, message.publication, message.stage, None))
+pub(super) fn shared(message: Message<'_>) -> Result<Outbound, Unsent> {
+    let [label] = message.labels else { return Err(Unsent::Unwanted) };
+    let name = Name::of(label).ok_or(Unsent::Unwanted)?;
+    Ok(of_publication(&name, message.publication, message.stage, None))
 }
 
 /// A message for one session, with what was missed before it.

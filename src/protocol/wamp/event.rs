@@ -13,7 +13,7 @@ use crate::protocol::wamp::router_message::Event;
 use crate::protocol::wamp::serializer::Serializer;
 use crate::protocol::wamp::time;
 use crate::protocol::wamp::value::{Dict, Value};
-use crate::protocol::{Message, Outbound, Stage};
+use crate::protocol::{Message, Outbound, Stage, Unsent};
 
 /// What a subscription missed, as the detail `gap`.
 fn gaps(missing: &Missing) -> Value {
@@ -26,9 +26,10 @@ fn gaps(missing: &Missing) -> Value {
 }
 
 /// A live message, or one of a replay, for whoever has the subscription.
-pub(super) fn shared(serializer: Serializer, message: Message<'_>) -> Option<Outbound> {
-    let [label] = message.labels else { return None };
-    of_publication(serializer, &Name::of(label)?, (message.publication, message.stage), None)
+pub(super) fn shared(serializer: Serializer, message: Message<'_>) -> Result<Outbound, Unsent> {
+    let [label] = message.labels else { return Err(Unsent::Unwanted) };
+    let name = Name::of(label).ok_or(Unsent::Unwanted)?;
+    of_publication(serializer, &name, (message.publication, message.stage), None).ok_or(Unsent::Unwanted)
 }
 
 /// A message with what its subscription missed before it; nothing where the subscription does not want it.
@@ -91,10 +92,8 @@ mod tests {
     fn encoded(label: &Label) -> Option<String> {
         let publication = publication_from(RawFrames::Auto, Bytes::from_static(b"{\"price\": 1.50}"));
         let labels = std::slice::from_ref(label);
-        shown(shared(
-            Serializer::Json,
-            Message { publication: &publication, positions: &[], stage: Stage::Live, labels },
-        ))
+        let message = Message { publication: &publication, positions: &[], stage: Stage::Live, labels };
+        shown(shared(Serializer::Json, message).ok())
     }
 
     #[test]

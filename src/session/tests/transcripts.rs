@@ -350,7 +350,7 @@ impl Player {
         for labels in copies {
             let message = Message { publication: &publication, positions: &positions, stage, labels };
             let outbound = match self.codec.receiving() {
-                Receiving::Shared => (self.row.encode_message)(message),
+                Receiving::Shared => (self.row.encode_message)(message).ok(),
                 Receiving::Own(_) => self.codec.message(message),
             };
             lines.extend(outbound.map(|outbound| self.shown(outbound)).unwrap_or_default());

@@ -214,6 +214,9 @@ impl Connection {
             Delivery::Frames(frames) => *frames,
         };
         let bytes = frames.iter().map(Bytes::len).sum();
+        if bytes == 0 {
+            return Ok(0);
+        }
         if !self.outbox.is_empty() && self.outbox.bytes() + bytes > waiting_max {
             return Err(Overflow);
         }
