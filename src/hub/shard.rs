@@ -350,11 +350,20 @@ impl Shard {
         (&mut self.turn, &self.positions)
     }
 
-    /// Sources that lost their broker after they had it once.
+    /// Those of its sources that have no broker.
     pub fn outages(&self, id: SubscriberId) -> Vec<Arc<str>> {
-        let Some(subscriber) = self.subscribers.get(id.index()) else { return Vec::new() };
-        let reads = |lane: &&Lane| subscriber.floor(lane.info().id, 0).is_some();
-        self.lanes.iter().filter(reads).filter(|lane| lane.is_out()).map(|lane| lane.info().name.clone()).collect()
+        self.lanes_of(id).filter(|lane| lane.is_out()).map(|lane| lane.info().name.clone()).collect()
+    }
+
+    /// Whether any of its sources has lost its broker, which may be for long.
+    pub fn has_lost_any(&self, id: SubscriberId) -> bool {
+        self.lanes_of(id).any(Lane::is_lost)
+    }
+
+    fn lanes_of(&self, id: SubscriberId) -> impl Iterator<Item = &Lane> {
+        let subscriber = self.subscribers.get(id.index());
+        let reads = move |lane: &&Lane| subscriber.is_some_and(|known| known.floor(lane.info().id, 0).is_some());
+        self.lanes.iter().filter(reads)
     }
 
     /// Takes the next turn: what one source has for this shard, matched and pushed.
@@ -455,6 +464,8 @@ impl Shard {
             if replay.has_brought() || !replay.caught_up.is_empty() {
                 return;
             }
+            let one = self.subscribers.get(id.index()).and_then(|subscriber| subscriber.subscriptions.get(number));
+            held.extend(one.into_iter().flat_map(Subscription::read_sources));
         }
     }
 
@@ -463,8 +474,6 @@ impl Shard {
         self.passages.clear();
     }
 
-            let one = self.subscribers.get(id.index()).and_then(|subscriber| subscriber.subscriptions.get(number));
-            held.extend(one.into_iter().flat_map(Subscription::read_sources));
     fn sources_of(&self, only: Option<&str>) -> Result<Vec<SourceId>, Refusal> {
         let all = self.lanes.iter().map(|lane| lane.info().id);
         let Some(name) = only else { return Ok(all.collect()) };
@@ -582,7 +591,8 @@ impl Shard {
             if subscriber.floor(info.id, 0).is_none() {
                 continue;
             }
-            notices.extend(read.links.iter().map(|link| match link {
+            let is_concerned = !read.is_first_link || subscriber.waits_for(info.id);
+            notices.extend(read.links.iter().filter(|_| is_concerned).map(|link| match link {
                 lane::LinkChange::Down => (id, Notice::Outage(info.name.clone())),
                 lane::LinkChange::Up => (id, Notice::Restored(info.name.clone())),
             }));

@@ -152,11 +152,11 @@ test("says that what is to be shown has not been reached yet, and goes on by its
   const exchange = fresh("late");
   const passerelle = await own({ PASSERELLE_SOURCE__EVENTS__EXCHANGE: exchange, PASSERELLE_SOURCE__EVENTS__DECLARE: "false" });
   const page = await browser.page(passerelle.address);
-  await page.locator("#banner", { hasText: "has not been reached yet" }).waitFor();
+  await page.locator("#banner", { hasText: "There is no link to the broker" }).waitFor();
   await passerelle.end("SIGKILL");
   await page.locator("#state:not([data-state=open])").waitFor();
   await passerelle.start();
-  await page.locator("#banner", { hasText: "has not been reached yet" }).waitFor();
+  await page.locator("#banner", { hasText: "There is no link to the broker" }).waitFor();
   await broker.declare(exchange);
   await page.locator("#banner").waitFor({ state: "hidden" });
 });

@@ -95,6 +95,8 @@ pub(super) struct ReadOn {
     pub(super) something: bool,
     /// To be told before the publications.
     pub(super) links: Vec<LinkChange>,
+    /// Whether there had been no link before: that concerns only those who wait for it.
+    pub(super) is_first_link: bool,
     /// Likewise.
     pub(super) missed: Vec<Loss>,
     /// In order.
@@ -200,9 +202,14 @@ impl Lane {
         log.resume_stream(pattern, after, verdict, archive.cut(log.floor()))
     }
 
-    /// Whether the source lost its broker after it had it.
+    /// Whether the source has no broker: it has lost it, or has not reached it yet.
     pub(super) fn is_out(&self) -> bool {
-        self.state.ever_up() && !self.state.link().up
+        !self.state.link().up
+    }
+
+    /// Whether it has lost it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_out() && self.state.ever_up()
     }
 
     /// The shard's claim on a pattern, and the pattern with the text that all of them share.
@@ -324,9 +331,7 @@ impl Lane {
 
     /// The transitions since the last look: the link alternates, so their number and the present state tell them all.
     fn links(&mut self, link: Link) -> Vec<LinkChange> {
-        // The first link is no return: nobody was told of an outage before it.
-        let told = self.link_changes.max(1);
-        let news = link.changes.saturating_sub(told);
+        let news = link.changes.saturating_sub(self.link_changes);
         self.link_changes = link.changes;
         let last = if link.up { LinkChange::Up } else { LinkChange::Down };
         let before = if link.up { LinkChange::Down } else { LinkChange::Up };

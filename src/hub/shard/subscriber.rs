@@ -22,6 +22,12 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
+    /// Whether anything of a source has not begun.
+    pub(super) fn waits_for(&self, source: SourceId) -> bool {
+        let waits = |one: &Subscription| one.is_waiting() && one.part(source).is_some();
+        self.subscriptions.iter().any(waits)
+    }
+
     /// How far everything of a source was sent, or nothing when it does not read that source.
     pub(super) fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
         self.subscriptions.iter().filter_map(|subscription| subscription.floor(source, position)).min()

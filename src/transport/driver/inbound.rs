@@ -62,7 +62,7 @@ impl Driver {
     fn hear_later(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         let failures = REGISTRY.get(usize::from(connection.protocol.0)).map(|row| row.failures);
         let is_mute = matches!(failures, Some(Failures::End)) && connection.reader.is_some();
-        if is_mute && connection.session.is_opening() && self.shard.outages(subscriber).is_empty() {
+        if is_mute && connection.session.is_opening() && !self.shard.has_lost_any(subscriber) {
             connection.is_opening = true;
             self.greetings.set(Instant::now(), self.ticket(subscriber));
         }

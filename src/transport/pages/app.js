@@ -11,8 +11,6 @@ const SHOWN_MAX = 200;
 const DRAW_MS = 120;
 /** How many seconds the little curve looks back. */
 const CURVE_SECONDS = 60;
-/** How long a subscription may take to stand before the page says what that may mean. */
-const STANDING_MS = 2000;
 /** Over how many seconds the rate is averaged. */
 const RATE_SECONDS = 5;
 
@@ -68,8 +66,7 @@ function showBanner(text) {
 
 function showOutages() {
   const names = [...outages].join(", ");
-  if (names) showBanner(`The link to the broker is down (${names}). It is being restored; this page goes on by itself then.`);
-  else if (late) showBanner("The broker has not been reached yet: the server's log says why. This page goes on by itself then.");
+  if (names) showBanner(`There is no link to the broker (${names}): the server's log says why. This page goes on by itself when there is.`);
   else showBanner("");
 }
 
@@ -81,31 +78,12 @@ let second = Math.floor(performance.now() / 1000);
 let total = 0;
 let paused = false;
 let subscription;
-let late = false;
-
-/** What is subscribed to stands once the broker is reached: until then there is nothing to show, whatever the line does. */
-function awaitStanding(asked) {
-  const tell = (isLate) => {
-    if (asked !== subscription) return;
-    late = isLate;
-    // Without a line the state says why nothing comes, and `open` will look again.
-    if (client.state === "open") showOutages();
-  };
-  const timer = setTimeout(() => tell(true), STANDING_MS);
-  const settled = () => {
-    clearTimeout(timer);
-    tell(false);
-  };
-  asked.ready.then(settled, settled);
-}
 
 function listen(pattern) {
   subscription?.unsubscribe();
   clear();
   byId("empty-pattern").textContent = pattern === "" ? "the empty topic" : pattern;
   subscription = client.subscribe(pattern, { last: 3, onmessage: keep, ongap: keep });
-  late = false;
-  awaitStanding(subscription);
   subscription.ready.catch(
     (error) => error.code !== "closed" && showBanner(`'${pattern}' was refused: ${error.message}`),
   );

@@ -180,6 +180,7 @@ fn streams_wait_for_all_that_they_asked_for_and_for_nothing_else() {
     let mut stands = bench.listen(of_a("x"));
     bench.bind();
     sent(&mut stands, "event: subscribed");
+    sent(&mut waits, "event: outage");
     assert!(is_silent(&waits));
     assert_eq!(bench.waiting(), (1, 1));
     Feed::new(bench.driver.shared.hub.sources()[1].clone()).link_up_bound(Instant::now());
