@@ -44,7 +44,11 @@ impl Codec for EventStream {
             Event::Gap(_) => (Some("gap"), None),
             Event::Outage { .. } => (Some("outage"), None),
             Event::Restored { .. } => (Some("restored"), None),
-            Event::Goodbye { .. } => (Some("goodbye"), None),
+            Event::Goodbye { reconnect_in, .. } => {
+                // In a field that browsers obey, and with the word for who reads it.
+                let block = block(Some("goodbye"), None, &encode::event(event));
+                return Some(Outbound::Text([retry_field(*reconnect_in).into_bytes(), block.to_vec()].concat().into()));
+            }
             Event::Joined { .. } => (Some("join"), None),
             Event::Left { .. } => (Some("leave"), None),
             Event::Presence { .. } => (Some("presence"), None),
@@ -83,7 +87,11 @@ pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
 
 /// Tells the browser how long to wait before it connects again.
 pub fn retry(pause: Duration) -> Bytes {
-    format!("retry: {}\n\n", pause.as_millis()).into()
+    (retry_field(pause) + "\n").into()
+}
+
+fn retry_field(pause: Duration) -> String {
+    format!("retry: {}\n", pause.as_millis())
 }
 
 /// One block. Every line of the data gets a field of its own, whichever way the line ends, so that no payload can

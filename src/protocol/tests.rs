@@ -251,6 +251,7 @@ fn data_of_block(bytes: &[u8]) -> String {
     for line in body.split('\n') {
         match line.split_once(": ") {
             Some(("data", value)) => data.push(value),
+            Some(("retry", value)) => assert!(value.parse::<u64>().is_ok(), "{value}"),
             Some(("id", value)) => assert!(value.parse::<JointCursor>().is_ok(), "{value}"),
             Some(("event", name)) => assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')),
             other => panic!("{other:?} in {text:?}"),
