@@ -268,6 +268,9 @@ impl Driver {
                 }
                 if self.shard.has_replay(subscriber) {
                     self.queue_replay(self.ticket(subscriber), connection);
+                } else if self.shard.is_joint(subscriber) {
+                    // Whose line is lost before the first message would not know where to go on.
+                    self.tell_position(subscriber, connection, Instant::now());
                 }
             }
             Err(refusal) => {

@@ -170,7 +170,7 @@ impl Driver {
         }
     }
 
-    fn tell_position(&mut self, subscriber: SubscriberId, connection: &mut Connection, now: Instant) {
+    pub(super) fn tell_position(&mut self, subscriber: SubscriberId, connection: &mut Connection, now: Instant) {
         let cursors = self.shard.cursors(subscriber);
         if !cursors.0.is_empty() {
             let action = connection.session.quiet(cursors);

@@ -113,6 +113,28 @@ async fn a_stream_of_lines_tells_gaps_and_sends_heartbeats() {
     assert_eq!(program.metric(open).await, Some(1.0));
 }
 
+/// Without waiting for the first message, or for a heartbeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_just_begun_knows_where_to_go_on() {
+    let program = Broker::Embedded.serve(&[("PASSERELLE_SERVER__HEARTBEAT", "1h")]).await;
+    let service = Service::connect(&program.amqp).await;
+    let mut stream = LineStream::open(&program, "pattern=a&pattern=b").await;
+    for _ in 0..2 {
+        stream.expect("subscribed").await;
+    }
+    let line = tokio::time::timeout(PATIENCE, stream.lines.next_line()).await.expect("a line in time");
+    let position: Value = serde_json::from_str(&line.expect("a line").expect("an open stream")).expect("an object");
+    assert_eq!(position["op"], "position");
+    let after = position["after"].as_str().expect("a cursor").to_owned();
+    drop(stream);
+    service.publish("b", "1").await;
+    let mut stream = LineStream::open(&program, &format!("pattern=a&pattern=b&after={after}")).await;
+    for _ in 0..2 {
+        assert_eq!(stream.expect("subscribed").await["resumed"], true);
+    }
+    assert_eq!(stream.expect("message").await["data"], 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_listened_to_is_refused_in_words() {
     let program = Broker::Embedded.serve(&[]).await;
