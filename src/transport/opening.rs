@@ -158,10 +158,8 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
     let identity =
         if negotiated.token.is_some() { Err(crate::transport::gate::NO_TOKENS) } else { site.gate.identify(visitor) };
     let session = site.session(identity, row);
-    let after = match form_of(row) {
-        CursorForm::Joint => cursor_of(&request.headers, request.uri.query(), site),
-        CursorForm::Separate | CursorForm::Each => JointCursor::default(),
-    };
+    let resumes = row.index == cloudevents::SUBPROTOCOL.index;
+    let after = if resumes { cursor_of(&request.headers, request.uri.query(), site) } else { JointCursor::default() };
     Ok(Opened {
         head: handshake::response(&upgrade.accept_key, negotiated.verdict.echo(), deflate),
         framing: if deflate.is_some() { Framing::Deflated } else { Framing::WebSocket },
@@ -185,11 +183,11 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
     })
 }
 
-/// Whether a session of a WebSocket resumes by one cursor of all that it listens to, which its URL may bring.
+/// How a session of a WebSocket reads: where its URL says all that it listens to, as one sequence.
 fn form_of(row: &Subprotocol) -> CursorForm {
     match row.labels {
         Labels::Each => CursorForm::Each,
-        _ if row.index == cloudevents::SUBPROTOCOL.index => CursorForm::Joint,
+        _ if [cloudevents::SUBPROTOCOL.index, raw::SUBPROTOCOL.index].contains(&row.index) => CursorForm::Joint,
         Labels::Absent | Labels::Together => CursorForm::Separate,
     }
 }

@@ -37,6 +37,29 @@ async fn every_kind_of_client_gets_every_message_in_order() {
 }
 
 /// Each of 200 subscribers with its own mixture of patterns gets exactly what the naive matcher says.
+/// What a URL asks for is one sequence, each message of it once, however many of its patterns match.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_of_several_patterns_come_to_a_raw_client_once_and_in_order() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let service = Service::connect(&program.amqp).await;
+    let word = word();
+    let mut first = Client::raw(&program, &format!("pattern={word}.%23")).await;
+    until("it is subscribed", async || program.metric("passerelle_subscriptions").await == Some(1.0)).await;
+    for (level, number) in [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)] {
+        service.publish(&format!("{word}.{level}"), &number.to_string()).await;
+    }
+    for number in 1..=5 {
+        assert_eq!(first.text().await, number.to_string());
+    }
+    let query = format!("pattern={word}.%23&pattern={word}.a&pattern=*.b&last=2");
+    let mut second = Client::raw(&program, &query).await;
+    until("it is subscribed", async || program.metric("passerelle_subscriptions").await == Some(4.0)).await;
+    service.publish(&format!("{word}.b"), "6").await;
+    for number in [2, 3, 4, 5, 6] {
+        assert_eq!(second.text().await, number.to_string());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_mixtures_of_patterns_get_exactly_their_messages() {
     const MESSAGES: usize = 10_000;
