@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::auth::Identity;
+use crate::config::Settings;
 use crate::hub::feed::SourceState;
 use crate::hub::shard::CursorForm;
 use crate::metrics::Handshake;
@@ -243,6 +244,9 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
         return Err(bad(StatusCode::BAD_REQUEST, &format!("say what to listen to: {path}?pattern=orders.%23")));
     }
     let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
+    if let Some(sentence) = asked.refusal(&site.shared.settings) {
+        return Err(bad(StatusCode::BAD_REQUEST, &sentence));
+    }
     let after = cursor_of(request.headers(), request.uri().query(), site);
     Ok(Opened {
         head: stream_head(visitor, site, way),
@@ -307,6 +311,17 @@ struct Asked {
 }
 
 impl Asked {
+    /// Why it can never be had here, which is said before an answer begins: a browser would come back again and again.
+    fn refusal(&self, settings: &Settings) -> Option<String> {
+        let max = settings.limits.subscriptions_max;
+        if self.patterns.len() > max {
+            return Some(format!("a URL may have {max} patterns (limits.subscriptions_max): leave some out"));
+        }
+        let name = self.source.as_ref()?;
+        let is_known = settings.sources.iter().any(|source| source.name == *name);
+        (!is_known).then(|| format!("there is no source {name:?}: leave \"source\" out to read all"))
+    }
+
     fn of(of_query: Option<&str>, row: &Subprotocol) -> Self {
         let mut asked = Self::default();
         if !is_readable(of_query) {
