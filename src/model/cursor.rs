@@ -3,6 +3,7 @@
 //! A cursor is `epoch.offset` in base 36; a joint one is `name~cursor~name~cursor…`. Both use only characters
 //! that need no escape in a URL. Clients must not look inside.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -31,8 +32,8 @@ impl Cursor {
 #[error("is not a cursor that this server gives")]
 pub struct CursorError;
 
-/// The most bytes a joint cursor may have when it comes back.
-pub const JOINT_CURSOR_BYTES_MAX: usize = 4096;
+/// The most bytes a joint cursor may have when it comes back: enough for seven hundred sources with the longest of names.
+pub const JOINT_CURSOR_BYTES_MAX: usize = 64 << 10;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,10 +122,11 @@ impl FromStr for JointCursor {
             return Err(CursorError);
         }
         let mut parts = text.split('~');
+        let mut names = HashSet::new();
         let mut cursors = Vec::new();
         while let Some(name) = parts.next() {
             let cursor = parts.next().ok_or(CursorError)?.parse()?;
-            if name.is_empty() || cursors.iter().any(|(known, _)| known == name) {
+            if name.is_empty() || !names.insert(name) {
                 return Err(CursorError);
             }
             cursors.push((name.to_owned(), cursor));

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::model::cursor::JOINT_CURSOR_BYTES_MAX;
 use crate::model::value::Value;
 
 fn read(text: &str) -> Result<Command, Fault> {
@@ -185,7 +186,10 @@ fn every_field_has_its_bound() {
         (json!({"op": "publish", "topic": long(256), "data": 1}), "\"topic\" is 256 bytes long"),
         (json!({"op": "publish", "topic": "a", "data": 1, "message_id": long(256)}), "\"message_id\" may have"),
         (json!({"op": "publish", "topic": "a", "data": 1, "content_type": long(256)}), "\"content_type\" may have"),
-        (json!({"op": "subscribe", "pattern": "a", "after": {"x": long(5000)}}), "\"after\" may have"),
+        (
+            json!({"op": "subscribe", "pattern": "a", "after": {"x": long(JOINT_CURSOR_BYTES_MAX)}}),
+            "\"after\" may have",
+        ),
         (json!({"op": "publish", "topic": "a", "data": 1, "headers": {"x": long(70_000)}}), "\"headers\" may have"),
     ];
     for (message, start) in cases {
