@@ -467,9 +467,24 @@ const SOURCE: &[Key] = &[
         "What happens to a message that cannot be mapped to a topic: it is gone, or it is rejected, so that RabbitMQ \
          dead-letters it where the queue says so.",
     ),
-    Key::new("source.*.log.messages_max", SOME, "100000", "Messages in the source's log, from which clients resume."),
-    Key::new("source.*.log.bytes_max", BYTES, "\"64 MiB\"", "Bytes of the log's messages; held in memory."),
-    Key::new("source.*.log.age_max", WHILE, "\"10m\"", "Messages older than this leave the log."),
+    Key::new(
+        "source.*.log.messages_max",
+        SOME,
+        "100000",
+        "Messages in the source's log, from which clients resume. Live messages pass through it: it holds 1024 in any case.",
+    ),
+    Key::new(
+        "source.*.log.bytes_max",
+        BYTES,
+        "\"64 MiB\"",
+        "Bytes of the log's messages; held in memory, and 1 MiB in any case. A message that is larger is rejected (too_large).",
+    ),
+    Key::new(
+        "source.*.log.age_max",
+        WHILE,
+        "\"10m\"",
+        "Messages older than this leave the log; none does within its first second.",
+    ),
     Key::new(
         "source.*.log.last_each",
         Kind::Count { least: 0, most: ANY },

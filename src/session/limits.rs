@@ -34,7 +34,8 @@ pub const CLOSE_DETAIL_BYTES_MAX: usize = 123;
 pub const DESCRIBED_PATTERNS_MAX: usize = 8;
 
 /// Headers that only brokers and this server write: a name, or the start of one that ends in `-`.
-const RESERVED: &[&str] = &["x-passerelle-", "x-death", "x-first-death-", "x-last-death-", "user_id", "user-id"];
+const RESERVED: &[&str] =
+    &["x-passerelle-", "x-death", "x-first-death-", "x-last-death-", "x-stream-offset", "user_id", "user-id"];
 
 /// Headers by which RabbitMQ routes a message to further keys ("sender-selected distribution"), past the rights on its topic.
 const FURTHER_ROUTES: &[&str] = &["cc", "bcc"];
