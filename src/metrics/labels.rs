@@ -98,7 +98,7 @@ labels! {
         Topic = "topic",
         /// The source's template names a header field that the delivery does not have.
         TemplateField = "template_field",
-        /// The properties or header fields cannot be carried.
+        /// The header fields are longer than a frame may be.
         Properties = "properties",
         /// It is larger than a source's log may be.
         TooLarge = "too_large",

@@ -3,13 +3,17 @@
 //! parser would exhaust its stack, content headers longer than a frame may be, and returned messages, which it hands to
 //! whichever confirm comes next.
 //!
-//! Nothing here does I/O; it changes bytes in place and never their number (AMQP 0-9-1, sections 2.3.5 and 4.2): headers
-//! that are too long are only found here, and taken out by [`super::wire`].
+//! Nothing here does I/O; it changes bytes in place and never their number (AMQP 0-9-1, sections 2.3.5 and 4.2): what is
+//! to stand in the place of headers that are too long is made here, and put there by [`super::wire`].
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use amq_protocol::types::generation::gen_field_table;
+use amq_protocol::types::{AMQPValue, FieldTable};
+
+use super::stream::OFFSET;
 use super::wire::FRAME_BYTES_MAX;
 
 /// The header field that holds our id of a publish, so that a returned message can be told from the others.
@@ -23,6 +27,9 @@ pub(crate) const REDELIVERED_HEADER: &str = "x-passerelle-redelivered";
 
 /// The header field that says that a message is to be kept for later subscribers: also a service may set it.
 pub(crate) const RETAINED_HEADER: &str = "x-passerelle-retained";
+
+/// The header field that says of a message that its own were left out here, because they are longer than a frame may be.
+pub(crate) const SHORTENED_HEADER: &str = "x-passerelle-shortened";
 
 /// How deep tables and lists may be nested; what lies deeper is shown as bytes.
 pub(crate) const NESTING_MAX: usize = 16;
@@ -169,8 +176,9 @@ fn method_of(payload: &[u8]) -> Option<(u16, u16)> {
     }
 }
 
-/// Where the headers stand in a content header, if it has any; nothing says any longer that they do.
-pub(crate) fn forget_headers(payload: &mut [u8]) -> Option<Range<usize>> {
+/// Where the headers stand in a content header, if it has any, and what is to stand there in their place: that they were
+/// left out, and the offset in a stream, because whoever reads one must know how far they have come.
+pub(crate) fn shortened_headers(payload: &mut [u8]) -> Option<(Range<usize>, Vec<u8>)> {
     let mut walk = Walk::new(payload, 12);
     let flags = walk.u16()?;
     for _ in [15, 14].into_iter().filter(|bit| flags & (1 << bit) != 0) {
@@ -178,8 +186,15 @@ pub(crate) fn forget_headers(payload: &mut [u8]) -> Option<Range<usize>> {
     }
     let start = walk.at;
     let end = if flags & (1 << 13) == 0 { return None } else { walk.end_of_counted()? };
-    *payload.get_mut(12)? &= !(1 << 5);
-    Some(start..end)
+    walk.at = start;
+    let mut left = FieldTable::default();
+    left.insert(SHORTENED_HEADER.into(), AMQPValue::Boolean(true));
+    if let Some(offset) = walk.headers(OFFSET).flatten() {
+        left.insert(OFFSET.into(), AMQPValue::LongLongInt(offset));
+    }
+    // Writing to memory cannot fail.
+    let written = gen_field_table(&left)(Vec::new().into()).ok()?;
+    Some((start..end, written.into_inner().0))
 }
 
 /// A position in a frame's payload; every step answers `None` where the payload ends too early.
@@ -241,7 +256,7 @@ impl<'a> Walk<'a> {
         let mut id = None;
         for bit in (2..=15).rev().filter(|bit| has(*bit)) {
             match bit {
-                13 => id = self.headers()?,
+                13 => id = self.headers(ID_HEADER)?,
                 12 | 11 => self.skip(1)?,
                 6 => self.skip(8)?,
                 _ => self.short_text()?,
@@ -250,21 +265,21 @@ impl<'a> Walk<'a> {
         id
     }
 
-    /// The outermost table, in which our id would stand. `Some(None)`: it is whole and has none.
-    fn headers(&mut self) -> Option<Option<i64>> {
+    /// The outermost table; answers the whole number of this name. `Some(None)`: the table is whole and has none.
+    fn headers(&mut self, name: &str) -> Option<Option<i64>> {
         let end = self.end_of_counted()?;
-        let mut id = None;
+        let mut found = None;
         while self.at < end {
             let name_at = self.at + 1;
             self.short_text()?;
-            let ours = self.bytes.get(name_at..self.at) == Some(ID_HEADER.as_bytes());
+            let is_it = self.bytes.get(name_at..self.at) == Some(name.as_bytes());
             let value_at = self.at + 1;
             self.value(1)?;
-            if let (true, Some(number)) = (ours, self.bytes.get(value_at..self.at)) {
-                id = <[u8; 8]>::try_from(number).ok().map(i64::from_be_bytes);
+            if let (true, Some(number)) = (is_it, self.bytes.get(value_at..self.at)) {
+                found = <[u8; 8]>::try_from(number).ok().map(i64::from_be_bytes);
             }
         }
-        Some(id)
+        Some(found)
     }
 
     fn table(&mut self, depth: usize) -> Option<()> {

@@ -17,7 +17,7 @@ use crate::model::publication::{Attributes, Draft, PublishedAt, UnixMillis};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::{ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, RETAINED_HEADER};
+use super::inspect::{ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, RETAINED_HEADER, SHORTENED_HEADER};
 use super::stream::OFFSET;
 
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
@@ -82,6 +82,10 @@ impl Mapper {
         if delivery.data.len() > self.bytes_max {
             return Err(Rejection::TooLarge);
         }
+        // Filters, selectors and the template would take it for a message that never had the fields that it lacks.
+        if is_marked(&delivery.properties, SHORTENED_HEADER) {
+            return Err(Rejection::Properties);
+        }
         let rendered;
         let text = match &self.template {
             None => delivery.routing_key.as_str(),
@@ -119,10 +123,23 @@ impl Mapper {
 /// The draft of a delivery that a client consumes. Whatever it is, the client is to settle it, so none is refused: a routing
 /// key that is empty or no topic gives way to the queue's name.
 pub(crate) fn consumed(delivery: &mut Delivery, queue: &Topic, now: UnixMillis) -> Draft {
+    tell_if_shortened(delivery, queue.as_str());
     let key = Some(delivery.routing_key.as_str()).filter(|key| !key.is_empty());
     let topic = key.and_then(|key| Topic::parse(key).ok()).unwrap_or_else(|| queue.clone());
     let attributes = attributes(&delivery.properties, delivery.redelivered);
     Draft { topic, payload: std::mem::take(&mut delivery.data).into(), attributes, received_at: now }
+}
+
+/// Says so when a message lost its headers that a client gets all the same; the client sees the mark in their place.
+pub(crate) fn tell_if_shortened(delivery: &Delivery, queue: &str) {
+    if is_marked(&delivery.properties, SHORTENED_HEADER) {
+        tracing::warn!(
+            queue = %queue.escape_debug(),
+            exchange = delivery.exchange.as_str(),
+            routing_key = %delivery.routing_key.as_str().escape_debug(),
+            "a message's headers are longer than a frame may be: its client gets it without them"
+        );
+    }
 }
 
 /// Appends a header field that is text or a number.

@@ -219,6 +219,7 @@ impl Session {
         let acker = delivery.acker.clone();
         let id = delivery.properties.correlation_id().as_ref().map(ShortString::as_str);
         if let Some(place) = id.and_then(|id| self.waiting.remove(id)) {
+            mapping::tell_if_shortened(&delivery, self.reply_queue.as_str());
             let properties = &delivery.properties;
             let content_type = mapping::property(properties.content_type());
             let headers = properties.headers().as_ref().map(mapping::headers).unwrap_or_default();

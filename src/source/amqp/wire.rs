@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::inspect::{HEADER, Inspector, Returned, forget_headers};
+use super::inspect::{HEADER, Inspector, Returned, shortened_headers};
 
 /// The largest frame that is asked for: RabbitMQ's own default.
 pub(crate) const FRAME_BYTES_MAX: u32 = 131_072;
@@ -99,7 +99,7 @@ impl Wire {
                 break;
             }
             if kind == HEADER && !returned && whole > self.inspector.frame_bytes_max() as usize {
-                whole -= self.shorten(at, whole);
+                whole = self.shorten(at, whole);
             }
             if let Some(payload) = self.inbox.get_mut(at + FRAME_HEAD_BYTES..at + whole - 1) {
                 self.inspector.look(kind, channel, payload);
@@ -115,20 +115,20 @@ impl Wire {
     }
 
     /// Takes the headers out of a content header that the library would end the connection for, after which the message
-    /// would come first again; how many bytes that was.
+    /// would come first again; how long the frame is without them. Whoever gets the message says so, with its name.
     fn shorten(&mut self, at: usize, whole: usize) -> usize {
         let payload_at = at + FRAME_HEAD_BYTES;
-        let Some(payload) = self.inbox.get_mut(payload_at..at + whole - 1) else { return 0 };
-        let Some(headers) = forget_headers(payload) else { return 0 };
-        let left = payload.len() - headers.len();
-        tracing::warn!(bytes = headers.len(), "a message's headers are longer than a frame may be: they are left out");
-        if let (Some(place), Ok(size)) = (self.inbox.get_mut(at + 3..payload_at), u32::try_from(left)) {
+        let Some(payload) = self.inbox.get_mut(payload_at..at + whole - 1) else { return whole };
+        let Some((headers, left)) = shortened_headers(payload) else { return whole };
+        let bytes = payload.len() - headers.len() + left.len();
+        if let (Some(place), Ok(size)) = (self.inbox.get_mut(at + 3..payload_at), u32::try_from(bytes)) {
             place.copy_from_slice(&size.to_be_bytes());
         }
         let after = self.inbox.split_off(payload_at + headers.end);
         self.inbox.truncate(payload_at + headers.start);
+        self.inbox.extend_from_slice(&left);
         self.inbox.unsplit(after);
-        headers.len()
+        FRAME_HEAD_BYTES + bytes + 1
     }
 
     /// Reads once into the inbox.
@@ -335,22 +335,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_content_header_that_is_too_long_for_the_library_passes_without_its_headers() {
-        let header = |flags: u8, headers: &[u8]| {
-            let properties = [&[flags, 0, 1, b't'][..], headers, &[2]].concat();
+    async fn a_content_header_that_is_too_long_for_the_library_passes_with_what_says_so_and_its_offset() {
+        let header = |fields: &[u8]| {
+            // Content type, headers, delivery mode.
+            let length = u32::try_from(fields.len()).unwrap().to_be_bytes();
+            let properties = [&[0b1011_0000, 0, 1, b't'][..], &length, fields, &[2]].concat();
             frame(2, &[&[0, 60, 0, 0][..], &3u64.to_be_bytes(), &properties].concat())
         };
-        let table = |length: u32| {
-            let text = [&b"\x01kS"[..], &length.to_be_bytes(), &vec![b'y'; length as usize]].concat();
-            [&u32::try_from(text.len()).unwrap().to_be_bytes(), &text[..]].concat()
-        };
-        // Content type, headers, delivery mode.
-        let long = |length| [header(0b1011_0000, &table(length)), frame(3, b"abc")].concat();
-        let short = [header(0b1001_0000, &[]), frame(3, b"abc")].concat();
+        let offset = b"\x0fx-stream-offsetl\0\0\0\0\0\0\0\x07";
+        let text = |length: u32| [&b"\x01kS"[..], &length.to_be_bytes(), &vec![b'y'; length as usize]].concat();
+        let long = |length| [header(&[&text(length)[..], offset].concat()), frame(3, b"abc")].concat();
+        let said = b"\x16x-passerelle-shortenedt\x01";
+        let short = [header(&[&said[..], offset].concat()), frame(3, b"abc")].concat();
         let tune = frame(1, &[&[0, 10, 0, 30, 0, 0][..], &8_192u32.to_be_bytes(), &[0, 0]].concat());
         for (sent, expected) in [
             (
-                [long(131_000), long(131_040), long(3 << 20)].concat(),
+                [long(131_000), long(131_020), long(3 << 20)].concat(),
                 [long(131_000), short.clone(), short.clone()].concat(),
             ),
             ([tune.clone(), long(8_000), long(8_192)].concat(), [tune, long(8_000), short].concat()),

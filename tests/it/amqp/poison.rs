@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use lapin::ExchangeKind;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use passerelle::config::{Rejected, TemplatePart, TopicTemplate};
+use passerelle::config::{Input, Rejected, Source, StreamInput, TemplatePart, TopicTemplate};
 use passerelle::model::value::Value;
 
 use super::bridge::*;
@@ -144,4 +144,40 @@ async fn what_cannot_be_mapped_is_dead_lettered_where_that_is_configured_and_nev
     };
     assert_eq!(left(&queue).await.unwrap().message_count(), 0);
     assert_eq!(left(&dead).await.unwrap().message_count(), 200);
+}
+
+/// The largest headers that the broker takes: what it adds to them makes them larger than any frame.
+const HEADER_BYTES: usize = 131_036;
+
+/// RabbitMQ adds the offset, and the header that told how far the stream was read would be gone with all the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_fit_no_frame_are_passed_over_and_a_stream_is_read_on() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    let stream = unique("stream");
+    let input = StreamInput { declare: true, ..StreamInput::new(&stream) };
+    let source = Source { name: "audit".into(), input: Input::Stream(input), ..Source::events() };
+    let settings = settings(rabbit, vec![source]);
+    let bridge = Bridge::start(&settings);
+    bridge.ready().await;
+    let mut headers = FieldTable::default();
+    headers.insert("h".into(), AMQPValue::LongString("x".repeat(HEADER_BYTES).into()));
+    let long = || lapin::BasicProperties::default().with_headers(headers.clone());
+    client.publish("", &stream, "1").await;
+    client.publish_with("", &stream, ("2", long())).await;
+    client.publish("", &stream, "3").await;
+    assert_eq!(bridge.received("audit", 2).await, ["1", "3"]);
+    let rejected = "passerelle_source_rejected_total{reason=\"properties\",source=\"audit\"}";
+    assert_eq!(bridge.metric(rejected), Some(1.0));
+    client.publish_with("", &stream, ("4", long())).await;
+    until("it is counted", || bridge.metric(rejected) == Some(2.0)).await;
+    // A node that begins with it.
+    let other = Bridge::start(&settings);
+    other.ready().await;
+    client.publish("", &stream, "5").await;
+    for bridge in [bridge, other] {
+        until("the last one comes", || bridge.payloads("audit").last().is_some_and(|last| last == "5")).await;
+        assert_eq!(bridge.source("audit").link().changes, 1, "the source stands");
+        bridge.stop().await;
+    }
 }

@@ -175,6 +175,36 @@ fn returned_messages_are_told_by_their_id_and_kept_from_the_library() {
     assert!(!noted.take(7) && !noted.take(8) && !noted.take(10));
 }
 
+/// The header that is left, as the library reads it.
+fn shortened(mut bytes: Vec<u8>) -> AMQPProperties {
+    let (headers, left) = shortened_headers(&mut bytes).unwrap();
+    let frame = frame_of(HEADER, &[&bytes[..headers.start], &left, &bytes[headers.end..]].concat());
+    match parse_frame(frame.as_slice()) {
+        Ok((&[], AMQPFrame::Header(_, header))) => header.properties,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_headers_that_are_too_long_the_offset_is_left_and_the_other_properties_are_as_they_were() {
+    let with = |headers: FieldTable| {
+        AMQPProperties::default().with_content_type("t".into()).with_headers(headers).with_message_id("m".into())
+    };
+    let mut left = FieldTable::default();
+    left.insert(SHORTENED_HEADER.into(), AMQPValue::Boolean(true));
+    let mut long = FieldTable::default();
+    long.insert("a".into(), AMQPValue::LongString("x".repeat(9_000).into()));
+    assert_eq!(shortened(header(with(long.clone()), 3)), with(left.clone()));
+    // A table that cannot be read to its end.
+    let mut broken = header(with(long.clone()), 3);
+    spoil(&mut broken, b"\x01aS", b"\x01a?");
+    assert_eq!(shortened(broken), with(left.clone()));
+    long.insert(OFFSET.into(), AMQPValue::LongLongInt(7));
+    left.insert(OFFSET.into(), AMQPValue::LongLongInt(7));
+    assert_eq!(shortened(header(with(long), 3)), with(left));
+    assert!(shortened_headers(&mut header(AMQPProperties::default(), 3)).is_none(), "there are none");
+}
+
 proptest! {
     #[test]
     fn random_payloads_never_panic_and_never_change_their_length(

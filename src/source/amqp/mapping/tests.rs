@@ -69,6 +69,15 @@ fn what_is_larger_than_the_log_is_refused() {
     assert_eq!(topic(&mut small, delivery("a")), Err(Rejection::TooLarge));
 }
 
+/// A filter would take it for a message that never had any.
+#[test]
+fn what_lost_its_headers_on_the_way_is_refused_and_a_client_that_consumes_it_sees_so() {
+    let shortened = || with_header(SHORTENED_HEADER, AMQPValue::Boolean(true));
+    assert_eq!(topic(&mut mapper(|_| ()), shortened()), Err(Rejection::Properties));
+    let draft = consumed(&mut shortened(), &Topic::parse("queue").unwrap(), 5);
+    assert_eq!(draft.attributes.headers.value(SHORTENED_HEADER), Some(&Value::Bool(true)));
+}
+
 #[test]
 fn times_are_taken_as_exactly_as_they_are_told() {
     let told = |header: Option<AMQPValue>, property: Option<u64>| {
