@@ -21,7 +21,7 @@ use crate::model::topic::{Pattern, Topic};
 use crate::source::Trouble;
 
 use super::connection::{ANSWER_TIMEOUT, Live};
-use super::words::{self, Refusal};
+use super::words;
 
 /// Bindings that are asked for before the first answer is in.
 const PIPELINE_MAX: usize = 64;
@@ -187,24 +187,21 @@ impl<'a> Binder<'a> {
             self.feed.bound(pattern);
             return Ok(());
         };
-        let Some(error) = error else { return Err(self.silent()) };
-        if words::refusal(&error) == Some(Refusal::AccessRefused) {
-            let words::Peer { user, .. } = &self.live.peer;
-            let exchange = &self.target.exchange;
-            let sentence = format!(
-                "RabbitMQ does not let user '{user}' bind '{}' to exchange '{exchange}': grant it with \
-                 rabbitmqctl set_permissions or set_topic_permissions",
-                words::printable(pattern.as_str())
-            );
-            self.feed.interest().refused(pattern, sentence.clone());
-            if self.feed.interest().is_fixed() {
-                // Whoever runs the source writes that on the board, where it makes one line however often it is tried.
-                return Err(Trouble(sentence));
-            }
-            tracing::warn!("{sentence}");
-            return Ok(());
+        let error = error.ok_or_else(|| self.silent())?;
+        self.refuse(pattern, &error)
+    }
+
+    /// What the broker has against one pattern concerns those alone who want it, unless all of a list were to stand.
+    fn refuse(&self, pattern: &Pattern, error: &lapin::Error) -> Result<(), Trouble> {
+        let names = (self.target.exchange.as_str(), self.live.peer.user.as_str());
+        let Some(sentence) = words::of_pattern(error, pattern, names) else { return Err(self.trouble(error)) };
+        self.feed.interest().refused(pattern, sentence.clone());
+        if self.feed.interest().is_fixed() {
+            // Whoever runs the source writes that on the board, where it makes one line however often it is tried.
+            return Err(Trouble(sentence));
         }
-        Err(self.trouble(&error))
+        tracing::warn!("{sentence}");
+        Ok(())
     }
 
     /// A refusal closes a channel.

@@ -6,6 +6,7 @@ use std::io;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
+use crate::model::topic::Pattern;
 use crate::source::Trouble;
 
 /// Whom we speak to and as whom: what may be printed of an AMQP address.
@@ -36,16 +37,18 @@ pub(crate) enum Refusal {
     Other,
 }
 
-/// The broker's refusal, if that is what the error is.
+/// The broker's refusal, if that is what the error is. Its texts quote names and patterns that anybody may have chosen, and
+/// are cut off after 255 bytes: so only how they begin, up to the first name, tells what the code leaves open. So it is from
+/// RabbitMQ 3.10 to 4.
 pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     let ErrorKind::ProtocolError(error) = error.kind() else { return None };
+    let text = error.get_message().as_str();
     match error.kind() {
-        // So RabbitMQ speaks of a durable queue or stream that it has and cannot reach, as in its own first moments.
-        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) if error.get_message().as_str().contains("inaccessible") => {
-            Some(Refusal::Other)
-        }
-        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(Refusal::NotFound),
-        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if error.get_message().as_str().contains("exclusive") => {
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) if text.starts_with("NOT_FOUND - no ") => Some(Refusal::NotFound),
+        // So RabbitMQ speaks of what it has and cannot reach, as in its own first moments: "home node '…' of …".
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(Refusal::Other),
+        // "queue '…' in vhost '…' in exclusive use"; where a right is missing, it says "access to queue '…' …".
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if text.starts_with("ACCESS_REFUSED - queue '") => {
             Some(Refusal::InUse)
         }
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Some(Refusal::AccessRefused),
@@ -154,6 +157,21 @@ pub(crate) fn of_exchange(error: &Error, exchange: &str, (peer, key): (&Peer, &s
         ),
         _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
     })
+}
+
+/// Why an exchange could not be bound by one pattern, where that is so of this one and says nothing of others.
+pub(crate) fn of_pattern(error: &Error, pattern: &Pattern, (exchange, user): (&str, &str)) -> Option<String> {
+    let pattern = printable(pattern.as_str());
+    match refusal(error)? {
+        Refusal::AccessRefused => Some(format!(
+            "RabbitMQ does not let user '{user}' bind '{pattern}' to exchange '{exchange}': grant it with rabbitmqctl \
+             set_permissions or set_topic_permissions"
+        )),
+        Refusal::Precondition => {
+            Some(format!("RabbitMQ cannot bind '{pattern}' to exchange '{exchange}' ({})", quoted(error)))
+        }
+        _ => None,
+    }
 }
 
 /// Why the exchange through which nodes share presence could not be declared; `key` names it.
@@ -307,7 +325,40 @@ pub(crate) fn has_another_node(queue: &str, section: &str) -> Trouble {
 
 #[cfg(test)]
 mod tests {
+    use lapin::protocol::AMQPError;
+
     use super::*;
+
+    fn soft(kind: AMQPSoftError, text: &str) -> Error {
+        ErrorKind::ProtocolError(AMQPError::new(kind.into(), text.into())).into()
+    }
+
+    /// A client's pattern `exclusive.offers` was read as a queue that somebody consumes, and took its source down.
+    #[test]
+    fn names_that_the_broker_quotes_change_nothing_of_what_it_says() {
+        let access = |text: &str| refusal(&soft(AMQPSoftError::ACCESSREFUSED, text));
+        let missing = |text: &str| refusal(&soft(AMQPSoftError::NOTFOUND, text));
+        for name in ["q", "exclusive.offers", "' in exclusive use", "is down or inaccessible", "no queue"] {
+            for what in ["access to topic", "read access to topic", "access to queue"] {
+                let text =
+                    format!("ACCESS_REFUSED - {what} '{name}' in exchange 'x' in vhost '/' refused for user 'u'");
+                assert_eq!(access(&text), Some(Refusal::AccessRefused), "{text}");
+            }
+            let text = format!("ACCESS_REFUSED - queue '{name}' in vhost '/' in exclusive use");
+            assert_eq!(access(&text), Some(Refusal::InUse), "{text}");
+            let text = format!("NOT_FOUND - no queue '{name}' in vhost '/'");
+            assert_eq!(missing(&text), Some(Refusal::NotFound), "{text}");
+            for text in [
+                format!("NOT_FOUND - home node 'n' of durable queue '{name}' in vhost '/' is down or inaccessible"),
+                format!("NOT_FOUND - queue '{name}' in vhost '/' process is stopped by supervisor"),
+                format!("NOT_FOUND - failed to perform operation on queue '{name}' in vhost '/' due to timeout"),
+            ] {
+                assert_eq!(missing(&text), Some(Refusal::Other), "{text}");
+            }
+        }
+        let cut_off = format!("ACCESS_REFUSED - queue '{}...", "q".repeat(228));
+        assert_eq!(access(&cut_off), Some(Refusal::InUse));
+    }
 
     #[test]
     fn what_clients_sent_makes_no_lines_of_its_own() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lapin::ExchangeKind;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, ExchangeKind};
 use passerelle::config::{self, Bindings, Secret};
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
@@ -11,7 +12,7 @@ use passerelle::model::topic::Pattern;
 use passerelle::source::amqp;
 
 use super::bridge::*;
-use crate::rabbit::Rabbit;
+use crate::rabbit::{Rabbit, connect};
 
 /// Publishes until an answer of this kind comes.
 async fn publish_until(bridge: &Bridge, topic: &str, wanted: impl Fn(&PublishOutcome) -> bool) -> PublishOutcome {
@@ -184,32 +185,84 @@ async fn every_refusal_names_the_key_to_change() {
     assert!(found[0].message.contains("may not declare and use queues such as 'passerelle."), "{found:?}");
 }
 
+/// A user on a vhost of their own who may read some topics of `amq.topic` only.
+struct Reader {
+    vhost: String,
+    user: String,
+}
+
+impl Reader {
+    fn new(topics: &str) -> Self {
+        let (vhost, user) = (unique("vhost"), unique("user"));
+        let rabbit = Rabbit::shared();
+        rabbit.ctl(&["add_vhost", &vhost]);
+        rabbit.ctl(&["add_user", &user, "secret"]);
+        rabbit.ctl(&["set_permissions", "-p", &vhost, &user, ".*", ".*", ".*"]);
+        let reader = Self { vhost, user };
+        reader.may_read(topics);
+        reader
+    }
+
+    fn may_read(&self, topics: &str) {
+        let Self { vhost, user } = self;
+        Rabbit::shared().ctl(&["set_topic_permissions", "-p", vhost, user, "amq.topic", ".*", topics]);
+    }
+
+    fn url(&self) -> String {
+        Rabbit::shared().url_as(&format!("{}:secret", self.user), &self.vhost)
+    }
+
+    async fn publish(&self, topic: &str, payload: &str) {
+        let connection = connect(&self.url()).await;
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let sent = channel.basic_publish("amq.topic".into(), topic.into(), options, payload.as_bytes(), properties);
+        assert!(sent.await.unwrap().await.unwrap().is_ack());
+    }
+}
+
+/// RabbitMQ quotes the topic in its refusal, and what a client has put there says nothing of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_may_not_be_read_concerns_only_who_wants_it_whatever_it_is_called() {
+    let reader = Reader::new("^orders\\.");
+    let mut settings = settings(Rabbit::shared(), vec![exchange_source("events", "amq.topic")]);
+    settings.amqp.urls = vec![Secret::new(reader.url())];
+    let bridge = Bridge::start(&settings);
+    let _claim = bridge.claim("events", "orders.x").await;
+    for topic in ["news.x", "exclusive.offers", "inaccessible"] {
+        let claim = bridge.source("events").interest().claim(&Pattern::parse(topic).unwrap());
+        let refused = tokio::time::timeout(PATIENCE, claim.settled()).await.unwrap().unwrap_err();
+        assert!(refused.contains(&format!("does not let user '{}' bind '{topic}'", reader.user)), "{refused}");
+    }
+    reader.publish("orders.x", "1").await;
+    assert_eq!(bridge.received("events", 1).await, ["1"]);
+    assert_eq!(bridge.source("events").link().changes, 1, "the source stands");
+    bridge.stop().await;
+}
+
 /// Each try has queues of its own, on a connection that stands.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_refused_again_and_again_leaves_no_queues_behind() {
     let rabbit = Rabbit::shared();
-    let (vhost, user) = (unique("vhost"), unique("user"));
-    rabbit.ctl(&["add_vhost", &vhost]);
-    rabbit.ctl(&["add_user", &user, "secret"]);
-    rabbit.ctl(&["set_permissions", "-p", &vhost, &user, ".*", ".*", ".*"]);
-    rabbit.ctl(&["set_topic_permissions", "-p", &vhost, &user, "amq.topic", ".*", "^ok"]);
+    let reader = Reader::new("^ok");
     let mut source = exchange_source("fixed", "amq.topic");
     exchange_input(&mut source).bindings =
         Bindings::List(["ok.#", "not.#"].map(|text| Pattern::parse(text).unwrap()).into());
     let mut settings = settings(rabbit, vec![source]);
-    settings.amqp.urls = vec![Secret::new(rabbit.url_as(&format!("{user}:secret"), &vhost))];
+    settings.amqp.urls = vec![Secret::new(reader.url())];
     settings.amqp.backoff_max = Duration::from_millis(50);
     let bridge = Bridge::start(&settings);
     bridge.complains("bind 'not.#' to exchange 'amq.topic'").await;
     let queues = || {
-        let listed = rabbit.ctl(&["list_queues", "-p", &vhost, "name", "--no-table-headers"]);
+        let listed = rabbit.ctl(&["list_queues", "-p", &reader.vhost, "name", "--no-table-headers"]);
         listed.lines().filter(|name| name.contains(".fixed.")).count()
     };
     // Each look takes a second or so, and meanwhile there are many tries.
     for _ in 0..5 {
         assert!(queues() <= 2, "those of one try at most");
     }
-    rabbit.ctl(&["set_topic_permissions", "-p", &vhost, &user, "amq.topic", ".*", ".*"]);
+    reader.may_read(".*");
     bridge.ready().await;
     until("one pair is left", || queues() == 2).await;
     bridge.stop().await;
