@@ -386,7 +386,7 @@ impl Waiting {
 
 /// Why the broker would not take these properties, if it would not: they must fit one frame (AMQP 0-9-1, section 4.2.6), and
 /// over a larger one it ends the connection, with everybody's publishes. What it takes may be less than we ask for.
-fn too_large(properties: &AMQPProperties, frame_bytes_max: usize) -> Option<String> {
+pub(crate) fn too_large(properties: &AMQPProperties, frame_bytes_max: usize) -> Option<String> {
     // Writing to memory cannot fail.
     let written = gen_properties(properties)(Vec::new().into()).ok()?;
     let bytes = PROPERTIES_FRAME_BYTES + written.into_inner().0.len();

@@ -16,7 +16,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Consumer, PublisherConfirm};
 
 use crate::config::{self, QueueInput, Rejected, StreamInput};
+use crate::metrics::Rejection;
 use crate::model::publication::SourceId;
+use crate::model::topic::Topic;
 use crate::source::{Board, Source, Subject, Trouble};
 
 use super::Context;
@@ -25,13 +27,17 @@ use super::exchange::short;
 use super::inspect::{ID_HEADER, REDELIVERED_HEADER};
 use super::intake::Intake;
 use super::mapping::Mapper;
+use super::publisher::too_large;
 use super::receive::{self, Complaints, delivered, take_ready};
-use super::stream::declare;
+use super::stream::{OFFSET, declare};
 use super::turn::Turn;
 use super::words;
 
 /// Between two looks at whether the queue is free.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a stream adds to a message's headers, without which no node can read it: a name and its length, a type, the offset.
+const OFFSET_BYTES: usize = 1 + OFFSET.len() + 1 + size_of::<u64>();
 
 /// See the module.
 pub(crate) struct Relay {
@@ -150,10 +156,10 @@ impl Relay {
     /// Publishes all, waits until the stream has them, and only then acknowledges.
     async fn move_batch(&mut self, live: &Live, channel: &Channel, batch: Vec<Delivery>) -> Result<(), Trouble> {
         let (mut confirms, mut refused, mut last) = (Vec::with_capacity(batch.len()), Vec::new(), None);
-        for delivery in batch {
+        for mut delivery in batch {
             let acker = delivery.acker.clone();
-            match self.mapper.topic(&delivery) {
-                Ok(topic) => confirms.push(self.publish(live, channel, (topic.as_str(), delivery)).await?),
+            match self.fit(live, &mut delivery) {
+                Ok(message) => confirms.push(self.publish(channel, message, &delivery.data).await?),
                 Err(reason) => {
                     self.context.metrics.source_rejected(self.id, reason);
                     self.complaints.rejected(reason, &delivery);
@@ -178,16 +184,27 @@ impl Relay {
         Ok(())
     }
 
+    /// The topic and the properties with which a message goes into the stream. What is added to them may be more than a frame
+    /// holds: over that the broker would end the connection, and the queue would give the message again, for ever.
+    fn fit(&mut self, live: &Live, delivery: &mut Delivery) -> Result<(Topic, AMQPProperties), Rejection> {
+        let topic = self.mapper.topic(delivery)?;
+        let given = std::mem::take(&mut delivery.properties);
+        let properties = properties(given, delivery.redelivered, &live.peer.user);
+        match too_large(&properties, live.frame_bytes_max().saturating_sub(OFFSET_BYTES)) {
+            Some(_) => Err(Rejection::Properties),
+            None => Ok((topic, properties)),
+        }
+    }
+
     async fn publish(
         &self,
-        live: &Live,
         channel: &Channel,
-        (topic, delivery): (&str, Delivery),
+        (topic, properties): (Topic, AMQPProperties),
+        payload: &[u8],
     ) -> Result<PublisherConfirm, Trouble> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, key) = (short(&self.stream.stream)?, short(topic)?);
-        let properties = properties(delivery.properties, delivery.redelivered, &live.peer.user);
-        let published = channel.basic_publish(exchange, key, options, &delivery.data, properties).await;
+        let (exchange, key) = (short(&self.stream.stream)?, short(topic.as_str())?);
+        let published = channel.basic_publish(exchange, key, options, payload, properties).await;
         published.map_err(|error| Trouble(words::quoted(&error)))
     }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldArray, FieldTable, LongString};
 use serde_json::{Value, json};
@@ -342,4 +342,40 @@ async fn a_moved_message_is_what_it_was() {
     assert_eq!(got.await.expect("an answer").expect("a message").data, b"no kind");
     let rejected = "passerelle_source_rejected_total{reason=\"template_field\",source=\"work\"}";
     assert_eq!(program.metric(rejected).await, Some(1.0), "{}", program.get("/metrics").await);
+}
+
+/// Headers that fit a frame as the stream gives them, and no longer do when the message is marked as given again.
+const HEADER_BYTES: usize = 131_012;
+
+/// The broker ends a connection over a frame that is too large, and the queue gave the message again, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_mark_makes_too_large_is_rejected_and_the_queue_is_moved_on() {
+    let url = Rabbit::shared().url();
+    let refused = Moved::with(url.clone(), FieldTable::default()).await;
+    let mut arguments = FieldTable::default();
+    let text = |text: &str| AMQPValue::LongString(LongString::from(text));
+    arguments.insert("x-dead-letter-exchange".into(), text(""));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&refused.queue));
+    let moved = Moved::with(url, arguments).await;
+    let mut headers = FieldTable::default();
+    headers.insert("h".into(), text(&"x".repeat(HEADER_BYTES)));
+    let long = || BasicProperties::default().with_headers(headers.clone());
+    moved.publish("0", long()).await;
+    let got = moved.service.channel.basic_get(moved.queue.as_str().into(), BasicGetOptions::default());
+    let given = got.await.expect("an answer").expect("a message");
+    given.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.expect("it goes back");
+    let program = moved.start(&[("PASSERELLE_SOURCE__WORK__REJECTED", "dead-letter")]);
+    program.ready().await;
+    let mut client = Client::json(&program).await;
+    client.subscribe(&moved.queue).await;
+    until("it is dead-lettered", async || refused.messages_in(&refused.queue).await == Some(1)).await;
+    moved.publish("1", long()).await;
+    moved.publish("2", BasicProperties::default()).await;
+    for number in 1..3 {
+        let message = client.news().await;
+        assert_eq!(message["data"], json!(number), "{message}");
+    }
+    let rejected = "passerelle_source_rejected_total{reason=\"properties\",source=\"work\"}";
+    assert_eq!(program.metric(rejected).await, Some(1.0), "{}", program.get("/metrics").await);
+    assert!(!program.lines().iter().any(|line| line.contains("lost the connection")), "{:#?}", program.lines());
 }
