@@ -21,7 +21,7 @@ use crate::model::topic::{Pattern, Topic};
 use crate::source::Trouble;
 
 use super::connection::{ANSWER_TIMEOUT, Live};
-use super::words;
+use super::words::{self, Refusal};
 
 /// Bindings that are asked for before the first answer is in.
 const PIPELINE_MAX: usize = 64;
@@ -120,13 +120,21 @@ impl<'a> Binder<'a> {
     async fn bind_again(&mut self) -> Result<(), Trouble> {
         let patterns = in_turn(self.feed.interest().bound(usize::MAX), self.bound_again.as_ref());
         self.bound_again = patterns.last().cloned();
-        let this = &*self;
-        let asked = futures_util::stream::iter(patterns).map(|pattern| async move { this.bind(&pattern).await });
-        let mut answers = asked.buffered(PIPELINE_MAX);
-        while let Some(bound) = answers.next().await {
-            bound.map_err(|error| error.map_or_else(|| self.silent(), |error| self.trouble(&error)))?;
+        for pattern in self.bind_many(patterns, |_| ()).await {
+            self.bind_again_alone(&pattern).await?;
         }
         Ok(())
+    }
+
+    /// A right that was taken away since ends what stands by it, and nothing else. RabbitMQ wants the same right before it takes
+    /// the binding away, so that this stays until the link ends, and brings what nobody is sent.
+    async fn bind_again_alone(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
+        self.open_channel().await?;
+        let Err(error) = self.bind(pattern).await else { return Ok(()) };
+        let error = error.ok_or_else(|| self.silent())?;
+        self.feed.unbound(pattern);
+        self.refuse(pattern, &error)?;
+        self.forget_empty_key(std::slice::from_ref(pattern)).await
     }
 
     /// Carries out what is planned on a new link, and what that makes possible: what was wanted on the link before stands
@@ -156,29 +164,32 @@ impl<'a> Binder<'a> {
         Ok(CarriedOut { was_anything, next: plan.next })
     }
 
-    /// Many at a time; once one was refused the channel is gone, and the rest goes one by one, to find out which.
     async fn bind_all(&mut self, patterns: Vec<Pattern>) -> Result<(), Trouble> {
-        let mut left = Vec::new();
-        {
-            let asked = futures_util::stream::iter(patterns).map(|pattern| async {
-                let bound = self.bind(&pattern).await;
-                (pattern, bound)
-            });
-            let mut answers = asked.buffered(PIPELINE_MAX);
-            while let Some((pattern, bound)) = answers.next().await {
-                match bound {
-                    Ok(()) => self.feed.bound(&pattern),
-                    Err(_) => left.push(pattern),
-                }
-            }
-        }
-        for pattern in &left {
-            self.bind_alone(pattern).await?;
+        for pattern in self.bind_many(patterns, |pattern| self.feed.bound(pattern)).await {
+            self.bind_alone(&pattern).await?;
         }
         for pattern in self.feed.interest().bound(usize::MAX) {
             self.note_empty_key(&pattern);
         }
         Ok(())
+    }
+
+    /// Many at a time; once one was refused the channel is gone, and the rest is to go one by one, to find out which. Answers
+    /// those.
+    async fn bind_many(&self, patterns: Vec<Pattern>, stands: impl Fn(&Pattern)) -> Vec<Pattern> {
+        let asked = futures_util::stream::iter(patterns).map(|pattern| async {
+            let bound = self.bind(&pattern).await;
+            (pattern, bound)
+        });
+        let mut answers = asked.buffered(PIPELINE_MAX);
+        let mut left = Vec::new();
+        while let Some((pattern, bound)) = answers.next().await {
+            match bound {
+                Ok(()) => stands(&pattern),
+                Err(_) => left.push(pattern),
+            }
+        }
+        left
     }
 
     async fn bind_alone(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
@@ -226,42 +237,52 @@ impl<'a> Binder<'a> {
         let Target { queue, exchange, .. } = &self.target;
         let options = QueueBindOptions { nowait: false };
         let asked = self.channel.queue_bind(queue.clone(), exchange.clone(), key, options, FieldTable::default());
-        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Some(error)),
-            Err(_) => Err(None),
-        }
+        answered(asked).await
     }
 
-    /// Many at a time. Nothing else is planned before all of them are gone at the broker.
+    /// Many at a time, then what was left one by one. Nothing else is planned before all of them are gone at the broker.
     async fn unbind_all(&mut self, patterns: &[Pattern]) -> Result<(), Trouble> {
         patterns.iter().for_each(|pattern| self.feed.unbound(pattern));
+        let mut left = Vec::new();
         {
-            let asked = futures_util::stream::iter(patterns.to_vec());
             let this = &*self;
-            let asked = asked.map(|pattern| async move { this.unbind_key(pattern.as_str()).await });
+            let asked = futures_util::stream::iter(patterns.to_vec());
+            let asked = asked.map(|pattern| async move { (this.unbind_key(pattern.as_str()).await, pattern) });
             let mut answers = asked.buffered(PIPELINE_MAX);
-            while let Some(answer) = answers.next().await {
-                answer?;
+            while let Some((unbound, pattern)) = answers.next().await {
+                left.extend(unbound.is_err().then_some(pattern));
             }
         }
-        let had_empty_key = !self.empty_key.is_empty();
-        patterns.iter().for_each(|pattern| _ = self.empty_key.remove(pattern));
-        if had_empty_key && self.empty_key.is_empty() {
-            self.unbind_key("").await?;
+        for pattern in left {
+            self.unbind_alone(pattern.as_str()).await?;
         }
-        Ok(())
+        self.forget_empty_key(patterns).await
     }
 
-    async fn unbind_key(&self, key: &str) -> Result<(), Trouble> {
-        let key = ShortString::try_new(key).map_err(|_| self.silent())?;
+    /// A binding that may no longer be taken away stays until the link ends, and harms nobody.
+    async fn unbind_alone(&mut self, key: &str) -> Result<(), Trouble> {
+        self.open_channel().await?;
+        match self.unbind_key(key).await {
+            Err(Some(error)) if words::refusal(&error) == Some(Refusal::AccessRefused) => Ok(()),
+            Err(Some(error)) => Err(self.trouble(&error)),
+            Err(None) => Err(self.silent()),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Unbinds the empty key when the last pattern goes for which it was bound.
+    async fn forget_empty_key(&mut self, patterns: &[Pattern]) -> Result<(), Trouble> {
+        let had_empty_key = !self.empty_key.is_empty();
+        patterns.iter().for_each(|pattern| _ = self.empty_key.remove(pattern));
+        if had_empty_key && self.empty_key.is_empty() { self.unbind_alone("").await } else { Ok(()) }
+    }
+
+    /// `Err(None)`: no answer.
+    async fn unbind_key(&self, key: &str) -> Result<(), Option<lapin::Error>> {
+        let key = ShortString::try_new(key).map_err(|_| None)?;
         let Target { queue, exchange, .. } = &self.target;
         let asked = self.channel.queue_unbind(queue.clone(), exchange.clone(), key, FieldTable::default());
-        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.trouble(&error)),
-            Err(_) => Err(self.silent()),
-        }
+        answered(asked).await
     }
 
     /// Whether messages with an empty routing key have a topic that this pattern matches, though the broker would not
@@ -305,6 +326,14 @@ impl<'a> Binder<'a> {
         // Whoever does not answer for so long is dead: the link is to be made anew.
         self.live.life.kill.cancel();
         Trouble(format!("RabbitMQ at {} does not answer", self.live.peer.address))
+    }
+}
+
+/// Waits for the broker's answer. `Err(None)`: there is none.
+async fn answered(asked: impl Future<Output = lapin::Result<()>>) -> Result<(), Option<lapin::Error>> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(Some),
+        Err(_) => Err(None),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, ExchangeKind};
 use passerelle::config::{self, Bindings, Secret};
+use passerelle::hub::interest::Standing;
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
 use passerelle::model::queue::QueueTemplate;
@@ -238,6 +239,31 @@ async fn a_topic_that_may_not_be_read_concerns_only_who_wants_it_whatever_it_is_
     reader.publish("orders.x", "1").await;
     assert_eq!(bridge.received("events", 1).await, ["1"]);
     assert_eq!(bridge.source("events").link().changes, 1, "the source stands");
+    bridge.stop().await;
+}
+
+/// Now and then all is bound again, which the broker refuses then. It would refuse to take a binding away, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_away_ends_what_stood_by_it_and_nothing_else() {
+    let reader = Reader::new(".*");
+    let mut source = exchange_source("events", "amq.topic");
+    exchange_input(&mut source).linger = Duration::from_millis(1);
+    let mut settings = settings(Rabbit::shared(), vec![source]);
+    settings.amqp.urls = vec![Secret::new(reader.url())];
+    let bridge = Bridge::start(&settings);
+    let _stays = bridge.claim("events", "orders.x").await;
+    let (ends, goes) = (bridge.claim("events", "stock.x").await, bridge.claim("events", "stock.y").await);
+    reader.may_read("^orders\\.");
+    drop(goes);
+    until("it is refused", || matches!(ends.standing(), Standing::Refused(_))).await;
+    let lapses = || bridge.source("events").interest().lapses();
+    assert_eq!(lapses(), 1, "who was told that it stands is told that it does no longer");
+    reader.publish("orders.x", "1").await;
+    assert_eq!(bridge.received("events", 1).await, ["1"]);
+    assert_eq!(bridge.source("events").link().changes, 1, "the source stands");
+    assert_eq!(bridge.holes("events"), []);
+    reader.may_read(".*");
+    let _again = bridge.claim("events", "stock.x").await;
     bridge.stop().await;
 }
 
