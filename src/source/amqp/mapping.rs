@@ -223,8 +223,10 @@ fn value(value: &AMQPValue) -> Value {
         AMQPValue::LongLongInt(number) => Value::Int(*number),
         AMQPValue::Float(number) => Value::Float(f64::from(*number)),
         AMQPValue::Double(number) => Value::Float(*number),
+        // Without a sign by the letter of AMQP 0-9-1 (section 4.2.5.5), and with one as every client writes it. What is shown is
+        // the nearest number that has a binary fraction.
         AMQPValue::DecimalValue(decimal) => {
-            Value::Float(f64::from(decimal.value) / 10f64.powi(i32::from(decimal.scale)))
+            Value::Float(f64::from(decimal.value.cast_signed()) / 10f64.powi(i32::from(decimal.scale)))
         }
         AMQPValue::ShortString(text) => Value::Text(readable(text.as_str())),
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {

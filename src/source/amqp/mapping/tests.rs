@@ -102,7 +102,7 @@ fn our_own_field_is_not_shown() {
 
 #[test]
 fn every_type_of_value_has_its_meaning() {
-    let decimal = DecimalValue { scale: 2, value: 250 };
+    let decimal = |scale, value: i32| AMQPValue::DecimalValue(DecimalValue { scale, value: value.cast_unsigned() });
     for (value, expected) in [
         (AMQPValue::Void, Value::Null),
         (AMQPValue::ShortShortInt(-1), Value::Int(-1)),
@@ -112,7 +112,10 @@ fn every_type_of_value_has_its_meaning() {
         (AMQPValue::LongUInt(u32::MAX), Value::Int(i64::from(u32::MAX))),
         (AMQPValue::Float(0.5), Value::Float(0.5)),
         (AMQPValue::Double(0.25), Value::Float(0.25)),
-        (AMQPValue::DecimalValue(decimal), Value::Float(2.5)),
+        (decimal(2, 250), Value::Float(2.5)),
+        // As pika writes Decimal("-1.50").
+        (decimal(2, -150), Value::Float(-1.5)),
+        (decimal(0, i32::MIN), Value::Float(-2_147_483_648.0)),
         (AMQPValue::LongString(vec![0xff].into()), Value::Bytes(vec![0xff])),
         (AMQPValue::ByteArray(ByteArray::from(vec![1])), Value::Bytes(vec![1])),
         (AMQPValue::Timestamp(3), Value::Timestamp(3)),
