@@ -411,7 +411,8 @@ const SOURCE: &[Key] = &[
         Kind::Choice(&["topic", "direct", "fanout", "headers"]),
         "\"topic\"",
         "The exchange's type, which AMQP cannot be asked for. topic takes any pattern; direct takes literal topics, and \
-         patterns only over a list of bindings; fanout and headers are bound once and give everything.",
+         patterns only over a list of bindings; fanout and headers are bound once and give everything. An exchange of \
+         another type wants a list of bindings that it takes: a consistent-hash exchange [\"1\"].",
     ),
     Key::new(
         "source.*.bindings",

@@ -35,6 +35,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Bindings that are made again at each look, in turn.
 const BOUND_AGAIN_MAX: usize = PIPELINE_MAX;
 
+/// What is bound for a moment when a link begins.
+const TRIED_TOPIC: &str = "passerelle.check";
+
 /// Covering patterns that a log line names.
 const COVERS_NAMED_MAX: usize = 8;
 
@@ -143,12 +146,26 @@ impl<'a> Binder<'a> {
     /// # Errors
     /// As for [`Self::run`].
     pub(crate) async fn begin(&mut self) -> Result<(), Trouble> {
+        if !self.feed.interest().is_fixed() {
+            self.try_a_topic().await?;
+        }
         for _ in 0..ROUNDS_MAX {
             if !self.carry_out().await?.was_anything {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Where bindings follow what clients want, the first client would find that the exchange takes no topics as keys. That this
+    /// topic may not be read says nothing of others.
+    async fn try_a_topic(&mut self) -> Result<(), Trouble> {
+        match self.bind_key(TRIED_TOPIC).await {
+            Ok(()) => self.unbind_alone(TRIED_TOPIC).await,
+            Err(Some(error)) if words::refusal(&error) == Some(Refusal::AccessRefused) => self.open_channel().await,
+            Err(Some(error)) => Err(self.trouble(&error)),
+            Err(None) => Err(self.silent()),
+        }
     }
 
     /// Carries out what is planned now.
@@ -207,12 +224,16 @@ impl<'a> Binder<'a> {
         let names = (self.target.exchange.as_str(), self.live.peer.user.as_str());
         let Some(sentence) = words::of_pattern(error, pattern, names) else { return Err(self.trouble(error)) };
         self.feed.interest().refused(pattern, sentence.clone());
-        if self.feed.interest().is_fixed() {
+        match (self.feed.interest().is_fixed(), words::refusal(error)) {
+            (false, _) => {
+                tracing::warn!("{sentence}");
+                Ok(())
+            }
+            // It is the list that is to be changed.
+            (true, Some(Refusal::Precondition)) => Err(self.trouble(error)),
             // Whoever runs the source writes that on the board, where it makes one line however often it is tried.
-            return Err(Trouble(sentence));
+            (true, _) => Err(Trouble(sentence)),
         }
-        tracing::warn!("{sentence}");
-        Ok(())
     }
 
     /// A refusal closes a channel.

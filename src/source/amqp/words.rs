@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     Locked,
     /// Exists with other settings, or an argument is wrong (406).
     Precondition,
+    /// There are as many as there may be (406 too).
+    Limit,
     /// Anything else that closes the channel and not the connection.
     Other,
 }
@@ -53,6 +55,12 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
         }
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Some(Refusal::AccessRefused),
         AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Some(Refusal::Locked),
+        // "cannot declare queue '…': queue limit in vhost '…' (…) is reached".
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+            if text.starts_with("PRECONDITION_FAILED - cannot declare ") =>
+        {
+            Some(Refusal::Limit)
+        }
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Some(Refusal::Precondition),
         AMQPErrorKind::Soft(_) => Some(Refusal::Other),
         AMQPErrorKind::Hard(_) => None,
@@ -81,33 +89,44 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Why a connection could not be opened.
 pub(crate) fn of_connect(error: &Error, peer: &Peer) -> Trouble {
-    let Peer { address, vhost, user } = peer;
-    let sentence = match error.kind() {
+    let address = &peer.address;
+    Trouble(match error.kind() {
         ErrorKind::IOError(error) => return of_socket(error, peer),
-        ErrorKind::ProtocolError(error) => {
-            let text = error.get_message().as_str();
-            match error.kind() {
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => format!(
-                    "RabbitMQ at {address} refused user '{user}': correct user and password in amqp.url \
-                     (the user 'guest' may log in from RabbitMQ's own machine only)"
-                ),
-                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("not found") => format!(
-                    "vhost '{vhost}' does not exist at {address}: create it (rabbitmqctl add_vhost {vhost}) \
-                     or correct the path of amqp.url ('/%2f' is the vhost '/')"
-                ),
-                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("refused for user") => format!(
-                    "user '{user}' may not use vhost '{vhost}' at {address}: grant it (rabbitmqctl set_permissions \
-                     -p {vhost} {user} '.*' '.*' '.*') or correct amqp.url"
-                ),
-                _ => format!("RabbitMQ at {address} refused the connection: {text}"),
-            }
-        }
+        ErrorKind::ProtocolError(refusal) => of_login(refusal.kind(), &quoted(error), peer),
         ErrorKind::InvalidProtocolVersion(version) => {
             format!("{address} wants AMQP {version}, not 0-9-1: correct amqp.url")
         }
         _ => format!("cannot connect to RabbitMQ at {address}: {error}"),
-    };
-    Trouble(sentence)
+    })
+}
+
+/// Why RabbitMQ lets nobody in, by its text: what is in it of names is the configuration's.
+fn of_login(kind: &AMQPErrorKind, text: &str, peer: &Peer) -> String {
+    let Peer { address, vhost, user } = peer;
+    match kind {
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => format!(
+            "RabbitMQ at {address} refused user '{user}': correct user and password in amqp.url (the user 'guest' may log \
+             in from RabbitMQ's own machine only)"
+        ),
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.ends_with("is reached") => format!(
+            "RabbitMQ at {address} has as many connections as it may, and a node needs two: raise its limit, of the vhost \
+             (rabbitmqctl set_vhost_limits -p {vhost}), of the user (rabbitmqctl set_user_limits {user}) or of the whole \
+             broker (connection_max), or close others ({text})"
+        ),
+        AMQPErrorKind::Hard(_) if text.ends_with("is down") => format!(
+            "vhost '{vhost}' is down at {address}: look why in RabbitMQ's log, and start it (rabbitmqctl restart_vhost -p \
+             {vhost})"
+        ),
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("not found") => format!(
+            "vhost '{vhost}' does not exist at {address}: create it (rabbitmqctl add_vhost {vhost}) or correct the path of \
+             amqp.url ('/%2f' is the vhost '/')"
+        ),
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("refused for user") => format!(
+            "user '{user}' may not use vhost '{vhost}' at {address}: grant it (rabbitmqctl set_permissions -p {vhost} {user} \
+             '.*' '.*' '.*') or correct amqp.url"
+        ),
+        _ => format!("RabbitMQ at {address} refused the connection: {text}"),
+    }
 }
 
 /// Why a socket could not be opened, or ended during the handshake.
@@ -131,11 +150,28 @@ pub(crate) fn of_socket(error: &io::Error, peer: &Peer) -> Trouble {
 
 /// Why a connection that stood is gone.
 pub(crate) fn of_lost(error: Option<&Error>, peer: &Peer) -> Trouble {
-    let address = &peer.address;
-    Trouble(match error {
-        Some(error) => format!("lost the connection to RabbitMQ at {address} ({}): connecting again", quoted(error)),
+    let Peer { address, user, .. } = peer;
+    Trouble(match error.map(quoted) {
+        // RabbitMQ does not refuse the channel, it ends the connection.
+        Some(text) if text.starts_with("NOT_ALLOWED - number of channels opened ") => format!(
+            "RabbitMQ at {address} ended the connection over one channel too many: raise the limit of the user (rabbitmqctl \
+             set_user_limits {user} '{{\"max-channels\": -1}}') or of the whole broker (channel_max_per_node) ({text})"
+        ),
+        Some(text) => format!("lost the connection to RabbitMQ at {address} ({text}): connecting again"),
         None => format!("lost the connection to RabbitMQ at {address}: connecting again"),
     })
+}
+
+/// A sentence for whatever else the broker says of something.
+fn of_other(error: &Error, what: &str, peer: &Peer) -> String {
+    let (vhost, text) = (&peer.vhost, quoted(error));
+    match refusal(error) {
+        Some(Refusal::Limit) => format!(
+            "{what} cannot be declared on vhost '{vhost}', where a limit is reached: delete what is not needed, or raise the \
+             limit, as with rabbitmqctl set_vhost_limits -p {vhost} ({text})"
+        ),
+        _ => format!("{what} on vhost '{vhost}': {text}"),
+    }
 }
 
 /// Why an exchange could not be checked, declared or bound; `key` is the section that names it.
@@ -150,12 +186,18 @@ pub(crate) fn of_exchange(error: &Error, exchange: &str, (peer, key): (&Peer, &s
              set_permissions ({})",
             quoted(error)
         ),
-        Some(Refusal::Precondition) => format!(
+        Some(Refusal::Precondition) if quoted(error).starts_with("PRECONDITION_FAILED - inequivalent arg ") => format!(
             "exchange '{exchange}' exists on vhost '{vhost}' with other settings: correct {key}.type or remove \
              {key}.declare ({})",
             quoted(error)
         ),
-        _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
+        // Of the types that come with RabbitMQ only this one is so.
+        Some(Refusal::Precondition) => format!(
+            "exchange '{exchange}' on vhost '{vhost}' takes no topics as binding keys: set {key}.bindings to what it takes, \
+             as to [\"1\"] where it is a consistent-hash exchange ({})",
+            quoted(error)
+        ),
+        _ => of_other(error, &format!("exchange '{exchange}'"), peer),
     })
 }
 
@@ -187,7 +229,7 @@ pub(crate) fn of_presence(error: &Error, exchange: &str, (peer, key): (&Peer, &s
             "exchange '{exchange}' on vhost '{vhost}' is no durable fanout exchange: name another in {key} ({})",
             quoted(error)
         ),
-        _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("exchange '{exchange}'"), peer),
     })
 }
 
@@ -216,7 +258,7 @@ pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -
             "queue '{queue}' exists on vhost '{vhost}' with other settings: remove {key}.declare ({})",
             quoted(error)
         ),
-        _ => format!("queue '{queue}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("queue '{queue}'"), peer),
     })
 }
 
@@ -238,7 +280,7 @@ pub(crate) fn of_stream(error: &Error, stream: &str, (peer, key): (&Peer, &str))
              {key}.retention_bytes, or remove {key}.declare ({})",
             quoted(error)
         ),
-        _ => format!("stream '{stream}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("stream '{stream}'"), peer),
     })
 }
 
@@ -255,7 +297,7 @@ pub(crate) fn of_relay(error: &Error, stream: &str, peer: &Peer) -> Trouble {
             "exchange '{stream}' on vhost '{vhost}' is no durable fanout exchange: name the stream otherwise ({})",
             quoted(error)
         ),
-        _ => format!("exchange '{stream}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("exchange '{stream}'"), peer),
     })
 }
 
@@ -288,21 +330,27 @@ pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &
              {section}.expires, or set them as they are ({})",
             quoted(error)
         ),
-        _ => format!("queue '{queue}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("queue '{queue}'"), peer),
     }
 }
 
-/// Why one of our own queues could not be declared or consumed.
+/// Why one of our own queues could not be declared or consumed. What is drawn at random in its name is different at each try,
+/// and left out, so that the same trouble is the same sentence.
 pub(crate) fn of_own_queue(error: &Error, queue: &str, peer: &Peer) -> Trouble {
     let Peer { vhost, user, .. } = peer;
-    Trouble(match refusal(error) {
+    let sentence = match refusal(error) {
         Some(Refusal::AccessRefused) => format!(
             "user '{user}' may not declare and use queues such as '{queue}' on vhost '{vhost}': grant configure, write \
              and read on them, and write on 'amq.default', with rabbitmqctl set_permissions, or change \
              amqp.queue_prefix ({})",
             quoted(error)
         ),
-        _ => format!("queue '{queue}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("queue '{queue}'"), peer),
+    };
+    let is_drawn = |part: &&str| part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Trouble(match queue.split('.').rfind(is_drawn) {
+        Some(drawn) => sentence.replace(drawn, "…"),
+        None => sentence,
     })
 }
 
@@ -358,6 +406,83 @@ mod tests {
         }
         let cut_off = format!("ACCESS_REFUSED - queue '{}...", "q".repeat(228));
         assert_eq!(access(&cut_off), Some(Refusal::InUse));
+    }
+
+    fn peer() -> Peer {
+        Peer { address: "h:1".into(), vhost: "v".into(), user: "u".into() }
+    }
+
+    fn hard(kind: AMQPHardError, text: &str) -> Error {
+        ErrorKind::ProtocolError(AMQPError::new(kind.into(), text.into())).into()
+    }
+
+    #[test]
+    fn a_limit_or_a_vhost_that_is_down_is_no_missing_right() {
+        let connect = |kind: AMQPHardError, text: &str| of_connect(&hard(kind, text), &peer()).0;
+        for text in [
+            "NOT_ALLOWED - access to vhost 'v' refused for user 'u': connection limit (1) is reached",
+            "NOT_ALLOWED - connection refused for user 'u': user connection limit (1) is reached",
+            "NOT_ALLOWED - connection refused: node connection limit (1) is reached",
+        ] {
+            let sentence = connect(AMQPHardError::NOTALLOWED, text);
+            assert!(sentence.contains("as many connections as it may") && sentence.contains(text), "{sentence}");
+        }
+        let down = "INTERNAL_ERROR - access to vhost 'v' refused for user 'u': vhost 'v' is down";
+        assert!(connect(AMQPHardError::INTERNALERROR, down).starts_with("vhost 'v' is down at h:1"));
+        let refused = "NOT_ALLOWED - access to vhost 'v' refused for user 'u'";
+        assert!(connect(AMQPHardError::NOTALLOWED, refused).starts_with("user 'u' may not use vhost 'v'"));
+        for text in [
+            "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed user limit of (2)",
+            "NOT_ALLOWED - number of channels opened on node 'n' has reached the maximum allowed limit of 2",
+        ] {
+            let lost = of_lost(Some(&hard(AMQPHardError::NOTALLOWED, text)), &peer()).0;
+            assert!(lost.contains("one channel too many") && lost.contains("set_user_limits u"), "{lost}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_declared_for_a_limit_is_not_told_to_have_other_settings() {
+        let limit = |text: &str| soft(AMQPSoftError::PRECONDITIONFAILED, text);
+        for text in [
+            "PRECONDITION_FAILED - cannot declare queue 'q': queue limit in vhost 'v' (0) is reached",
+            "PRECONDITION_FAILED - cannot declare queue 'q': queue limit in cluster (9) is reached",
+        ] {
+            let (error, peer) = (limit(text), peer());
+            let sentences = [
+                of_queue(&error, "q", (&peer, "source.a")).0,
+                of_stream(&error, "q", (&peer, "source.a")).0,
+                of_consumed(&error, "q", (&peer, "consume.a")),
+                of_own_queue(&error, "q", &peer).0,
+            ];
+            for sentence in sentences {
+                assert!(
+                    sentence.contains("'q' cannot be declared on vhost 'v', where a limit is reached"),
+                    "{sentence}"
+                );
+            }
+        }
+        let exchange = |text: &str| of_exchange(&limit(text), "x", (&peer(), "source.a")).0;
+        let kind =
+            "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'x' in vhost 'v': received 'topic' but …";
+        assert!(exchange(kind).contains("with other settings: correct source.a.type"));
+        let key = "PRECONDITION_FAILED - The binding key must be an integer: <<\"a.b\">>";
+        assert!(exchange(key).contains("set source.a.bindings to what it takes, as to [\"1\"]"));
+    }
+
+    /// Each try draws another name, and each made a line of its own in the log.
+    #[test]
+    fn a_queue_of_ours_that_cannot_be_had_is_the_same_sentence_at_each_try() {
+        for (kind, text) in [
+            (AMQPSoftError::ACCESSREFUSED, "ACCESS_REFUSED - access to queue 'NAME' in vhost 'v' refused for user 'u'"),
+            (AMQPSoftError::PRECONDITIONFAILED, "PRECONDITION_FAILED - cannot declare queue 'NAME': queue limit …"),
+        ] {
+            let said = |drawn: &str| {
+                let name = format!("passerelle.vm.e.{drawn}.dropped");
+                of_own_queue(&soft(kind.clone(), &text.replace("NAME", &name)), &name, &peer())
+            };
+            assert_eq!(said("8d5b1f07d3b567c4"), said("5b9c66a6d5168998"));
+            assert!(said("8d5b1f07d3b567c4").0.contains("'passerelle.vm.e.….dropped'"));
+        }
     }
 
     #[test]

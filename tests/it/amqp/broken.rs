@@ -186,6 +186,55 @@ async fn every_refusal_names_the_key_to_change() {
     assert!(found[0].message.contains("may not declare and use queues such as 'passerelle."), "{found:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_limit_of_the_broker_is_called_one() {
+    let (rabbit, reader) = (Rabbit::shared(), Reader::new(".*"));
+    let Reader { vhost, user } = &reader;
+    let mut settings = settings(rabbit, vec![exchange_source("events", "amq.topic")]);
+    settings.amqp.urls = vec![Secret::new(reader.url())];
+    for (limits, of_whom, words) in [
+        (["set_vhost_limits", "-p", vhost, r#"{"max-connections": 0}"#], "vhost", "as many connections as it may"),
+        (["set_vhost_limits", "-p", vhost, r#"{"max-queues": 0}"#], "vhost", "….dropped' cannot be declared on vhost"),
+        (["set_user_limits", user, r#"{"max-connections": 0}"#, "--quiet"], "user", "as many connections as it may"),
+        (["set_user_limits", user, r#"{"max-channels": 0}"#, "--quiet"], "user", "over one channel too many"),
+    ] {
+        rabbit.ctl(&limits);
+        let bridge = Bridge::start(&settings);
+        bridge.complains(words).await;
+        if of_whom == "vhost" {
+            rabbit.ctl(&["clear_vhost_limits", "-p", vhost]);
+        } else {
+            rabbit.ctl(&["clear_user_limits", user, "all"]);
+        }
+        bridge.ready().await;
+        bridge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_takes_no_topics_as_keys_says_at_the_start_what_to_configure() {
+    let rabbit = Rabbit::with_plugins(&["rabbitmq_consistent_hash_exchange"]);
+    let client = Client::connect(&rabbit).await;
+    client.exchange("ring", ExchangeKind::Custom("x-consistent-hash".into())).await;
+    let mut source = exchange_source("events", "ring");
+    let bridge = Bridge::start(&settings(&rabbit, vec![source.clone()]));
+    let sentence = "takes no topics as binding keys: set source.events.bindings to what it takes, as to [\"1\"]";
+    bridge.complains(sentence).await;
+    bridge.stop().await;
+    for (key, words) in [("a", Some(sentence)), ("1", None)] {
+        exchange_input(&mut source).bindings = Bindings::List(vec![Pattern::parse(key).unwrap()]);
+        let bridge = Bridge::start(&settings(&rabbit, vec![source.clone()]));
+        if let Some(words) = words {
+            bridge.complains(words).await;
+        } else {
+            let _claim = bridge.claim("events", "a.b").await;
+            client.publish("ring", "a.b", "x").await;
+            assert_eq!(bridge.received("events", 1).await, ["x"]);
+        }
+        bridge.stop().await;
+    }
+}
+
 /// A user on a vhost of their own who may read some topics of `amq.topic` only.
 struct Reader {
     vhost: String,
