@@ -361,6 +361,9 @@ function guarded(/** @type {(argument: any) => any} */ run, /** @type {any} */ a
   }
 }
 
+/** What hears an error that is told otherwise. Some sockets throw one that nobody listens to. */
+const quiet = () => {};
+
 /** @type {Clock} */
 const WALL_CLOCK = {
   now: () => performance.now(),
@@ -601,13 +604,15 @@ export class Client {
     this.#socket = socket;
     this.#timer(WELCOME_MS, () => this.#drop(1006, "no welcome in time"));
     socket.onopen = () => {
+      socket.onerror = quiet; // From here on a close follows and says more.
       this.#connectId = this.#nextId++;
       this.#send({ op: "connect", id: this.#connectId, token: this.#token, client: this.#options.client });
     };
     socket.onmessage = (/** @type {{data: any}} */ { data }) => this.#receive(data);
     socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) =>
       this.#lost(code, String(reason ?? ""));
-    socket.onerror = () => {}; // A close always follows and says more.
+    // Not every WebSocket says `close` as well when it could not connect: that of Node.js 20 and 22 does not.
+    socket.onerror = (/** @type {{message?: string}} */ { message }) => this.#drop(1006, String(message ?? ""));
   }
 
   /** @param {any} welcome */
@@ -717,7 +722,10 @@ export class Client {
     this.#cancelTimer();
     this.#cancelPump();
     this.#pumps = false;
-    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    if (this.#socket) {
+      this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+      this.#socket.onerror = quiet;
+    }
     this.#socket = null;
     for (const subscription of this.#subscriptions.values()) {
       subscription._stage = "idle";

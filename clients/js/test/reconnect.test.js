@@ -216,6 +216,31 @@ test("a server that says no welcome is left", async () => {
   assert.equal(line.sockets.length, 2);
 });
 
+for (const closes of [false, true]) {
+  test(`a line that could not be opened is tried again soon, where ${closes ? "a" : "no"} close follows`, async () => {
+    const line = await fakeLine();
+    for (const pause of [187.5, 375, 750]) {
+      line.socket.fails("refused");
+      if (closes) line.socket.ends(1006);
+      assert.deepEqual(line.of("close").at(-1), { code: 1006, reason: "refused", reconnect_in_ms: pause });
+      assert.equal(line.client.state, "waiting");
+      await line.clock.advance(pause);
+    }
+    assert.deepEqual([line.of("close").length, line.sockets.length], [3, 4]);
+    await welcomed(line);
+    assert.equal(line.client.state, "open");
+  });
+}
+
+test("an error of a line that stands is told by its close", async () => {
+  const line = await openLine();
+  line.socket.fails("reset");
+  assert.equal(line.client.state, "open");
+  line.socket.ends(1006, "reset");
+  line.socket.fails("late");
+  assert.deepEqual(line.of("close"), [{ code: 1006, reason: "reset", reconnect_in_ms: 187.5 }]);
+});
+
 test("close ends everything and leaves no timer", async () => {
   const line = await openLine();
   const subscription = line.client.subscribe("a");

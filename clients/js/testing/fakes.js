@@ -78,6 +78,11 @@ export class FakeSocket {
     this.onclose?.({ code, reason });
   }
 
+  /** It could not connect. */
+  fails(message) {
+    this.onerror?.({ message });
+  }
+
   /** What the client sent with this op, newest last. */
   of(op) {
     return this.sent.filter((frame) => frame.op === op);
