@@ -5,7 +5,7 @@
 // where it was. It must not know AMQP, the page it runs in, or what a cursor looks like inside.
 
 const SUBPROTOCOL = "passerelle.v1.json";
-/** How many delivered messages a replaying subscription remembers, so as not to deliver them twice. */
+/** How many messages that its cursor does not cover a subscription remembers, so as not to deliver them twice. */
 const AHEAD_MAX = 10_000;
 /** How many messages wait for a reader of the async iterator. */
 const UNREAD_MAX = 10_000;
@@ -158,7 +158,7 @@ export function letsIn(filter, { headers = {} }) {
  * Live messages move every subscription that is caught up, whether they match it or not: a session gets each
  * source's messages in order, so all that matched before has come. They must not move one that still replays,
  * because older messages are on their way to it; those that it got early are remembered instead. With `max_rate`
- * subscriptions run ahead of each other, and a message moves those only by which it comes.
+ * subscriptions run ahead of each other, and a message moves those only by which it comes; the others remember it.
  */
 class Progress {
   /** @param {CursorsBySource} after Where to start; empty for now. */
@@ -183,14 +183,13 @@ class Progress {
 
   /** Takes over where the session stands: `subscribed` and `position`. @param {CursorsBySource} cursors */
   stand(cursors) {
-    if (!this.replaying) Object.assign(this.saved, cursors);
+    if (!this.replaying) this.#settle(cursors);
   }
 
   /** Takes over where the replay ended. @param {CursorsBySource} cursors */
   caughtUp(cursors) {
     this.replaying = false;
-    Object.assign(this.saved, cursors);
-    this.ahead.clear();
+    this.#settle(cursors);
   }
 
   /**
@@ -198,8 +197,7 @@ class Progress {
    * @param {boolean} moves Whether everything before it has come.
    */
   live(message, matching, moves) {
-    if (this.replaying) return matching && this.#remember(message);
-    if (!moves) return matching;
+    if (this.replaying || !moves) return matching && this.#remember(message);
     const fresh = this.saved[message.source] !== message.cursor;
     this.saved[message.source] = message.cursor;
     return matching && fresh;
@@ -216,6 +214,12 @@ class Progress {
     const fresh = moves ? !this.ahead.has(identity(message)) : this.#remember(message);
     if (moves) this.saved[message.source] = message.cursor;
     return fresh;
+  }
+
+  /** All that came is covered by these. @param {CursorsBySource} cursors */
+  #settle(cursors) {
+    Object.assign(this.saved, cursors);
+    this.ahead.clear();
   }
 
   /** @param {Message} message */
