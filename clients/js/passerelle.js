@@ -5,8 +5,8 @@
 // where it was. It must not know AMQP, the page it runs in, or what a cursor looks like inside.
 
 const SUBPROTOCOL = "passerelle.v1.json";
-/** How many messages that its cursor does not cover a subscription remembers, so as not to deliver them twice. */
-const AHEAD_MAX = 10_000;
+/** How many delivered messages a subscription remembers, so as not to deliver them twice. */
+const REMEMBERED_MAX = 10_000;
 /** How many messages wait for a reader of the async iterator. */
 const UNREAD_MAX = 10_000;
 /** How many requests wait for the line to open. */
@@ -141,6 +141,26 @@ export function matches(pattern, topic) {
 }
 
 /**
+ * Whether there is a topic that matches both of two patterns.
+ * @param {string} one @param {string} other
+ */
+export function meet(one, other) {
+  const others = words(other);
+  // `reachable[i]`: the words of the one so far can stand for the same as the first `i` of the other.
+  let reachable = [true];
+  others.forEach((word, place) => reachable.push(word === "#" && reachable[place]));
+  for (const word of words(one)) {
+    const row = [word === "#" && reachable[0]];
+    others.forEach((name, place) => {
+      const some = (word === "#" || name === "#") && (row[place] || reachable[place + 1]);
+      row.push(some || (reachable[place] && (word === name || word === "*" || name === "*")));
+    });
+    reachable = row;
+  }
+  return reachable[others.length];
+}
+
+/**
  * Whether a filter lets a message in, as the server decides it: what one subscription filters out another one of the
  * same client may bring.
  * @param {Filter | null} filter @param {{headers?: Record<string, any>}} message
@@ -152,6 +172,39 @@ export function letsIn(filter, { headers = {} }) {
   return match === "any" ? wanted.some(agrees) : wanted.every(agrees);
 }
 
+/** The newest of some messages, by what names them. */
+class Memory {
+  /** @type {Set<string>} */ #keys = new Set();
+
+  /** @param {Message} message */
+  has(message) {
+    return this.#keys.has(identity(message));
+  }
+
+  /** Whether it was not there. @param {Message} message */
+  add(message) {
+    if (this.has(message)) return false;
+    this.#put(identity(message));
+    return true;
+  }
+
+  /** Takes over all that another one has, which is empty then. @param {Memory} other */
+  take(other) {
+    for (const key of other.#keys) this.#put(key);
+    other.clear();
+  }
+
+  clear() {
+    this.#keys.clear();
+  }
+
+  /** @param {string} key */
+  #put(key) {
+    this.#keys.add(key);
+    if (this.#keys.size > REMEMBERED_MAX) this.#keys.delete(this.#keys.values().next().value ?? "");
+  }
+}
+
 /**
  * What one subscription has seen, and so where it goes on after a lost line.
  *
@@ -159,16 +212,22 @@ export function letsIn(filter, { headers = {} }) {
  * source's messages in order, so all that matched before has come. They must not move one that still replays,
  * because older messages are on their way to it; those that it got early are remembered instead. With `max_rate`
  * subscriptions run ahead of each other, and a message moves those only by which it comes; the others remember it.
+ *
+ * What is shared with one that has a rate is remembered even so: the replay of that one may bring it again.
  */
 class Progress {
   /** @param {CursorsBySource} after Where to start; empty for now. */
   constructor(after) {
     /** What a subscribe hands back as `after`. @type {CursorsBySource} */
     this.saved = { ...after };
-    /** What was delivered although `saved` does not cover it. @type {Set<string>} */
-    this.ahead = new Set();
+    /** What was delivered although `saved` does not cover it. */
+    this.ahead = new Memory();
+    /** What was delivered, is covered, and may come again. */
+    this.behind = new Memory();
     /** Whether older messages are still to come: from before the subscribe is sent until `caught_up`. */
     this.replaying = false;
+    /** Whether it was ever where the session stood: then what it replays is what came since, and no older history. */
+    this.stood = false;
   }
 
   /** Whether there is a place to go on from. */
@@ -181,54 +240,52 @@ class Progress {
     this.replaying = replays;
   }
 
-  /** Takes over where the session stands: `subscribed` and `position`. @param {CursorsBySource} cursors */
-  stand(cursors) {
-    if (!this.replaying) this.#settle(cursors);
+  /**
+   * Takes over where the session stands: `subscribed` and `position`.
+   * @param {CursorsBySource} cursors @param {boolean} shares Whether any subscription has a rate.
+   */
+  stand(cursors, shares) {
+    if (this.replaying) return;
+    Object.assign(this.saved, cursors);
+    this.stood = true;
+    if (shares) this.behind.take(this.ahead);
+    else this.ahead.clear();
   }
 
-  /** Takes over where the replay ended. @param {CursorsBySource} cursors */
-  caughtUp(cursors) {
+  /** Takes over where the replay ended. @param {CursorsBySource} cursors @param {boolean} shares As above. */
+  caughtUp(cursors, shares) {
     this.replaying = false;
-    this.#settle(cursors);
+    this.stand(cursors, shares);
   }
 
   /**
-   * Whether to deliver a live message. @param {Message} message @param {boolean} matching
-   * @param {boolean} moves Whether everything before it has come.
+   * Whether to deliver a live message that matches; one that does not only moves it.
+   * @param {Message} message @param {boolean} matching
+   * @param {{moves: boolean, shared: boolean}} how Whether everything before it has come; whether one with a rate is
+   *   about it too.
    */
-  live(message, matching, moves) {
-    if (this.replaying || !moves) return matching && this.#remember(message);
+  live(message, matching, { moves, shared }) {
+    if (this.replaying || !moves) return matching && this.#early(message);
     const fresh = this.saved[message.source] !== message.cursor;
     this.saved[message.source] = message.cursor;
-    return matching && fresh;
+    return matching && (shared ? !this.ahead.has(message) && this.behind.add(message) : fresh);
   }
 
   /**
-   * Whether to deliver a message of a replay that matches. When several replay at once it may belong to another,
-   * so it is remembered and moves nothing: at worst it comes again and is dropped here.
-   * @param {Message} message @param {boolean} alone
+   * Whether to deliver a message of a replay that matches. When several replay at once, or this one does not, it may
+   * belong to another, so it is remembered and moves nothing: at worst it comes again and is dropped here.
+   * @param {Message} message
+   * @param {{alone: boolean, shared: boolean}} how Whether it is this one's if it replays; `shared` as above.
    */
-  replayed(message, alone) {
-    if (!this.replaying) return false;
-    const moves = alone && this.resumes;
-    const fresh = moves ? !this.ahead.has(identity(message)) : this.#remember(message);
-    if (moves) this.saved[message.source] = message.cursor;
-    return fresh;
-  }
-
-  /** All that came is covered by these. @param {CursorsBySource} cursors */
-  #settle(cursors) {
-    Object.assign(this.saved, cursors);
-    this.ahead.clear();
+  replayed(message, { alone, shared }) {
+    if (!this.replaying || !alone || !this.resumes) return this.#early(message);
+    this.saved[message.source] = message.cursor;
+    return !this.ahead.has(message) && (shared ? this.behind.add(message) : !this.behind.has(message));
   }
 
   /** @param {Message} message */
-  #remember(message) {
-    const key = identity(message);
-    if (this.ahead.has(key)) return false;
-    this.ahead.add(key);
-    if (this.ahead.size > AHEAD_MAX) this.ahead.delete(this.ahead.values().next().value ?? "");
-    return true;
+  #early(message) {
+    return !this.behind.has(message) && this.ahead.add(message);
   }
 }
 
@@ -242,7 +299,6 @@ const identity = (message) => `${message.source} ${message.cursor}`;
 export class Subscription {
   /** Not on the wire, asked for, answered by `subscribed`. @type {"idle" | "asked" | "standing"} */ _stage = "idle";
   /** The id of the subscribe on the wire. @type {number | null} */ _id = null;
-  /** With whom it replays: see `#pump`. */ _turn = "";
   /** @type {Message[]} */ #unread = [];
   /** @type {{resolve: (result: IteratorResult<Message>) => void, reject: (error: Error) => void}[]} */ #readers = [];
   /** @type {{error: Error | null} | null} */ #ended = null;
@@ -812,26 +868,23 @@ export class Client {
   // Subscriptions.
 
   /**
-   * Asks for every queue and every subscription that is not yet on the wire. Of the latter, those that want to be sent old messages take turns,
-   * except where they stand at the same cursors: a replayed message does not say for whom it is, so nobody who may
-   * already have it replays at the same time.
+   * Asks for every queue and every subscription that is not yet on the wire. Of the latter, those that want to be sent
+   * old messages wait for each other where they are about the same ones and not at the same place: a replayed message
+   * does not say for whom it is, so nobody who may already have it replays at the same time.
    */
   #pump() {
     if (!this.#isOpen) return;
     for (const consumption of this.#consumptions.values()) {
       if (consumption._stage === "idle") this.#take(consumption);
     }
-    const replaying = [...this.#subscriptions.values()].filter(isReplaying);
-    let turn = replaying[0]?._turn;
-    // Who has gone on since it asked has messages that would come again for one that joins it.
-    const moved = replaying.some((one) => one._turn !== one._replayKey());
-    // What is paced takes its time, for which nobody else should have to wait.
+    // Those with a rate wait for the others, so they come last.
     const all = [...this.#subscriptions.values()].sort((one, other) => Number(isPaced(one)) - Number(isPaced(other)));
     for (const subscription of all) {
       if (subscription._stage !== "idle") continue;
       const key = subscription._replayKey();
-      if (key !== "" && (moved || key !== (turn ??= key))) continue;
-      this.#ask(subscription, key);
+      const waits = (/** @type {Subscription} */ other) =>
+        goesFirst(other, subscription) && other._replayKey() !== key && share(other, subscription);
+      if (key === "" || !all.some(waits)) this.#ask(subscription, key);
     }
   }
 
@@ -840,7 +893,6 @@ export class Client {
     const { source, last, on_slow, max_rate } = subscription.options;
     const { saved, resumes } = subscription._progress;
     subscription._stage = "asked";
-    subscription._turn = key;
     subscription._id = this.#nextId++;
     subscription._progress.begin(key !== "");
     const after = resumes ? saved : undefined;
@@ -876,6 +928,11 @@ export class Client {
       this.#pumps = false;
       this.#pump();
     });
+  }
+
+  /** Whether any subscription has a rate. */
+  get #paces() {
+    return [...this.#subscriptions.values()].some(isPaced);
   }
 
   /** @param {any} id */
@@ -976,7 +1033,7 @@ export class Client {
       case "revoked":
         return this.#revoked(rest.delivery_tags ?? []);
       case "caught_up":
-        this.#byId(id)?._progress.caughtUp(rest.cursors ?? {});
+        this.#byId(id)?._progress.caughtUp(rest.cursors ?? {}, this.#paces);
         return this.#pump();
       case "position":
         return this.#position(rest);
@@ -1034,7 +1091,7 @@ export class Client {
     if (!subscription) return;
     this.#retries = 0;
     subscription._stage = "standing";
-    subscription._progress.stand(frame.cursors ?? {});
+    subscription._progress.stand(frame.cursors ?? {}, this.#paces);
     subscription._resolve({ resumed: frame.resumed === true });
     if (subscription.options.onpresence) this.#askPresence(subscription);
   }
@@ -1073,10 +1130,11 @@ export class Client {
 
   /** @param {{cursors: CursorsBySource}} position */
   #position(position) {
+    const shares = this.#paces;
     for (const { _stage, _progress, options } of this.#subscriptions.values()) {
       if (_stage !== "standing") continue;
       const heard = Object.entries(position.cursors ?? {}).filter(([name]) => (options.source ?? name) === name);
-      _progress.stand(Object.fromEntries(heard));
+      _progress.stand(Object.fromEntries(heard), shares);
     }
     this.#emit("position", position);
   }
@@ -1091,20 +1149,34 @@ export class Client {
   #message(frame) {
     const { op: _, ...bare } = frame;
     const message = /** @type {Message} */ (decoded(bare));
-    const listening = [...this.#subscriptions.values()].filter((one) => hears(one, message));
+    const all = [...this.#subscriptions.values()];
+    const shared = all.some((one) => isPaced(one) && wants(one, message));
+    const listening = all.filter((one) => hears(one, message));
     const matching = listening.filter((one) => matches(one.pattern, message.topic) && letsIn(one._filter, message));
-    if (message.replay) {
-      // It may as well be for one that is not heard yet, or not any more.
-      const asked = [...this.#subscriptions.values()].filter((one) => isReplaying(one) && one._stage === "asked");
-      const alone = matching.length === 1 && ![...this.#leaving, ...asked].some((one) => wants(one, message));
-      for (const one of matching) if (one._progress.replayed(message, alone)) one._deliver(message);
-      return;
-    }
+    if (message.replay) return this.#replayed(message, matching, shared);
     const paced = matching.filter((one) => one._stage === "standing" && !one._progress.replaying && isPaced(one));
-    const sender = paced.reduce((strictest, one) => (rate(one) < rate(strictest) ? one : strictest), paced[0]);
+    const sender = paced.sort((one, other) => rate(one) - rate(other) || Number(one._id) - Number(other._id))[0];
     for (const one of listening) {
       const moves = sender ? one === sender : !isPaced(one);
-      if (one._progress.live(message, matching.includes(one), moves)) one._deliver(message);
+      if (one._progress.live(message, matching.includes(one), { moves, shared })) one._deliver(message);
+    }
+  }
+
+  /**
+   * A replayed message is for those that replay. One with a rate also replays what comes meanwhile, which nobody else is
+   * sent, and what others had left to it before: if it can only be of such a replay, all who have not had it get it.
+   * @param {Message} message @param {Subscription[]} matching @param {boolean} shared
+   */
+  #replayed(message, matching, shared) {
+    const replaying = matching.filter((one) => one._progress.replaying);
+    // It may as well be for one that is not heard yet, or not any more.
+    const asked = [...this.#subscriptions.values()].filter((one) => isReplaying(one) && one._stage === "asked");
+    const unheard = [...this.#leaving, ...asked].filter((one) => wants(one, message));
+    const candidates = [...replaying, ...unheard];
+    const alone = candidates.length === 1;
+    const forAll = candidates.length > 0 && candidates.every((one) => isPaced(one) && one._progress.stood);
+    for (const one of forAll ? matching : replaying) {
+      if (one._progress.replayed(message, { alone, shared })) one._deliver(message);
     }
   }
 }
@@ -1118,19 +1190,32 @@ const isPaced = (subscription) => rate(subscription) < Infinity;
 /** Whether older messages are on their way to a subscription, or will be. @param {Subscription} subscription */
 const isReplaying = ({ _stage, _progress }) => _stage !== "idle" && _progress.replaying;
 
+/**
+ * Whether older messages for one come before those for another. What has a rate may never catch up, so nobody waits for
+ * it: who has a rate too remembers what it had, and the cursors of both stand still where a message may be for either.
+ * @param {Subscription} one @param {Subscription} other
+ */
+const goesFirst = (one, other) =>
+  one !== other && !isPaced(one) && one._progress.replaying && (one._stage !== "idle" || isPaced(other));
+
+/** Whether a message may be for both of two subscriptions. @param {Subscription} one @param {Subscription} other */
+const share = (one, other) =>
+  (one.options.source ?? other.options.source) === (other.options.source ?? one.options.source) &&
+  meet(one.pattern, other.pattern);
+
 /** Whether a subscription is about such a message. @param {Subscription} subscription @param {Message} message */
 const wants = ({ pattern, options }, message) =>
   (options.source ?? message.source) === message.source && matches(pattern, message.topic);
 
 /**
- * Whether a message may concern a subscription. A replay is for those that stand and replay: before
- * `subscribed` it can only be the rest of one that was let go. What is live is for
- * those that stand, and for those that resume even before they are asked for: it comes only once.
+ * Whether a message may concern a subscription. A replay is for those that stand: before `subscribed` it can only be
+ * the rest of one that was let go. What is live is for those that stand, and for those that resume even before they
+ * are asked for: it comes only once.
  * @param {Subscription} subscription @param {Message} message
  */
 function hears({ options, _stage, _progress }, message) {
   if ((options.source ?? message.source) !== message.source) return false;
-  if (message.replay) return _stage === "standing" && _progress.replaying;
+  if (message.replay) return _stage === "standing";
   return _stage === "standing" || (_progress.replaying && _progress.resumes);
 }
 

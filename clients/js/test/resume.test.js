@@ -187,14 +187,32 @@ test("a replay that nothing live followed is not asked for again", async () => {
 
 test("a subscription that waits for its turn hears what is live at once, and only once", async () => {
   const line = await openLine();
-  collect(line, "x", { after: { events: "c1" } });
+  collect(line, "*", { after: { events: "c1" } });
   const waiting = collect(line, "a", { after: { events: "c2" } });
   assert.equal(line.socket.of("subscribe").length, 1);
   line.socket.says(message(9, "a"));
-  line.socket.says(caughtUp(subscribed(line, "x", 9), 9));
+  line.socket.says(caughtUp(subscribed(line, "*", 9), 9));
   const id = subscribed(line, "a", 9);
   line.socket.says(message(3, "a", { replay: true }), message(9, "a", { replay: true }), caughtUp(id, 9));
   assert.deepEqual(waiting.got, [9, 3]);
+});
+
+test("nobody waits for one that is about other messages", async () => {
+  const line = await openLine();
+  const from = (pattern, place) => collect(line, pattern, { after: { events: `c${place}` }, source: "events" });
+  const [one, other] = ["a.#", "*.b"].map(from);
+  assert.equal(line.socket.of("subscribe").length, 1, "a.b may be for either");
+  const apart = from("b.a", 2);
+  const tied = collect(line, "#", { after: { audit: "d1" }, source: "audit" });
+  assert.deepEqual(
+    line.socket.of("subscribe").map(({ pattern }) => pattern),
+    ["a.#", "b.a", "#"],
+  );
+  for (const pattern of ["a.#", "b.a", "#"]) subscribed(line, pattern, 9);
+  line.socket.says(...["b.a", "a.b", "a.c"].map((topic, place) => message(3 + place, topic, { replay: true })));
+  assert.deepEqual([one.got, other.got, apart.got, tied.got], [[4, 5], [], [3], []]);
+  const cursors = [one, other, apart].map(({ subscription }) => subscription.cursors.events);
+  assert.deepEqual(cursors, ["c5", "c1", "c3"]);
 });
 
 test("when two replay together, what may belong to either moves neither", async () => {
