@@ -60,9 +60,12 @@ async fn it_starts_before_its_broker() {
     assert!(program.get("/livez").await.starts_with("HTTP/1.1 200"));
     let mut client = Client::json(&program).await;
     client.send(Message::text(json!({ "op": "subscribe", "id": 1, "pattern": "a" }).to_string())).await;
+    assert_eq!(client.news().await["op"], "outage");
     rabbit.run();
     program.ready().await;
-    assert_eq!(client.news().await["op"], "subscribed");
+    for op in ["restored", "subscribed"] {
+        assert_eq!(client.news().await["op"], op);
+    }
     Service::connect(&program.amqp).await.publish("a", "1").await;
     assert_eq!(client.news().await["data"], 1);
 }

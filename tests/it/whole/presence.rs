@@ -132,7 +132,9 @@ async fn raw_clients_and_event_streams_count_and_streams_are_told() {
     assert_eq!(raw_joins["op"], "join");
     let mut stream = EventStream::open(&program, &query, None).await;
     assert_eq!(anna.news().await["op"], "join");
-    assert_eq!(stream.event().await.event.as_deref(), Some("subscribed"));
+    for name in ["subscribed", "position"] {
+        assert_eq!(stream.event().await.event.as_deref(), Some(name));
+    }
     assert_eq!(names(&scene.ask(&mut anna).await).len(), 3);
     drop(raw);
     let left = anna.news().await;
