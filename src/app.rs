@@ -30,6 +30,7 @@ use crate::transport::admin::view::{
 use crate::transport::driver::{Control, Shared, unix_millis};
 use crate::transport::listener::{self, Listener};
 use crate::transport::seats::Seats;
+use crate::transport::sessions::Sessions;
 use crate::transport::shard::{self, ShardHandle};
 
 /// Publishes, and calls, that may wait for the broker's connection.
@@ -143,7 +144,8 @@ fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc
     let (upstream, jobs) = Upstream::new(JOBS_MAX, &settings.publish);
     let seats = Seats::new(settings.server.connections_max);
     let count = shard_count(&settings);
-    let shared = Arc::new(Shared { settings, hub, upstream, metrics });
+    let sessions = Arc::new(Sessions::new(settings.mqtt.sessions_max));
+    let shared = Arc::new(Shared { settings, hub, upstream, metrics, sessions });
     let shards: io::Result<Vec<_>> = (0..count).map(|number| shard::start(number, &shared, &seats)).collect();
     let shards = shards.context("cannot start a shard")?;
     let broker = amqp::start(&shared.settings, &shared.hub, jobs, shared.metrics.clone(), stop.clone());
@@ -292,6 +294,7 @@ impl AdminView for View {
     fn metrics(&self) -> String {
         let (members, nodes) = self.shared.hub.presence().size();
         self.shared.metrics.presence(members, nodes);
+        self.shared.metrics.kept_sessions(self.shared.sessions.kept());
         self.shared.metrics.render()
     }
 

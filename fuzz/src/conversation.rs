@@ -99,7 +99,12 @@ struct Conversation {
 
 impl Conversation {
     fn new(row: &'static Subprotocol, chance: u8) -> Self {
-        let opening = Opening { publish: Topic::parse("up").ok(), connection: "c".into(), message_bytes_max: 1 << 20 };
+        let opening = Opening {
+            publish: Topic::parse("up").ok(),
+            connection: "c".into(),
+            session_expiry_max: Duration::from_secs(60),
+            ..Opening::default()
+        };
         let grants = Grants { subscribe: true, publish: true, consume: true };
         let identity = Identity { user: None, expires_at: None, grants };
         let start =
@@ -163,6 +168,7 @@ impl Conversation {
             Action::Authenticate { job, .. } => {
                 return vec![Completion::Authenticated { job, result: Err("nobody is known here".to_owned()) }];
             }
+            Action::Claim { job, .. } => return vec![Completion::Claimed { job }],
             Action::Subscribe(action) => return self.subscribed(action.subscription, action.wanted.pattern),
             Action::Unsubscribe { subscription } => drop(self.listening.remove(&subscription)),
             Action::Roster { id, pattern } => {

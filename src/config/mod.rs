@@ -87,6 +87,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Polling.
     pub poll: Poll,
+    /// `[mqtt]`.
+    pub mqtt: Mqtt,
     /// permessage-deflate.
     pub compression: Compression,
     /// The broker.
@@ -201,6 +203,22 @@ pub struct Poll {
     pub bytes_max: usize,
     /// How long after a poll its patterns stay claimed.
     pub lease: Duration,
+}
+
+/// `[mqtt]`: sessions of MQTT clients that outlive their connections.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    /// The longest that one is kept; zero: none is.
+    pub session_expiry_max: Duration,
+    /// How many are kept at a time whose clients are away.
+    pub sessions_max: usize,
+}
+
+impl Mqtt {
+    /// The longest that a session is kept where any is.
+    pub fn lifetime_max(&self) -> Duration {
+        if self.sessions_max == 0 { Duration::ZERO } else { self.session_expiry_max }
+    }
 }
 
 /// `[compression]`: permessage-deflate without context takeover.
@@ -428,6 +446,12 @@ impl Default for Poll {
             bytes_max: 1 << 20,
             lease: Duration::from_secs(60),
         }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self { session_expiry_max: Duration::from_secs(3_600), sessions_max: 10_000 }
     }
 }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::key::{self, nearest};
 use super::raw::{Entry, Mistake, Raw};
 use super::value::{Value, quoted};
-use super::{Admin, Auth, Call, Compression, Limits, LogFormat, Logging, Poll, Publish, Server, Settings};
+use super::{Admin, Auth, Call, Compression, Limits, LogFormat, Logging, Mqtt, Poll, Publish, Server, Settings};
 use crate::model::flow::Flow;
 use crate::protocol::REGISTRY;
 
@@ -49,6 +49,7 @@ pub fn settle(raw: &Raw) -> Settled {
         admin: settler.admin(),
         limits: settler.limits(),
         poll: settler.poll(),
+        mqtt: settler.mqtt(),
         compression: settler.compression(),
         amqp: settler.amqp(embedded.as_ref()),
         sources: settler.sources(),
@@ -204,6 +205,13 @@ impl<'a> Settler<'a> {
             stall_timeout: self.time("limits.stall_timeout"),
             last_max: self.number("limits.last_max"),
             unauthenticated_timeout: self.time("limits.unauthenticated_timeout"),
+        }
+    }
+
+    fn mqtt(&mut self) -> Mqtt {
+        Mqtt {
+            session_expiry_max: self.time("mqtt.session_expiry_max"),
+            sessions_max: self.number("mqtt.sessions_max"),
         }
     }
 

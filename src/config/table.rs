@@ -153,6 +153,15 @@ pub static SECTIONS: &[Section] = &[
         also: &[],
     },
     Section {
+        path: "mqtt",
+        example: "mqtt",
+        title: "MQTT",
+        about: "Sessions of MQTT clients that outlive their connections, where the clients ask for it: what is kept is a \
+                place in the logs, and what a client was sent and has not acknowledged.",
+        keys: MQTT,
+        also: &[],
+    },
+    Section {
         path: "compression",
         example: "compression",
         title: "Compression",
@@ -558,6 +567,23 @@ const CLOUDEVENTS: &[Key] = &[
         "The attribute source, a reference to a URI. What is put in for a placeholder is escaped.",
     ),
     Key::new("cloudevents.type", Kind::Text, "\"{topic}\"", "The attribute type; message where it comes out empty."),
+];
+
+const MQTT: &[Key] = &[
+    Key::new(
+        "mqtt.session_expiry_max",
+        Kind::Time { least_ms: 0 },
+        "\"1h\"",
+        "The longest that a session is kept, and how long where its client names no end. \"0s\": sessions end with their \
+         connections. What the logs let go of before is told as a gap.",
+    ),
+    Key::new(
+        "mqtt.sessions_max",
+        Kind::Count { least: 0, most: ANY },
+        "10000",
+        "Sessions that are kept at a time on this node; one more ends with its connection. Each may hold 1 MiB that was not \
+         acknowledged.",
+    ),
 ];
 
 const POLL: &[Key] = &[

@@ -301,6 +301,13 @@ impl Shard {
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
     }
 
+    /// Where each of a subscriber's subscriptions stands in its sources: from there another may go on in its place.
+    pub fn places(&self, id: SubscriberId) -> Vec<(Pattern, JointCursor)> {
+        let subscriptions = self.subscribers.get(id.index()).map_or(&[][..], |subscriber| &subscriber.subscriptions);
+        let place = |one: &Subscription| (one.wanted.pattern.clone(), one.cursors(&self.lanes));
+        subscriptions.iter().map(place).collect()
+    }
+
     /// Whether other subscriptions of a subscriber are live than when this was last asked.
     pub fn has_changed(&mut self, id: SubscriberId) -> bool {
         self.subscribers.get_mut(id.index()).is_some_and(|subscriber| std::mem::take(&mut subscriber.changed))

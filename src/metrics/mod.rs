@@ -43,6 +43,7 @@ pub struct Metrics {
     subscriptions: IntGauge,
     outbox_bytes: IntGauge,
     slow_sessions: IntGauge,
+    kept_sessions: IntGauge,
     presence_members: IntGauge,
     presence_nodes: IntGauge,
     presence_rejected: IntCounter,
@@ -121,6 +122,7 @@ impl Metrics {
                 .gauge("subscriptions", "Patterns subscribed whose bindings stand, over all sessions.")?,
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
+            kept_sessions: maker.gauge("kept_sessions", "Sessions of MQTT clients that are away.")?,
             presence_members: maker
                 .gauge("presence_members", "Subscriptions to patterns with presence, over all nodes.")?,
             presence_nodes: maker.gauge("presence_nodes", "Nodes known through presence, this one included.")?,
@@ -301,6 +303,11 @@ impl Metrics {
     /// Sessions became slow (positive), or no longer are (negative).
     pub fn slow_sessions_changed(&self, by: i64) {
         self.slow_sessions.add(by);
+    }
+
+    /// So many sessions are kept whose clients are away.
+    pub fn kept_sessions(&self, sessions: usize) {
+        self.kept_sessions.set(signed(sessions));
     }
 
     /// So many members of patterns with presence are known, on so many nodes.

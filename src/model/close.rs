@@ -79,6 +79,8 @@ endings! {
     Forbidden = 4403, "forbidden", No;
     /// The handshake took too long or heartbeats stayed away.
     Timeout = 4408, "timeout", Yes;
+    /// Another connection came with the same client id.
+    TakenOver = 4409, "taken_over", No;
     /// Too much in too little time.
     RateLimited = 4429, "rate_limited", Later;
     /// The connection broke without a closing handshake; never sent.

@@ -24,6 +24,8 @@ pub enum Command {
         token: Option<String>,
         /// Name and version of the client's program, for the log.
         client: Option<String>,
+        /// The session that it claims, where that is not simply its connection's.
+        claim: Option<Claim>,
     },
     /// Start a subscription, or replace the one on the same pattern.
     Subscribe(Subscribe),
@@ -115,6 +117,15 @@ pub enum Command {
         /// Its id.
         id: CommandId,
     },
+}
+
+/// A session that its client knows by a name, whichever connection it comes on: one connection has it at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The client's name; its connection's where it leaves that to the server.
+    pub client: Option<String>,
+    /// Whether what an earlier connection left of it is to be forgotten.
+    pub anew: bool,
 }
 
 /// The only source that a subscription wants.

@@ -19,21 +19,22 @@ pub mod raw;
 pub mod stomp;
 pub mod wamp;
 
-pub use command::{Command, Echo, Only, Settling, Subscribe, Which};
+pub use command::{Claim, Command, Echo, Only, Settling, Subscribe, Which};
 pub use error::{ErrorCode, Fault, bad_field, pattern_field, topic_field};
 pub use event::{Event, Gap};
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
 use crate::model::label::Label;
 use crate::model::outgoing::Outgoing;
 use crate::model::publication::{Publication, SourceInfo};
-use crate::model::topic::Topic;
+use crate::model::topic::{Pattern, Topic};
 
 /// A client's own name for a command, handed back unchanged in the reply: any JSON number or string.
 pub type CommandId = Option<Box<RawValue>>;
@@ -103,11 +104,34 @@ pub trait Codec {
         None
     }
 
+    /// What is kept of the session now that it has ended, where its client asked for that.
+    fn keep(&mut self) -> Option<Keep> {
+        None
+    }
+
+    /// Goes on where an earlier connection of the client ended, with its subscriptions from these places. False when it
+    /// cannot: then nothing is left of that session.
+    fn restore(&mut self, memory: mqtt::Memory, places: &[(Pattern, JointCursor)]) -> bool {
+        let _ = (memory, places);
+        false
+    }
+
     /// Writes a message for this session alone; asked for only while [`Self::receiving`] says so.
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let _ = message;
         None
     }
+}
+
+/// What is kept of a session beyond its connection.
+#[derive(Debug)]
+pub struct Keep {
+    /// What its codec remembers.
+    pub memory: mqtt::Memory,
+    /// For how long.
+    pub lifetime: Duration,
+    /// When after the connection's end its will is published, if its client has not come back until then.
+    pub will_delay: Duration,
 }
 
 /// What a client said.
@@ -220,11 +244,14 @@ pub struct Opening {
     pub connection: Arc<str>,
     /// The largest message that a client may send, in the protocol's own measure too: a payload may come in several messages.
     pub message_bytes_max: usize,
+    /// How long a session may outlive its connection; zero: not at all.
+    pub session_expiry_max: Duration,
 }
 
 impl Default for Opening {
     fn default() -> Self {
-        Self { publish: None, connection: "".into(), message_bytes_max: MESSAGE_BYTES_MAX }
+        let session_expiry_max = Duration::ZERO;
+        Self { publish: None, connection: "".into(), message_bytes_max: MESSAGE_BYTES_MAX, session_expiry_max }
     }
 }
 

@@ -9,7 +9,7 @@
 //! holds the state of a session.
 //!
 //! One session's conversation is `codec`, with `requests` for what a client's packets ask for and `message` for PUBLISH both
-//! ways; `subscriptions`, `upward` and `window` are what it remembers, `answers` and `label` what it gives the session to keep.
+//! ways; `subscriptions`, `upward` and `window` are what it remembers, `memory` what of that outlives its connection, `answers` and `label` what it gives the session to keep.
 
 mod answers;
 mod codec;
@@ -19,6 +19,7 @@ mod endings;
 mod field;
 mod keep_alive;
 mod label;
+mod memory;
 mod message;
 pub mod packet;
 pub mod properties;
@@ -37,6 +38,7 @@ pub mod writer;
 use crate::protocol::{Failures, Labels, ProtocolId, Subprotocol};
 use codec::Mqtt;
 
+pub use memory::Memory;
 pub use packet::{Packet, Version};
 pub use reader::{Fault, Limits, Reader};
 pub use reason::ReasonCode;

@@ -13,7 +13,7 @@ use crate::model::cursor::JointCursor;
 use crate::model::label::Label;
 use crate::model::selector::Selector;
 use crate::protocol::{
-    Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Labels, Subprotocol, Subscribe, Which,
+    Claim, Command, CommandId, ErrorCode, Event, Failures, Fault, Gap, Labels, Subprotocol, Subscribe, Which,
 };
 use crate::session::consuming::Consuming;
 use crate::session::limits::{Terms, close_detail};
@@ -111,9 +111,9 @@ impl Session {
             return;
         }
         match (command, &self.standing) {
-            (Command::Connect { id, token, client }, _) => {
+            (Command::Connect { id, token, client, claim }, _) => {
                 self.client = client.map(String::into_boxed_str).or_else(|| self.client.take());
-                self.connect(id, token, actions);
+                self.connect(id, token, claim, actions);
             }
             (Command::Ping { id }, _) => self.send(Event::Pong { id }, actions),
             (Command::Leave { id }, _) => self.leave(id, actions),
@@ -161,6 +161,7 @@ impl Session {
                 self.send(Event::Presence { id, pattern, roster }, actions);
             }
             Completion::Authenticated { job, result } => self.authenticated(job, result, actions),
+            Completion::Claimed { job } => self.claimed(job, actions),
             Completion::Published { job, outcome } => self.published(job, outcome, actions),
             Completion::Called { job, outcome } => self.called(job, outcome, actions),
             Completion::Consumed { consumption, news } => self.consume_news(consumption, news, actions),
@@ -276,12 +277,12 @@ impl Session {
         }
     }
 
-    fn connect(&mut self, id: CommandId, token: Option<String>, actions: &mut Vec<Action>) {
+    fn connect(&mut self, id: CommandId, token: Option<String>, claim: Option<Claim>, actions: &mut Vec<Action>) {
         match (token, &self.standing) {
-            (Some(token), _) => self.authenticate(id, token, actions),
+            (Some(token), _) => self.authenticate(id, token, claim, actions),
             (None, Standing::Known(identity)) => {
                 let identity = identity.clone();
-                self.welcome(id, &identity, actions);
+                self.receive(id, &identity, claim, actions);
             }
             (None, Standing::Unknown(stranger)) => {
                 let sentence = stranger.sentence.to_string();
@@ -292,7 +293,13 @@ impl Session {
 
     /// Takes an identity. Whoever is somebody already cannot become somebody else, because what they listen to was
     /// allowed to the first.
-    pub(super) fn identify(&mut self, id: CommandId, identity: Arc<Identity>, actions: &mut Vec<Action>) {
+    pub(super) fn identify(
+        &mut self,
+        id: CommandId,
+        identity: Arc<Identity>,
+        claim: Option<Claim>,
+        actions: &mut Vec<Action>,
+    ) {
         if let Standing::Known(before) = &self.standing
             && before.user.is_some()
             && before.user != identity.user
@@ -300,11 +307,11 @@ impl Session {
             let message = "this session belongs to another user: open a new connection".into();
             return self.fail(id, ErrorCode::Forbidden, message, actions);
         }
-        self.welcome(id, &identity, actions);
+        self.receive(id, &identity, claim, actions);
         self.standing = Standing::Known(identity);
     }
 
-    fn welcome(&self, id: CommandId, identity: &Identity, actions: &mut Vec<Action>) {
+    pub(super) fn welcome(&self, id: CommandId, identity: &Identity, actions: &mut Vec<Action>) {
         let event = Event::Welcome {
             id,
             connection: self.connection.clone(),

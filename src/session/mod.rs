@@ -42,6 +42,15 @@ pub struct JobKey(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConsumeKey(pub u32);
 
+/// A session as its client knows it, whichever connection it comes on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientName {
+    /// Whose it is; `None` for anonymous.
+    pub user: Option<Arc<str>>,
+    /// What the client calls itself.
+    pub client: Arc<str>,
+}
+
 /// What the session needs done by someone with I/O.
 #[derive(Debug)]
 pub enum Action {
@@ -53,6 +62,16 @@ pub enum Action {
         job: JobKey,
         /// The token.
         token: String,
+    },
+    /// Have this connection be the only one of its client; answered with [`Completion::Claimed`], before which its codec has
+    /// been given what an earlier connection left.
+    Claim {
+        /// The job.
+        job: JobKey,
+        /// The client.
+        name: ClientName,
+        /// Whether what an earlier connection left is to be forgotten.
+        anew: bool,
     },
     /// Register interest and, once every binding stands, go live; answered with [`Completion::Subscribed`] or
     /// [`Completion::SubscribeFailed`]. Replaces the subscription on the same pattern, if any, without losing a message.
@@ -161,6 +180,11 @@ pub enum Completion {
         job: JobKey,
         /// Who it is, or a sentence that says why not.
         result: Result<Arc<Identity>, String>,
+    },
+    /// Of [`Action::Claim`].
+    Claimed {
+        /// The job.
+        job: JobKey,
     },
     /// Of [`Action::Subscribe`]: its bindings stand.
     Subscribed {

@@ -221,7 +221,7 @@ fn a_call_too_many_is_refused_and_everything_else_is_read_on() {
 #[test]
 fn nothing_is_read_while_it_is_found_out_who_this_is() {
     let mut session = session(&json::SUBPROTOCOL, Err("send a token".into()));
-    let connect = Command::Connect { id: None, token: Some("t".into()), client: None };
+    let connect = Command::Connect { id: None, token: Some("t".into()), client: None, claim: None };
     after(&mut session, |session, actions| session.command(connect, actions));
     assert!(!session.reading());
     let result = Err("the token is no good".into());
@@ -248,7 +248,7 @@ fn nobody_becomes_somebody_else() {
     let user = |name: &str| Arc::new(Identity { user: Some(name.into()), ..(*anybody()).clone() });
     let mut session = session(&json::SUBPROTOCOL, Ok(user("anna")));
     for (job, name, expected) in [(0, "anna", vec![]), (1, "boris", vec![ErrorCode::Forbidden])] {
-        let connect = Command::Connect { id: None, token: Some("t".into()), client: None };
+        let connect = Command::Connect { id: None, token: Some("t".into()), client: None, claim: None };
         after(&mut session, |session, actions| session.command(connect, actions));
         let completion = Completion::Authenticated { job: JobKey(job), result: Ok(user(name)) };
         let answered = after(&mut session, |session, actions| session.complete(completion, actions));
@@ -333,7 +333,9 @@ fn step(session: &mut Session, kind: u8, number: u32, actions: &mut Vec<Action>)
             session.fault(Fault::Reply { id: None, code, message }, actions);
         }
         13 if number.is_multiple_of(16) => session.drain(Duration::ZERO, actions),
-        _ => session.command(Command::Connect { id: None, token: Some("t".into()), client: None }, actions),
+        _ => {
+            session.command(Command::Connect { id: None, token: Some("t".into()), client: None, claim: None }, actions)
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::auth::Identity;
 use crate::model::close::CloseReason;
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Target};
-use crate::protocol::{Command, CommandId, Echo, ErrorCode, Event};
+use crate::protocol::{Claim, Command, CommandId, Echo, ErrorCode, Event};
 use crate::session::conversation::Standing;
 use crate::session::limits::{Terms, check_outgoing};
-use crate::session::{Action, JobKey, Session, SubscriptionKey};
+use crate::session::{Action, ClientName, JobKey, Session, SubscriptionKey};
 
 /// Jobs in flight: as many as their limits allow, so a list is enough.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ struct Job {
     key: JobKey,
     id: CommandId,
     kind: Kind,
+    /// What an authentication is to claim.
+    claim: Option<Box<Claim>>,
 }
 
 /// What a job does.
@@ -36,17 +38,18 @@ enum Kind {
         mandatory: bool,
     },
     Call,
+    Claim,
     /// Waits for a subscription that was asked for before.
     Join(SubscriptionKey),
 }
 
 impl Jobs {
-    /// Whether one more may start that is no call. During an authentication nothing may, because the answer to what follows
-    /// depends on it.
+    /// Whether one more may start that is no call. During an authentication or a claim nothing may, because the answer to what
+    /// follows depends on it.
     pub(super) fn has_room(&self, terms: &Terms) -> bool {
         self.leaving.is_none()
             && self.count(|kind| matches!(kind, Kind::Publish { .. })) < terms.publishes_in_flight_max
-            && self.count(|kind| kind == Kind::Authentication) == 0
+            && self.count(|kind| matches!(kind, Kind::Authentication | Kind::Claim)) == 0
     }
 
     fn count(&self, wanted: fn(Kind) -> bool) -> usize {
@@ -56,7 +59,7 @@ impl Jobs {
     fn start(&mut self, id: CommandId, kind: Kind) -> JobKey {
         let key = JobKey(self.next);
         self.next = self.next.wrapping_add(1);
-        self.open.push(Job { key, id, kind });
+        self.open.push(Job { key, id, kind, claim: None });
         key
     }
 
@@ -101,11 +104,20 @@ impl Jobs {
 
 impl Session {
     /// Starts finding out who a token belongs to.
-    pub(super) fn authenticate(&mut self, id: CommandId, token: String, actions: &mut Vec<Action>) {
+    pub(super) fn authenticate(
+        &mut self,
+        id: CommandId,
+        token: String,
+        claim: Option<Claim>,
+        actions: &mut Vec<Action>,
+    ) {
         if !self.jobs.has_room(&self.terms) {
             return self.refuse_one_more(id, actions);
         }
         let job = self.jobs.start(id, Kind::Authentication);
+        if let Some(open) = self.jobs.open.last_mut() {
+            open.claim = claim.map(Box::new);
+        }
         actions.push(Action::Authenticate { job, token });
     }
 
@@ -116,10 +128,34 @@ impl Session {
         result: Result<Arc<Identity>, String>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Job { id, .. }) = self.jobs.finish(job) else { return };
+        let Some(Job { id, claim, .. }) = self.jobs.finish(job) else { return };
         match result {
-            Ok(identity) => self.identify(id, identity, actions),
+            Ok(identity) => self.identify(id, identity, claim.map(|claim| *claim), actions),
             Err(sentence) => self.fail(id, ErrorCode::Unauthenticated, sentence, actions),
+        }
+    }
+
+    /// Welcomes a client that is known, once it has what it claims.
+    pub(super) fn receive(
+        &mut self,
+        id: CommandId,
+        identity: &Identity,
+        claim: Option<Claim>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(claim) = claim else { return self.welcome(id, identity, actions) };
+        let client = claim.client.map_or_else(|| self.connection.clone(), Arc::from);
+        let job = self.jobs.start(id, Kind::Claim);
+        let name = ClientName { user: identity.user.clone(), client };
+        actions.push(Action::Claim { job, name, anew: claim.anew });
+    }
+
+    /// The client has what it claimed.
+    pub(super) fn claimed(&mut self, job: JobKey, actions: &mut Vec<Action>) {
+        let Standing::Known(identity) = &self.standing else { return };
+        let identity = identity.clone();
+        if let Some(Job { id, .. }) = self.jobs.finish(job) {
+            self.welcome(id, &identity, actions);
         }
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod pages;
 pub(crate) mod poll;
 pub(crate) mod publish;
 pub(crate) mod seats;
+pub(crate) mod sessions;
 pub(crate) mod shard;
 pub(crate) mod socket;
 pub mod websocket;

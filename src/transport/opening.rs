@@ -170,6 +170,7 @@ fn upgrade(request: &http::request::Parts, visitor: &Visitor, site: &Rc<Site>) -
             publish: asked.publish.clone(),
             connection: session.connection().clone(),
             message_bytes_max: settings.limits.message_bytes_max,
+            session_expiry_max: settings.mqtt.lifetime_max(),
         }),
         session,
         refusal: asked.fault.clone().map(|sentence| (CloseReason::Policy, sentence)),

@@ -68,12 +68,13 @@ pub(crate) fn start(number: usize, shared: &Arc<Shared>, seats: &Seats) -> io::R
     let doorbell = Arc::new(Notify::new());
     shared.hub.sources().iter().for_each(|source| source.add_doorbell(doorbell.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (shared, seats) = (shared.clone(), seats.clone());
+    let (shared, seats, own_controls) = (shared.clone(), seats.clone(), controls.clone());
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
         let (gate, terms) = (Gate::new(&shared.settings), Arc::new(Terms::new(&shared.settings)));
         let (admitted, admissions) = mpsc::channel(WAITING_MAX);
         let (sessions, waiting) = (Cell::new(0), Waiting::default());
-        let inbox = Inbox { admissions, controls: control, doorbell, waiting: waiting.clone() };
+        let waits = waiting.clone();
+        let inbox = Inbox { admissions, controls: control, own_controls, number, doorbell, waiting: waits };
         let site =
             Rc::new(Site { gate, terms, shared: shared.clone(), admissions: admitted, waiting, number, sessions });
         LocalSet::new().block_on(&runtime, async move {

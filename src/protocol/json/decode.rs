@@ -121,7 +121,7 @@ impl<'a> Request<'a> {
     fn connect(self) -> Result<Command, Fault> {
         let token = self.text("token", self.fields.token, TOKEN_BYTES_MAX)?;
         let client = self.text("client", self.fields.client, SHORT_TEXT_BYTES_MAX)?;
-        Ok(Command::Connect { id: self.id, token, client })
+        Ok(Command::Connect { id: self.id, token, client, claim: None })
     }
 
     fn subscribe(self) -> Result<Command, Fault> {

@@ -25,6 +25,8 @@ pub(super) enum Answers {
     Suback(PacketId, u16),
     /// A filter of an UNSUBSCRIBE, by its place.
     Unsuback(PacketId, u16),
+    /// A subscription of an earlier connection, by its number: nobody waits for an answer.
+    Restored(u16),
 }
 
 impl Answers {
@@ -37,6 +39,7 @@ impl Answers {
             Self::Pubrec(version, packet) => (3, version.level(), packet.0.get(), 0),
             Self::Suback(packet, place) => (4, 0, packet.0.get(), place),
             Self::Unsuback(packet, place) => (5, 0, packet.0.get(), place),
+            Self::Restored(place) => (6, 0, 0, place),
         };
         to_raw_value(&numbers).ok()
     }
@@ -53,6 +56,7 @@ impl Answers {
             3 => Self::Pubrec(version()?, packet()?),
             4 => Self::Suback(packet()?, place),
             5 => Self::Unsuback(packet()?, place),
+            6 => Self::Restored(place),
             _ => return None,
         })
     }
@@ -66,7 +70,8 @@ pub(super) fn is_last(id: &CommandId, code: ErrorCode) -> bool {
         Some(Answers::Puback(version, _) | Answers::Pubrec(version, _)) => version < Version::V5,
         // A message at QoS 0 may be lost; that it never can arrive the client is told.
         Some(Answers::Nobody(_)) => !matches!(code, ErrorCode::Unavailable | ErrorCode::Refused | ErrorCode::Timeout),
-        Some(Answers::Connect { .. }) | None => true,
+        // There is no other word by which the client learns that it has this subscription no more.
+        Some(Answers::Connect { .. } | Answers::Restored(_)) | None => true,
     }
 }
 
@@ -82,6 +87,7 @@ mod tests {
             Answers::Connect { has_credentials: true },
             Answers::Suback(packet(1), 0),
             Answers::Unsuback(packet(65_535), 1023),
+            Answers::Restored(7),
         ];
         for version in Version::ALL {
             all.extend([

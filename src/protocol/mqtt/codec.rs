@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 
@@ -11,6 +11,7 @@ use super::answers::Answers;
 use super::endings;
 use super::keep_alive::KeepAlive;
 use super::label::{Publisher, Wanted};
+use super::memory::Memory;
 use super::message;
 use super::packet::{Acknowledgement, Connack, Delivery, Disconnect, Packet, PacketId, Qos, Transmission, Version};
 use super::properties::{ConnackProperties, DisconnectProperties, ReasonProperties};
@@ -22,11 +23,12 @@ use super::window::Window;
 use super::wire::Text;
 use super::writer;
 use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::Pattern;
 use crate::protocol::missing::{Missing, Untold};
 use crate::protocol::{
-    Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Tick,
+    Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Keep, Message, Opening, Outbound, Receiving, Said, Tick,
 };
 
 /// Bytes of a CONNECT, which anybody may send: a will's payload and a password are counted by two bytes each.
@@ -54,6 +56,12 @@ pub(super) struct Mqtt {
     connection: Option<Arc<str>>,
     /// What is to be published when the connection breaks.
     pub(super) will: Option<Outgoing>,
+    /// How long after that.
+    pub(super) will_delay: Duration,
+    /// How long a session may outlive its connection.
+    pub(super) session_expiry_max: Duration,
+    /// Whether this is one that an earlier connection left.
+    is_restored: bool,
 }
 
 /// How far the conversation is.
@@ -79,6 +87,8 @@ pub(super) struct Client {
     pub(super) wants_words: bool,
     /// How long it would have its session outlive the connection.
     pub(super) session_expiry_seconds: Option<u32>,
+    /// How long that is.
+    pub(super) lifetime: Duration,
 }
 
 impl Mqtt {
@@ -96,6 +106,7 @@ impl Mqtt {
                 packet_bytes_max: usize::MAX,
                 wants_words: true,
                 session_expiry_seconds: None,
+                lifetime: Duration::ZERO,
             },
             packet_bytes_max,
             fault: None,
@@ -106,6 +117,9 @@ impl Mqtt {
             keep_alive: KeepAlive::default(),
             connection: None,
             will: None,
+            will_delay: Duration::ZERO,
+            session_expiry_max: opening.session_expiry_max,
+            is_restored: false,
         }
     }
 
@@ -174,8 +188,11 @@ impl Mqtt {
         self.connection = Some(connection.clone());
         let name = self.client.is_unnamed.then(|| Text::new(&**connection)).flatten();
         let properties = ConnackProperties {
-            // The session ends with its connection, whatever the client asked for.
-            session_expiry_seconds: self.client.session_expiry_seconds.filter(|seconds| *seconds > 0).map(|_| 0),
+            // [MQTT-3.2.2.3.2]: told where it is not what the client asked for.
+            session_expiry_seconds: self.client.session_expiry_seconds.and_then(|asked| {
+                let granted = seconds(self.client.lifetime);
+                (granted != asked).then_some(granted)
+            }),
             receive_maximum: Some(Upward::RECEIVE_MAXIMUM),
             maximum_qos: Some(Qos::AtLeastOnce),
             retain_available: Some(true),
@@ -187,8 +204,22 @@ impl Mqtt {
             shared_available: Some(false),
             ..ConnackProperties::default()
         };
-        let connack = Connack { session_present: false, reason: ReasonCode::Success, properties };
-        self.written(&Packet::Connack(Box::new(connack)))
+        let connack = Connack { session_present: self.is_restored, reason: ReasonCode::Success, properties };
+        let welcome = self.written(&Packet::Connack(Box::new(connack)));
+        self.say_again();
+        welcome
+    }
+
+    /// Sends what an earlier connection was sent and did not acknowledge, as far as the client takes it now.
+    pub(super) fn say_again(&mut self) {
+        while let Some(packet) = self.window.next_again() {
+            // As with those that are sent for the first time.
+            if packet.len() <= self.client.packet_bytes_max {
+                self.said.push_back(Said::Answered(Outbound::Binary(packet)));
+            } else {
+                self.window.settle_last();
+            }
+        }
     }
 
     /// A CONNACK that says no, which is the last word.
@@ -217,6 +248,10 @@ impl Mqtt {
                 let answer = self.subscriptions.ended(packet, place, ReasonCode::Success)?;
                 self.written(&Packet::Unsuback(answer))
             }
+            Answers::Restored(number) => {
+                self.subscriptions.goes_on(number);
+                None
+            }
             Answers::Connect { .. } | Answers::Nobody(_) => None,
         }
     }
@@ -243,6 +278,10 @@ impl Mqtt {
                 let reason = if not_found { ReasonCode::NoSubscriptionExisted } else { ReasonCode::UnspecifiedError };
                 let answer = self.subscriptions.ended(packet, place, reason)?;
                 self.written(&Packet::Unsuback(answer))
+            }
+            Answers::Restored(number) => {
+                self.subscriptions.lose(number);
+                None
             }
             Answers::Pubrec(..) | Answers::Nobody(_) => None,
         }
@@ -374,8 +413,10 @@ impl Codec for Mqtt {
         let outbound = outbound.filter(|outbound| match outbound {
             Outbound::Binary(bytes) | Outbound::Text(bytes) => bytes.len() <= self.client.packet_bytes_max,
         });
-        if let (None, Some(transmission)) = (&outbound, delivery.transmission()) {
-            self.window.settle(transmission.packet_id);
+        match (&outbound, delivery.transmission()) {
+            (None, Some(transmission)) => _ = self.window.settle(transmission.packet_id),
+            (Some(Outbound::Binary(packet)), Some(_)) if !self.client.lifetime.is_zero() => self.window.keep(packet),
+            _ => {}
         }
         outbound
     }
@@ -384,9 +425,40 @@ impl Codec for Mqtt {
         true
     }
 
+    fn keep(&mut self) -> Option<Keep> {
+        let lifetime = self.client.lifetime;
+        if lifetime.is_zero() {
+            return None;
+        }
+        let memory = Memory {
+            version: self.client.version,
+            standing: self.subscriptions.standing().clone(),
+            unacknowledged: std::mem::take(&mut self.window).into_unacknowledged(),
+            unreleased: self.upward.confirmed(),
+        };
+        Some(Keep { memory, lifetime, will_delay: self.will_delay })
+    }
+
+    fn restore(&mut self, memory: Memory, places: &[(Pattern, JointCursor)]) -> bool {
+        if memory.version != self.client.version {
+            return false;
+        }
+        self.is_restored = true;
+        self.window.send_again(memory.unacknowledged);
+        self.upward.restore(memory.unreleased);
+        self.subscriptions.restore(memory.standing, places);
+        self.go_on();
+        true
+    }
+
     fn testament(&mut self) -> Option<Outgoing> {
         // Who was not let in leaves nothing.
         self.connection.as_ref()?;
         self.will.take()
     }
+}
+
+/// As MQTT counts.
+pub(super) fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }

@@ -17,6 +17,7 @@ pub(super) const fn of_close(reason: CloseReason) -> ReasonCode {
         CloseReason::SlowConsumer => ReasonCode::QuotaExceeded,
         CloseReason::Unauthenticated | CloseReason::Forbidden => ReasonCode::NotAuthorized,
         CloseReason::Timeout => ReasonCode::KeepAliveTimeout,
+        CloseReason::TakenOver => ReasonCode::SessionTakenOver,
         CloseReason::RateLimited => ReasonCode::MessageRateTooHigh,
         CloseReason::Internal | CloseReason::Lost => ReasonCode::UnspecifiedError,
     }

@@ -3,6 +3,8 @@
 //! Each is answered once it is done: a PUBLISH when the broker has confirmed it, a SUBSCRIBE when everything that is published
 //! from then on will come.
 
+use std::time::Duration;
+
 use super::answers::Answers;
 use super::codec::{Client, Mqtt, Standing};
 use super::label::Wish;
@@ -18,8 +20,8 @@ use super::upward::{BAD_NAME, Received};
 use super::window::Window;
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
-use crate::model::topic::is_wildcard;
-use crate::protocol::{Command, Echo, Fault, Said, Subscribe as SubscribeCommand, Which};
+use crate::model::topic::{Pattern, is_wildcard};
+use crate::protocol::{Claim, Command, Echo, Fault, Said, Subscribe as SubscribeCommand, Which};
 
 /// What RabbitMQ's plugin takes anybody for who says nothing else; here it is as good as nothing.
 const GUEST: &str = "guest";
@@ -33,6 +35,8 @@ const BAD_METHOD: Violation = Violation {
 const BAD_PASSWORD: Violation =
     Violation { reason: ReasonCode::BadUserNameOrPassword, sentence: "a password is UTF-8 here" };
 const NO_LOCAL: Violation = Violation::protocol("a shared subscription may not have no local");
+const NO_SESSION: Violation =
+    Violation::protocol("DISCONNECT may not keep a session that was to end with its connection");
 const NOT_NOW: Violation = Violation::protocol("an answer at QoS 2: this server sends nothing at QoS 2");
 
 impl Mqtt {
@@ -43,6 +47,7 @@ impl Mqtt {
             Packet::Publish(publish) => self.publish(*publish),
             Packet::Puback(answer) => {
                 self.window.settle(answer.packet_id);
+                self.say_again();
                 Ok(())
             }
             Packet::Pubrel(answer) => {
@@ -59,10 +64,7 @@ impl Mqtt {
                 self.answer(&Packet::Pingresp);
                 Ok(())
             }
-            Packet::Disconnect(disconnect) => {
-                self.disconnect(&disconnect);
-                Ok(())
-            }
+            Packet::Disconnect(disconnect) => self.disconnect(&disconnect),
             Packet::Auth(_) => Err(BAD_METHOD),
             // What a server sends, the reader does not let pass.
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => Ok(()),
@@ -71,19 +73,28 @@ impl Mqtt {
     }
 
     fn connect(&mut self, connect: Connect) -> Result<(), Violation> {
-        let Connect { version, client_id, keep_alive_seconds, will, user_name, password, properties, .. } = connect;
+        let Connect { version, client_id, clean_start, keep_alive_seconds, will, user_name, password, properties } =
+            connect;
         self.client = Client {
             version,
             is_unnamed: version == Version::V5 && client_id.is_empty(),
             packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize),
             wants_words: properties.request_problem_information != Some(false),
             session_expiry_seconds: properties.session_expiry_seconds,
+            lifetime: match version {
+                Version::V5 => self.lifetime(properties.session_expiry_seconds.unwrap_or(0)),
+                // A clean session is one that ends with its connection, and another has no end that the client names.
+                Version::V31 | Version::V311 if clean_start => Duration::ZERO,
+                Version::V31 | Version::V311 => self.session_expiry_max,
+            },
         };
         self.window = Window::of(properties.receive_maximum);
         self.promise(keep_alive_seconds);
         if properties.authentication_method.is_some() {
             return Err(BAD_METHOD);
         }
+        let will_delay_seconds = will.as_ref().and_then(|will| will.properties.delay_seconds).unwrap_or(0);
+        self.will_delay = Duration::from_secs(will_delay_seconds.into());
         self.will = will.map(|will| testament(version, will)).transpose()?;
         let password = password.map(|password| String::from_utf8(password.0.bytes().to_vec()));
         let password = password.transpose().map_err(|_| BAD_PASSWORD)?;
@@ -91,8 +102,26 @@ impl Mqtt {
         let token = password.filter(|password| !(is_guest && (password.is_empty() || password == GUEST)));
         let id = Answers::Connect { has_credentials: token.is_some() }.into_id();
         let client = Some(client_id.into_string()).filter(|id| !id.is_empty());
-        self.said.push_back(Said::Command(Command::Connect { id, token, client }));
+        let claim = Some(Claim { client: client.clone(), anew: clean_start });
+        self.said.push_back(Said::Command(Command::Connect { id, token, client, claim }));
         Ok(())
+    }
+
+    /// How long the session outlives its connection, when the client would have it do so for this long.
+    fn lifetime(&self, asked_seconds: u32) -> Duration {
+        Duration::from_secs(asked_seconds.into()).min(self.session_expiry_max)
+    }
+
+    /// Has the subscriptions of an earlier connection go on where they stood.
+    pub(super) fn go_on(&mut self) {
+        for (number, (pattern, wish)) in self.subscriptions.standing().iter().enumerate() {
+            let command = SubscribeCommand {
+                id: Answers::Restored(u16::try_from(number).unwrap_or(u16::MAX)).into_id(),
+                after: self.subscriptions.goes_on_after(pattern),
+                ..wish.subscribe(pattern.clone())
+            };
+            self.said.push_back(Said::Command(Command::Subscribe(command)));
+        }
     }
 
     fn publish(&mut self, publish: Publish) -> Result<(), Violation> {
@@ -212,14 +241,8 @@ impl Mqtt {
             RetainHandling::SendIfNew => !self.subscriptions.holds(&pattern),
             RetainHandling::DoNotSend => false,
         };
-        let command = SubscribeCommand {
-            id: answers.into_id(),
-            retained,
-            // What has to be acknowledged may come late, and none of it is left out.
-            flow: (wish.qos > Qos::AtMostOnce).then_some(Flow::CatchUp),
-            label: Some(wish.label()),
-            ..SubscribeCommand::to(pattern.clone())
-        };
+        let after = self.subscriptions.goes_on_after(&pattern);
+        let command = SubscribeCommand { id: answers.into_id(), after, retained, ..wish.subscribe(pattern.clone()) };
         Ok((Asked::Waits(pattern, wish), Some(Command::Subscribe(command))))
     }
 
@@ -257,13 +280,33 @@ impl Mqtt {
         }
     }
 
-    /// The client leaves: its will goes with it, unless it says otherwise.
-    fn disconnect(&mut self, disconnect: &Disconnect) {
+    /// The client leaves: its will goes with it, unless it says otherwise. It may say anew how long its session is kept, but not
+    /// that it is at all (MQTT 5.0 §3.14.2.2.2).
+    fn disconnect(&mut self, disconnect: &Disconnect) -> Result<(), Violation> {
+        if let Some(asked) = disconnect.properties.session_expiry_seconds {
+            if asked > 0 && self.client.session_expiry_seconds.unwrap_or(0) == 0 {
+                return Err(NO_SESSION);
+            }
+            self.client.lifetime = self.lifetime(asked);
+        }
         if disconnect.reason == ReasonCode::Success {
             self.will = None;
         }
         self.standing = Standing::Over;
         self.said.push_back(Said::Command(Command::Leave { id: None }));
+        Ok(())
+    }
+}
+
+impl Wish {
+    /// A subscription that is so.
+    fn subscribe(&self, pattern: Pattern) -> SubscribeCommand {
+        SubscribeCommand {
+            // What has to be acknowledged may come late, and none of it is left out.
+            flow: (self.qos > Qos::AtMostOnce).then_some(Flow::CatchUp),
+            label: Some(self.label()),
+            ..SubscribeCommand::to(pattern)
+        }
     }
 }
 

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use super::label::Wish;
 use super::packet::{PacketId, Qos, SubscriptionAcknowledgement};
 use super::reason::ReasonCode;
+use crate::model::cursor::JointCursor;
 use crate::model::topic::Pattern;
 
 /// The subscriptions of one session.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     standing: BTreeMap<Pattern, Wish>,
+    /// Those that an earlier connection left, and where they go on as long as that is not known to be done.
+    restored: Vec<(Pattern, JointCursor)>,
     asked: BTreeMap<PacketId, Vec<Asked>>,
     ending: BTreeMap<PacketId, Vec<Ending>>,
 }
@@ -53,6 +56,40 @@ impl Subscriptions {
     pub(super) fn holds(&self, pattern: &Pattern) -> bool {
         let is_it = |asked: &Asked| matches!(asked, Asked::Waits(known, _) if known == pattern);
         self.standing.contains_key(pattern) || self.asked.values().flatten().any(is_it)
+    }
+
+    /// Those that stand, with their wishes.
+    pub(super) fn standing(&self) -> &BTreeMap<Pattern, Wish> {
+        &self.standing
+    }
+
+    /// These stood on an earlier connection, at these places.
+    pub(super) fn restore(&mut self, standing: BTreeMap<Pattern, Wish>, places: &[(Pattern, JointCursor)]) {
+        let place =
+            |pattern: &Pattern| places.iter().find(|(known, _)| known == pattern).map(|(_, after)| after.clone());
+        let restored = standing.keys().map(|pattern| (pattern.clone(), place(pattern).unwrap_or_default()));
+        self.restored = restored.collect();
+        self.standing = standing;
+    }
+
+    /// Where one goes on that an earlier connection left and that has not begun: from there also whatever takes its place.
+    pub(super) fn goes_on_after(&self, pattern: &Pattern) -> JointCursor {
+        let restored = self.restored.iter().find(|(known, _)| known == pattern);
+        restored.map(|(_, after)| after.clone()).unwrap_or_default()
+    }
+
+    /// One of those has begun.
+    pub(super) fn goes_on(&mut self, number: u16) {
+        if let Some((_, after)) = self.restored.get_mut(usize::from(number)) {
+            *after = JointCursor::default();
+        }
+    }
+
+    /// One of those does not stand any more.
+    pub(super) fn lose(&mut self, number: u16) {
+        if let Some((pattern, _)) = self.restored.get(usize::from(number)) {
+            self.standing.remove(pattern);
+        }
     }
 
     /// What they need, those that are only asked for too.

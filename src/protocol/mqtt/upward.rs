@@ -102,6 +102,17 @@ impl Upward {
         }
     }
 
+    /// What the broker has and the client has not released.
+    pub(super) fn confirmed(&self) -> Vec<PacketId> {
+        let confirmed = self.unreleased.iter().filter(|(_, received)| **received == Received::Confirmed);
+        confirmed.map(|(packet, _)| *packet).collect()
+    }
+
+    /// These came on an earlier connection, and were confirmed.
+    pub(super) fn restore(&mut self, confirmed: Vec<PacketId>) {
+        self.unreleased.extend(confirmed.into_iter().map(|packet| (packet, Received::Confirmed)));
+    }
+
     /// The client has released it. False when it was not known.
     pub(super) fn release(&mut self, packet: PacketId) -> bool {
         self.unreleased.remove(&packet).is_some()

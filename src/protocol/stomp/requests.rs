@@ -98,7 +98,7 @@ impl Stomp {
         let (login, passcode) = (frame.header("login"), frame.header("passcode"));
         let is_guest = login.is_none_or(|login| login.is_empty() || login == GUEST);
         let token = passcode.filter(|passcode| !(is_guest && (passcode.is_empty() || *passcode == GUEST)));
-        Ok(Said::Command(Command::Connect { id: None, token: token.map(str::to_owned), client: None }))
+        Ok(Said::Command(Command::Connect { id: None, token: token.map(str::to_owned), client: None, claim: None }))
     }
 
     fn transaction(&mut self, frame: &Frame) -> Result<Said, Fault> {

@@ -270,6 +270,8 @@ fn ending(reason: CloseReason) -> Option<&'static str> {
         CloseReason::Unauthenticated => Some(reasons::AUTHENTICATION_REQUIRED),
         CloseReason::Forbidden => Some(reasons::NOT_AUTHORIZED),
         CloseReason::TryLater | CloseReason::Internal => Some(reasons::NETWORK_FAILURE),
-        CloseReason::SlowConsumer | CloseReason::Timeout | CloseReason::RateLimited => Some(reasons::KILLED),
+        CloseReason::SlowConsumer | CloseReason::Timeout | CloseReason::TakenOver | CloseReason::RateLimited => {
+            Some(reasons::KILLED)
+        }
     }
 }

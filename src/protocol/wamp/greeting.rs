@@ -95,7 +95,7 @@ impl Wamp {
     fn connect(&mut self, greeting: Greeting, token: Option<String>) -> Said {
         let client = greeting.agent.clone();
         self.standing = Standing::Greeting(greeting);
-        Said::Command(Command::Connect { id: Asked::once(Kind::Hello).id(), token, client })
+        Said::Command(Command::Connect { id: Asked::once(Kind::Hello).id(), token, client, claim: None })
     }
 
     /// From now on the session stands.

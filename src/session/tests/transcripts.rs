@@ -381,6 +381,13 @@ impl Player {
         actions.into_iter().flat_map(|action| self.line(action)).collect()
     }
 
+    /// Nobody else has it.
+    fn claimed(&mut self, job: JobKey) -> Vec<String> {
+        let welcome =
+            after(&mut self.session, |session, actions| session.complete(Completion::Claimed { job }, actions));
+        self.lines(welcome)
+    }
+
     fn line(&mut self, action: Action) -> Vec<String> {
         let asked = match action {
             Action::Send(event) => {
@@ -391,6 +398,7 @@ impl Player {
                 self.jobs.push(job);
                 format!("authenticate {token}")
             }
+            Action::Claim { job, .. } => return self.claimed(job),
             Action::Subscribe(action) => {
                 let SubscribeAction { subscription, wanted, after, last, retained, source, flow, max_rate } = action;
                 let Selector { pattern, filter } = wanted;

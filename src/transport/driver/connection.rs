@@ -18,7 +18,7 @@ use crate::model::close::CloseReason;
 use crate::model::delivery::ConsumeOrder;
 use crate::model::topic::Pattern;
 use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
-use crate::session::{ConsumeKey, JobKey, Session};
+use crate::session::{ClientName, ConsumeKey, JobKey, Session};
 use crate::transport::driver::Admission;
 use crate::transport::driver::plan::{Form, Plan};
 use crate::transport::driver::polling::Polling;
@@ -90,6 +90,8 @@ pub(super) struct Connection {
     pub(super) owed: BTreeSet<Pattern>,
     /// What cancels each of its calls: its client, or its end.
     calls: Vec<(JobKey, CancellationToken)>,
+    /// The session that it has claimed.
+    pub(super) claimed: Option<ClientName>,
     /// What it collects, and when that is answered, if it is a poll.
     pub(super) polling: Option<Box<Polling>>,
     /// Its place among all connections, given back when it goes.
@@ -150,6 +152,7 @@ impl Connection {
             attending: BTreeSet::new(),
             owed: BTreeSet::new(),
             calls: Vec::new(),
+            claimed: None,
             polling: None,
             _seat: admission.seat,
         }

@@ -7,7 +7,7 @@ use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Delivery
 use crate::protocol::{Command, Event};
 use crate::session::{Completion, ConsumeKey};
 use crate::transport::driver::connection::Connection;
-use crate::transport::driver::{Answer, Driver};
+use crate::transport::driver::{Answer, Driver, News};
 
 impl Driver {
     /// Has a queue consumed, until the connection lets go of its orders.
@@ -26,7 +26,7 @@ impl Driver {
             while let Some(news) = news.recv().await {
                 let completion = Completion::Consumed { consumption: key, news };
                 // The loop is gone only when the server stops.
-                if answers.send(Answer { ticket, completion }).await.is_err() {
+                if answers.send(Answer { ticket, news: News::Completion(completion) }).await.is_err() {
                     break;
                 }
             }

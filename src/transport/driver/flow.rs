@@ -172,6 +172,7 @@ impl Driver {
     /// Its session is over; only the farewell is not.
     pub(super) fn silence(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         let ticket = self.ticket(subscriber);
+        self.relinquish(subscriber, connection);
         self.shard.silence(subscriber);
         self.forget_openings(ticket);
         self.depart_from_all(ticket, connection);

@@ -12,9 +12,10 @@ use crate::model::close::CloseReason;
 use crate::model::outgoing::Request;
 use crate::protocol::{Command, Echo, Event, Failures, Fault, Incoming, Outbound, REGISTRY, Said};
 use crate::session::{Action, Completion, JobKey, SubscribeAction};
+use crate::transport::driver::claiming::Claim;
 use crate::transport::driver::connection::{Connection, Ending, Keep, Stage};
 use crate::transport::driver::rota::Ticket;
-use crate::transport::driver::{Answer, Driver, READ_BYTES};
+use crate::transport::driver::{Answer, Driver, News, READ_BYTES};
 use crate::transport::websocket::reader::Received;
 use crate::transport::websocket::writer;
 
@@ -250,7 +251,11 @@ impl Driver {
 
     /// An answer from outside the thread's loop.
     pub(super) fn answer(&mut self, answer: Answer) {
-        let Answer { ticket, completion } = answer;
+        let Answer { ticket, news } = answer;
+        let completion = match news {
+            News::Completion(completion) => completion,
+            News::Claim(claim, waited) => return self.claim_on(ticket, claim, waited),
+        };
         self.with_ticket(ticket, |driver, connection| {
             driver.complete(ticket.subscriber, connection, completion);
             // Of who has ended only its closing frame counts any more.
@@ -284,6 +289,7 @@ impl Driver {
                 let completion = Completion::Authenticated { job, result: Err(NO_TOKENS.to_owned()) };
                 self.complete(subscriber, connection, completion);
             }
+            Action::Claim { job, name, anew } => self.claim(subscriber, connection, Claim { job, name, anew }),
             Action::Subscribe(action) => self.subscribe(subscriber, connection, action),
             Action::Unsubscribe { subscription } => {
                 self.unsubscribe(subscriber, connection, SubscriptionId(subscription.0))
@@ -384,13 +390,9 @@ impl Driver {
     /// Publishes what a client left word to publish when it is gone. While the server stops that is not to be: its clients
     /// did not go by themselves.
     pub(super) fn execute(&mut self, connection: &mut Connection) {
-        let Some(message) = connection.codec.testament().filter(|_| !self.draining) else { return };
-        let Some(message) = connection.session.testament(message) else { return };
-        let upstream = self.shared.upstream.clone();
-        tokio::task::spawn_local(async move {
-            // Nobody is left to be told.
-            let _ = upstream.publish(message).await;
-        });
+        if let Some(message) = self.will_of(connection).filter(|_| !self.draining) {
+            self.publish_will(message);
+        }
     }
 
     /// Runs something that waits, beside the loop. How many a session may have is bounded by its limits.
@@ -399,7 +401,7 @@ impl Driver {
         tokio::task::spawn_local(async move {
             let completion = work.await;
             // The loop is gone only when the server stops.
-            let _ = answers.send(Answer { ticket, completion }).await;
+            let _ = answers.send(Answer { ticket, news: News::Completion(completion) }).await;
         });
     }
 }

@@ -6,12 +6,13 @@
 //!
 //! Reading order: this file is the loop, [`flow`] the way down, [`inbound`] the way up,
 //! [`consuming`] queues that clients consume, [`attending`] who listens to what, [`rounds`] what comes with time,
-//! [`polling`] sessions that are one HTTP answer each.
+//! [`polling`] sessions that are one HTTP answer each, [`claiming`] those that outlive their connections.
 
 mod agenda;
 mod apart;
 mod attending;
 mod awaiting;
+mod claiming;
 mod connection;
 mod consuming;
 mod flow;
@@ -46,6 +47,7 @@ use crate::transport::admin::view::{ConnectionRow, Listing};
 use crate::transport::liveness::Liveness;
 use crate::transport::poll::Waiting;
 use crate::transport::seats::Seat;
+use crate::transport::sessions::Sessions;
 use crate::transport::socket::Socket;
 use crate::transport::websocket::deflate::Negotiated;
 use crate::transport::websocket::reader::{Limits as FrameLimits, Reader, Scratch};
@@ -53,12 +55,14 @@ use crate::transport::wire::{Framing, Wire};
 use agenda::Agenda;
 use attending::Attendance;
 use awaiting::Awaiting;
+use claiming::{Claim, Waited};
 use connection::{Connection, Stage};
 pub(crate) use flow::unix_millis;
 use plan::Form;
 use polling::Polling;
 pub(crate) use polling::{Answered, Poll as PollRequest};
-use rota::{Rota, Ticket};
+use rota::Rota;
+pub(crate) use rota::Ticket;
 
 /// Sockets that one look at the poll reports.
 const EVENTS_MAX: usize = 1024;
@@ -82,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Hub,
     pub(crate) upstream: Upstream,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 /// A connection whose handshake is over, on its way into the loop.
@@ -116,19 +121,34 @@ pub(crate) enum Control {
     Drain(Duration),
     /// Describe so many connections.
     Connections(usize, oneshot::Sender<Listing<ConnectionRow>>),
+    /// End a connection, because another of its client has come; the sender is dropped when that is done.
+    Yield(Ticket, oneshot::Sender<()>),
 }
 
 /// An answer to something that a session asked for.
 #[derive(Debug)]
-pub(super) struct Answer {
+struct Answer {
     ticket: Ticket,
-    completion: Completion,
+    news: News,
+}
+
+/// What it says.
+#[derive(Debug)]
+enum News {
+    /// Something is done.
+    Completion(Completion),
+    /// A claim need not wait any longer.
+    Claim(Claim, Waited),
 }
 
 /// Whatever can wake the loop.
 pub(crate) struct Inbox {
     pub(crate) admissions: mpsc::Receiver<Admission>,
     pub(crate) controls: mpsc::Receiver<Control>,
+    /// Where other shards tell this one something.
+    pub(crate) own_controls: mpsc::Sender<Control>,
+    /// Which shard this is.
+    pub(crate) number: usize,
     pub(crate) doorbell: Arc<Notify>,
     /// Polls whose answers are on their way to their sockets, which end with this thread.
     pub(crate) waiting: Waiting,
@@ -137,6 +157,9 @@ pub(crate) struct Inbox {
 /// One shard's loop.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
+    /// Which shard this is, and where it is told something.
+    number: usize,
+    controls: mpsc::Sender<Control>,
     shard: Shard,
     wire: Wire,
     scratch: Scratch,
@@ -212,7 +235,12 @@ struct Ready {
 }
 
 impl Driver {
-    fn new(shared: Arc<Shared>, registry: Registry, doorbell: Arc<Notify>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        registry: Registry,
+        doorbell: Arc<Notify>,
+        (number, controls): (usize, mpsc::Sender<Control>),
+    ) -> Self {
         let settings = &shared.settings;
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
         Self {
@@ -253,6 +281,8 @@ impl Driver {
             dismissal: None,
             draining: false,
             open: 0,
+            number,
+            controls,
             shared,
         }
     }
@@ -267,7 +297,8 @@ impl Driver {
         #[expect(deprecated, reason = "its successor is unsafe; a Poll owns its descriptor and never replaces it")]
         let mut poll = AsyncFd::new(poll)?;
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut driver = Self::new(shared, registry, inbox.doorbell.clone());
+        let own = (inbox.number, inbox.own_controls.clone());
+        let mut driver = Self::new(shared, registry, inbox.doorbell.clone(), own);
         loop {
             let more = driver.work();
             if driver.draining && driver.open == 0 && !inbox.waiting.any() {
@@ -457,6 +488,7 @@ impl Driver {
         // The socket is closed right after, which takes it out of the poll in any case.
         let _ = connection.socket.deregister(&self.registry);
         connection.abandon_calls();
+        self.relinquish(subscriber, &mut connection);
         self.shard.leave(subscriber);
         self.execute(&mut connection);
         let ticket = self.ticket(subscriber);

@@ -9,9 +9,17 @@ use crate::hub::index::SubscriberId;
 
 /// A connection, and which of those that had this id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     pub(super) subscriber: SubscriberId,
     pub(super) generation: u32,
+}
+
+#[cfg(test)]
+impl Ticket {
+    /// The first that had this id.
+    pub(crate) fn of(subscriber: SubscriberId) -> Self {
+        Self { subscriber, generation: 0 }
+    }
 }
 
 /// Deadlines that all lie one period ahead when they are set.

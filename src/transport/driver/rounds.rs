@@ -219,6 +219,7 @@ impl Driver {
     pub(super) fn control(&mut self, control: Control) {
         match control {
             Control::Drain(period) => self.dismissal = Some(period),
+            Control::Yield(ticket, let_go) => self.yield_to_another(ticket, let_go),
             Control::Connections(most, answer) => {
                 let rows =
                     self.slots.iter().filter_map(|slot| slot.connection.as_deref()).take(most).map(row).collect();

@@ -3,10 +3,11 @@
 //!
 //! What single clients are owed stands apart: [`answers`] beside large messages, to be heard at their [`greeting`] and when
 //! they are [`leaving`], [`polls`] as a whole, what waits for bindings: [`openings`] or for a stream: [`awaiting`], and what
-//! comes with time: [`quiet`].
+//! comes with time: [`quiet`]. Sessions that outlive their connections: [`claiming`].
 
 mod answers;
 mod awaiting;
+mod claiming;
 mod greeting;
 mod leaving;
 mod openings;
@@ -60,6 +61,8 @@ struct Bench {
     feed: Feed,
     /// What clients have sent up.
     jobs: UpstreamJobs,
+    /// What shards tell this one.
+    controlled: mpsc::Receiver<Control>,
     listener: TcpListener,
     seats: Seats,
     terms: Arc<Terms>,
@@ -101,11 +104,14 @@ impl Bench {
         let terms = Arc::new(Terms::new(&settings));
         let names: Vec<&str> = sources.iter().map(|source| &*source.info().name).collect();
         let metrics = Arc::new(Metrics::new(&names).unwrap());
-        let shared = Arc::new(Shared { settings, hub: Hub::new(sources), upstream, metrics });
+        let sessions = Arc::new(Sessions::new(settings.mqtt.sessions_max));
+        let shared = Arc::new(Shared { settings, hub: Hub::new(sources), upstream, metrics, sessions });
+        let (controls, controlled) = mpsc::channel(READERS);
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         Self {
-            driver: Driver::new(shared, registry, Arc::new(Notify::new())),
+            driver: Driver::new(shared, registry, Arc::new(Notify::new()), (0, controls)),
+            controlled,
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             feed,
@@ -208,6 +214,9 @@ impl Bench {
             while let Ok(answer) = self.driver.answered.try_recv() {
                 self.driver.answer(answer);
             }
+            while let Ok(control) = self.controlled.try_recv() {
+                self.driver.control(control);
+            }
         }
     }
 
@@ -287,6 +296,11 @@ fn text(client: &mut TcpStream) -> String {
 
 /// The next frame of a server: its opcode, and what it says.
 fn frame(client: &mut TcpStream) -> (u8, String) {
+    let (opcode, payload) = raw_frame(client);
+    (opcode, String::from_utf8(payload).unwrap())
+}
+
+fn raw_frame(client: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     client.read_exact(&mut head).unwrap();
     assert_eq!(head[0] & 0xf0, 0x80, "all of it in one frame");
@@ -300,7 +314,7 @@ fn frame(client: &mut TcpStream) -> (u8, String) {
     };
     let mut payload = vec![0; length];
     client.read_exact(&mut payload).unwrap();
-    (head[0] & 0x0f, String::from_utf8(payload).unwrap())
+    (head[0] & 0x0f, payload)
 }
 
 /// Counts with and without one more who has long stopped reading.

@@ -350,3 +350,90 @@ async fn a_quiet_session_stays() {
         assert_eq!(message["body"], "still here");
     }
 }
+
+/// What a client that comes back to its session has to say.
+fn lasting(client: &str) -> Value {
+    json!({ "client": client, "clean": false, "expiry": 60 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_on_where_its_connection_broke() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::ALL {
+            let (topic, name) = (word(), word());
+            let mut options = lasting(&name);
+            options["hold"] = json!(true);
+            let mut first = library.start(&program, options);
+            assert_eq!(first.next("connected").await["present"], false, "{library:?}, {broker:?}");
+            assert_eq!(first.subscribe(json!([{ "filter": format!("{topic}/#"), "qos": 1 }])).await, json!([1]));
+            for number in 0..3 {
+                service.publish(&format!("{topic}.a"), &number.to_string()).await;
+            }
+            assert_eq!(first.message().await["body"], "0");
+            first.order(&json!({ "order": "break" }));
+            until("its session is kept", async || program.metric(KEPT).await == Some(1.0)).await;
+            for number in 3..6 {
+                service.publish(&format!("{topic}.b"), &number.to_string()).await;
+            }
+            let mut second = library.start(&program, lasting(&name));
+            assert_eq!(second.next("connected").await["present"], true, "{library:?}, {broker:?}");
+            for number in 0..6 {
+                let message = second.message().await;
+                assert_eq!(message["body"], number.to_string(), "{library:?}, {broker:?}: {message}");
+                assert!(number > 0 || message["message"]["dup"] == true, "{message}");
+            }
+            service.publish(&format!("{topic}.a"), "live").await;
+            assert_eq!(second.message().await["body"], "live", "{library:?}, {broker:?}");
+            second.order(&json!({ "order": "leave" }));
+            until("its session is kept", async || program.metric(KEPT).await == Some(1.0)).await;
+            let mut third = library.start(&program, json!({ "client": name, "clean": true }));
+            assert_eq!(third.next("connected").await["present"], false, "it begins anew");
+            assert_eq!(program.metric(KEPT).await, Some(0.0), "{library:?}, {broker:?}");
+            service.publish(&format!("{topic}.a"), "nobody's").await;
+            third.subscribe(json!([{ "filter": topic, "qos": 1 }])).await;
+            service.publish(&topic, "last").await;
+            assert_eq!(third.message().await["body"], "last", "{library:?}, {broker:?}");
+        }
+    }
+}
+
+const KEPT: &str = "passerelle_kept_sessions";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_of_a_client_ends_the_first() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let service = Service::connect(&program.amqp).await;
+    for library in Library::ALL {
+        let (topic, name) = (word(), word());
+        let mut first = library.start(&program, lasting(&name));
+        first.next("connected").await;
+        first.subscribe(json!([{ "filter": topic, "qos": 1 }])).await;
+        let mut second = library.start(&program, lasting(&name));
+        assert_eq!(second.next("connected").await["present"], true, "{library:?}");
+        first.happening("closed").await;
+        service.publish(&topic, "1").await;
+        assert_eq!(second.message().await["body"], "1", "{library:?}");
+        second.order(&json!({ "order": "leave" }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_keeps_it_keeps_no_longer_than_it_says() {
+    let environment = [("PASSERELLE_MQTT__SESSION_EXPIRY_MAX", "1s")];
+    let program = Broker::Embedded.serve(&environment).await;
+    for library in Library::ALL {
+        let name = word();
+        let mut first = library.start(&program, lasting(&name));
+        first.next("connected").await;
+        first.subscribe(json!([{ "filter": "a", "qos": 1 }])).await;
+        first.order(&json!({ "order": "leave" }));
+        until("its session is kept", async || program.metric(KEPT).await == Some(1.0)).await;
+        until("it has expired", async || program.metric(KEPT).await == Some(0.0)).await;
+        let mut second = library.start(&program, lasting(&name));
+        assert_eq!(second.next("connected").await["present"], false, "{library:?}");
+        second.order(&json!({ "order": "leave" }));
+        until("its session has expired too", async || program.metric(KEPT).await == Some(0.0)).await;
+    }
+}

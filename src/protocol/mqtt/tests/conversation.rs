@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::known;
 use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
 use crate::model::gap::GapReason;
 use crate::model::label::Label;
 use crate::model::topic::Pattern;
@@ -18,7 +19,7 @@ use crate::protocol::mqtt::wire::Text;
 use crate::protocol::mqtt::writer;
 use crate::protocol::tests::publication_from;
 use crate::protocol::{
-    Codec, Command, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Stage,
+    Codec, Command, Event, Fault, Gap, Incoming, Keep, Message, Opening, Outbound, Receiving, Said, Stage,
 };
 
 fn mqtt() -> Mqtt {
@@ -242,4 +243,82 @@ fn an_acknowledgement_says_in_words_what_the_client_can_take() {
     }));
     assert_eq!(codec.words(&"x".repeat(100)), ReasonProperties::default());
     assert!(codec.words("short").reason_string.is_some());
+}
+
+/// Where a SUBSCRIBE to `a/b` would go on.
+fn asks_after(codec: &mut Mqtt, packet_id: u8) -> JointCursor {
+    match &said(codec, &[0x82, 9, 0, packet_id, 0, 0, 3, b'a', b'/', b'b', 1])[..] {
+        [Said::Command(Command::Subscribe(subscribe))] => subscribe.after.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A client of a server that keeps sessions for a minute.
+fn lasting(version: Version, asked: Option<u32>, clean_start: bool) -> Mqtt {
+    let opening = Opening { session_expiry_max: Duration::from_secs(60), ..Opening::default() };
+    let mut codec = Mqtt::new(&opening);
+    let bytes = connect(version, |connect| {
+        connect.clean_start = clean_start;
+        connect.properties.session_expiry_seconds = asked;
+    });
+    said(&mut codec, &bytes);
+    codec
+}
+
+#[test]
+fn a_session_is_kept_for_as_long_as_its_client_wants_and_the_server_allows() {
+    let cases = [
+        (Version::V5, None, true, None),
+        (Version::V5, Some(0), false, None),
+        (Version::V5, Some(5), true, Some(5)),
+        (Version::V5, Some(u32::MAX), false, Some(60)),
+        (Version::V311, None, true, None),
+        (Version::V311, None, false, Some(60)),
+    ];
+    for (version, asked, clean, kept) in cases {
+        let mut codec = lasting(version, asked, clean);
+        welcome(&mut codec);
+        let lifetime = codec.keep().map(|keep| keep.lifetime.as_secs());
+        assert_eq!(lifetime, kept, "{version:?}, {asked:?}, {clean}");
+    }
+    let mut codec = lasting(Version::V5, Some(5), true);
+    welcome(&mut codec);
+    // Ten seconds, said with the last word; and what had none may not be given any.
+    said(&mut codec, &[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 10]);
+    assert_eq!(codec.keep().map(|keep| keep.lifetime.as_secs()), Some(10));
+    let mut codec = lasting(Version::V5, None, true);
+    welcome(&mut codec);
+    assert!(matches!(codec.decode(Incoming::Binary(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 10])), Err(Fault::Close { .. })));
+}
+
+#[test]
+fn what_is_restored_comes_before_anything_else_and_goes_on_where_it_stood() {
+    let mut first = lasting(Version::V5, Some(30), false);
+    welcome(&mut first);
+    let label = subscribed(&mut first, Qos::AtLeastOnce);
+    let packets = [b"x", b"y"].map(|payload| message(&mut first, &label, payload).unwrap());
+    assert!(said(&mut first, &[0x40, 2, 0, 1]).is_empty());
+    let after: JointCursor = "events~1.7".parse().unwrap();
+    let places = [("a.b", after.clone()), ("gone", after.clone())];
+    let places = places.map(|(text, after)| (Pattern::parse(text).unwrap(), after));
+    let Some(Keep { memory, .. }) = first.keep() else { panic!("it is kept") };
+    let mut second = lasting(Version::V5, Some(30), false);
+    assert!(second.restore(memory, &places));
+    assert_eq!(second.receiving(), Receiving::Own(0), "what was not acknowledged is not sent yet");
+    welcome(&mut second);
+    let all = said(&mut second, &[]);
+    let [Said::Command(Command::Subscribe(subscribe)), Said::Answered(Outbound::Binary(again))] = &all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!((subscribe.pattern.as_str(), &subscribe.after, &subscribe.label), ("a.b", &after, &Some(label)));
+    assert_eq!((again[0], &again[1..]), (packets[1][0] | 8, &packets[1][1..]), "marked as one that may come twice");
+    assert_eq!(second.receiving(), Receiving::Own(255));
+    // A client that subscribes after each connect loses nothing by it.
+    assert_eq!(asks_after(&mut second, 7), after);
+    let restored = subscribe.id.clone();
+    let pattern = subscribe.pattern.clone();
+    second.encode(&Event::Subscribed { id: restored, pattern, cursors: Default::default(), resumed: true });
+    assert_eq!(asks_after(&mut second, 8), JointCursor::default(), "that goes on by itself now");
+    let Some(Keep { memory, .. }) = second.keep() else { panic!("it is kept") };
+    assert!(!lasting(Version::V311, None, false).restore(memory, &places), "packets are of a version");
 }
