@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::Queue;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
@@ -16,7 +17,7 @@ use super::exchange::short;
 use super::outbound;
 use super::stream;
 use super::turn::Turn;
-use super::words;
+use super::words::{self, Refusal};
 
 /// How long the broker may take for any one question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
         if let Err(error) = passive_exchange(&live, &exchange).await {
             let vhost = &live.peer.vhost;
             let message = match words::refusal(&error) {
-                Some(words::Refusal::NotFound) => {
+                Some(Refusal::NotFound) => {
                     format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}")
                 }
                 _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", words::quoted(&error)),
@@ -114,7 +115,7 @@ async fn exchange_source(live: &Live, settings: &Settings, input: &ExchangeInput
     let exchange = &input.exchange;
     let declares_it = match passive_exchange(live, exchange).await {
         Ok(()) => false,
-        Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => true,
+        Err(error) if input.declare && words::refusal(&error) == Some(Refusal::NotFound) => true,
         Err(error) => return Err(words::of_exchange(&error, exchange, (&live.peer, key))),
     };
     let amqp = &settings.amqp;
@@ -131,23 +132,44 @@ async fn exchange_source(live: &Live, settings: &Settings, input: &ExchangeInput
     within(bound).await.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, key)))
 }
 
-/// The queue is there, and nobody else consumes it.
+/// The queue is there, is one, may be consumed, and nobody else does.
 async fn queue_source(live: &Live, settings: &Settings, input: &QueueInput, key: &str) -> Result<(), Trouble> {
-    let channel = live.channel().await?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    match within(channel.queue_declare(short(&input.queue)?, options, FieldTable::default())).await {
-        Ok(queue) if queue.consumer_count() > 0 && !input.shared => {
-            match Turn::take(live, &settings.amqp.queue_prefix, &input.queue).await? {
-                None => Err(words::has_another_node(&input.queue, key)),
-                Some(turn) => {
-                    turn.over(live).await;
-                    Err(words::has_consumers(&input.queue, queue.consumer_count()))
-                }
-            }
+    let trouble = |error: lapin::Error| words::of_queue(&error, &input.queue, (&live.peer, key));
+    let Some(queue) = passive_queue(live, &input.queue, input.declare).await.map_err(trouble)? else { return Ok(()) };
+    if is_stream(live, &input.queue).await.map_err(trouble)? {
+        return Err(words::not_a_queue(&input.queue, key));
+    }
+    if queue.consumer_count() == 0 || input.shared {
+        return Ok(());
+    }
+    match Turn::take(live, &settings.amqp.queue_prefix, &input.queue).await? {
+        None => Err(words::has_another_node(&input.queue, key)),
+        Some(turn) => {
+            turn.over(live).await;
+            Err(words::has_consumers(&input.queue, queue.consumer_count()))
         }
-        Ok(_) => Ok(()),
-        Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
-        Err(error) => Err(words::of_queue(&error, &input.queue, (&live.peer, key))),
+    }
+}
+
+/// Asks for a queue; nothing when it is not there, and that is right because it is declared on demand.
+async fn passive_queue(live: &Live, queue: &str, declare: bool) -> lapin::Result<Option<Queue>> {
+    let asked = within(async {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let (channel, name) = (live.channel().await.map_err(other)?, short(queue).map_err(other)?);
+        channel.queue_declare(name, options, FieldTable::default()).await
+    });
+    match asked.await {
+        Err(error) if declare && words::refusal(&error) == Some(Refusal::NotFound) => Ok(None),
+        asked => asked.map(Some),
+    }
+}
+
+/// Whether what has this name is a stream. To tell, it has to be readable; from a queue nothing is taken.
+async fn is_stream(live: &Live, name: &str) -> lapin::Result<bool> {
+    match within(stream::look(live, name)).await {
+        Ok(()) => Ok(true),
+        Err(error) if words::is_of_a_queue(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -160,7 +182,7 @@ async fn stream_source(live: &Arc<Live>, (input, supply): (&StreamInput, &Supply
     let asked = within(stream::look(live, &input.stream)).await;
     match asked {
         Ok(()) => Ok(()),
-        Err(error) if input.declare && words::refusal(&error) == Some(words::Refusal::NotFound) => Ok(()),
+        Err(error) if input.declare && words::refusal(&error) == Some(Refusal::NotFound) => Ok(()),
         Err(error) => Err(words::of_stream(&error, &input.stream, (&live.peer, key))),
     }
 }
@@ -181,16 +203,16 @@ async fn relay(
     stream_source(live, (input, &input.supply), key).await
 }
 
-/// The queue is there, where it is one for all and not made on demand.
+/// The queue is there, is one and may be consumed, where it is one for all.
 async fn consumed_queue(live: &Live, consume: &Consume, section: &str) -> Result<(), String> {
     let Ok(queue) = consume.queue.render(None) else { return Ok(()) };
-    if consume.declare {
+    let queue = queue.as_str();
+    let sentence = |error: lapin::Error| words::of_consumed(&error, queue, (&live.peer, section));
+    if passive_queue(live, queue, consume.declare).await.map_err(sentence)?.is_none() {
         return Ok(());
     }
-    let asked = within(async {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let channel = live.channel().await.map_err(other)?;
-        channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await
-    });
-    asked.await.map(|_| ()).map_err(|error| words::of_consumed(&error, queue.as_str(), (&live.peer, section)))
+    if is_stream(live, queue).await.map_err(sentence)? {
+        return Err(words::not_consumed(queue, section));
+    }
+    Ok(())
 }

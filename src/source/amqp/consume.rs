@@ -18,6 +18,7 @@ use super::Context;
 use super::connection::Live;
 use super::desk::{Desk, End};
 use super::exchange::short;
+use super::intake::of_a_queue;
 use super::link::Link;
 use super::outbound::Outbound;
 use super::words::{self, Refusal};
@@ -227,5 +228,5 @@ async fn consume(channel: &Channel, request: &ConsumeRequest) -> lapin::Result<C
     }
     channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { exclusive: request.exclusive, ..BasicConsumeOptions::default() };
-    channel.basic_consume(queue.into(), "client".into(), options, FieldTable::default()).await
+    channel.basic_consume(queue.into(), "client".into(), options, of_a_queue()).await
 }

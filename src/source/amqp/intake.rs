@@ -12,6 +12,17 @@ use super::exchange::short;
 use super::receive;
 use super::words::{self, Refusal};
 
+/// The argument of a consumer by which a queue is told from a stream.
+pub(crate) const PRIORITY: &str = "x-priority";
+
+/// What a consumer of a queue asks for: the priority that it has anyway, which a stream refuses. So what is a stream is
+/// refused before it sends anything; to reject a message of one would end the connection, and with it every source.
+pub(crate) fn of_a_queue() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert(PRIORITY.into(), AMQPValue::LongInt(0));
+    arguments
+}
+
 /// See the module.
 pub(crate) struct Intake {
     input: QueueInput,
@@ -91,7 +102,7 @@ impl Intake {
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
         let (queue, tag) = (self.input.queue.as_str().into(), "messages".into());
-        channel.basic_consume(queue, tag, options, FieldTable::default()).await
+        channel.basic_consume(queue, tag, options, of_a_queue()).await
     }
 
     fn trouble(&self, live: &Live, error: &lapin::Error) -> Trouble {

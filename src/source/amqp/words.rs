@@ -67,6 +67,16 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     }
 }
 
+/// Whether a consumer was refused because what it named is a stream; see [`super::intake::of_a_queue`].
+pub(crate) fn is_of_a_stream(error: &Error) -> bool {
+    refusal(error) == Some(Refusal::Precondition) && quoted(error).contains(super::intake::PRIORITY)
+}
+
+/// Whether a consumer that would begin at a place in a stream was refused because there is a queue.
+pub(crate) fn is_of_a_queue(error: &Error) -> bool {
+    refusal(error) == Some(Refusal::Precondition) && quoted(error).contains(super::stream::OFFSET)
+}
+
 /// The broker's own words, or the library's, fit for a line of the log: they may quote what a client sent.
 pub(crate) fn quoted(error: &Error) -> String {
     match error.kind() {
@@ -254,6 +264,7 @@ pub(crate) fn of_queue(error: &Error, queue: &str, (peer, key): (&Peer, &str)) -
                 "queue '{queue}' on vhost '{vhost}' belongs to another connection alone: name another in {key}.queue"
             )
         }
+        Some(Refusal::Precondition) if is_of_a_stream(error) => return not_a_queue(queue, key),
         Some(Refusal::Precondition) => format!(
             "queue '{queue}' exists on vhost '{vhost}' with other settings: remove {key}.declare ({})",
             quoted(error)
@@ -274,7 +285,7 @@ pub(crate) fn of_stream(error: &Error, stream: &str, (peer, key): (&Peer, &str))
              set_permissions ({})",
             quoted(error)
         ),
-        Some(Refusal::Precondition) if quoted(error).contains("x-stream-offset") => not_a_stream(stream).0,
+        Some(Refusal::Precondition) if is_of_a_queue(error) => not_a_stream(stream).0,
         Some(Refusal::Precondition) => format!(
             "stream '{stream}' exists on vhost '{vhost}' with other settings: correct {key}.retention_age and \
              {key}.retention_bytes, or remove {key}.declare ({})",
@@ -306,6 +317,21 @@ pub(crate) fn not_a_stream(stream: &str) -> Trouble {
     Trouble(format!("'{stream}' is a queue and no stream: use queue = \"{stream}\", or name a stream"))
 }
 
+/// A stream has the name of a queue that a source is to read.
+pub(crate) fn not_a_queue(queue: &str, key: &str) -> Trouble {
+    Trouble(format!(
+        "'{queue}' is a stream and no queue: set {key}.stream = \"{queue}\" in place of {key}.queue, or name a queue"
+    ))
+}
+
+/// A stream has the name of a queue that clients are to consume.
+pub(crate) fn not_consumed(queue: &str, section: &str) -> String {
+    format!(
+        "'{queue}' is a stream, of which nobody can settle a message: let a source read it (stream = \"{queue}\"), or \
+         name a queue in {section}.queue"
+    )
+}
+
 /// Why a client cannot consume a queue, which `section` of the configuration opens to it.
 pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &str)) -> String {
     let Peer { vhost, user, .. } = peer;
@@ -325,6 +351,7 @@ pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &
         Some(Refusal::Locked) => format!(
             "queue '{queue}' on vhost '{vhost}' belongs to another connection alone: name another in {section}.queue"
         ),
+        Some(Refusal::Precondition) if is_of_a_stream(error) => not_consumed(queue, section),
         Some(Refusal::Precondition) => format!(
             "queue '{queue}' exists on vhost '{vhost}' with other settings: remove {section}.declare and \
              {section}.expires, or set them as they are ({})",

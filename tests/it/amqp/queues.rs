@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use passerelle::config::{Input, QueueInput};
+use passerelle::config::{Input, QueueInput, Rejected, TemplatePart, TopicTemplate};
+use passerelle::source::amqp;
 
 use super::bridge::*;
 use crate::rabbit::Rabbit;
@@ -118,6 +119,33 @@ async fn on_a_quorum_queue_the_count_of_consumers_decides() {
     let third = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
     third.complains("already has 1 consumer, passerelle would take its messages").await;
     third.stop().await;
+}
+
+/// To reject a message of a stream is an error of the connection, and of all sources on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_a_queues_place_is_named_and_harms_no_other_source() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    let stream = unique("stream");
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    client.channel.queue_declare(stream.as_str().into(), options, arguments).await.unwrap();
+    let mut source = queue_source("work", &stream);
+    source.rejected = Rejected::DeadLetter;
+    source.topic = Some(TopicTemplate(vec![TemplatePart::Header("no".into())]));
+    let settings = settings(rabbit, vec![source, exchange_source("events", "amq.topic")]);
+    let bridge = Bridge::start(&settings);
+    let sentence = format!("'{stream}' is a stream and no queue: set source.work.stream = \"{stream}\" in place of");
+    bridge.complains(&sentence).await;
+    client.publish("", &stream, "without the header").await;
+    let _claim = bridge.claim("events", "a").await;
+    tokio::time::sleep(settings.amqp.backoff_max * 2).await;
+    bridge.complains(&sentence).await;
+    assert_eq!(bridge.source("events").link().changes, 1, "no link was lost");
+    bridge.stop().await;
+    let found = amqp::check(&settings).await;
+    assert!(found.len() == 1 && found[0].message.contains(&sentence), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Queues that cannot be consumed, or no longer, and those that are made on demand.
 
-use lapin::options::{BasicConsumeOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 
 use super::{Scene, declare, delivery, put, stale};
@@ -30,6 +30,22 @@ async fn what_cannot_be_consumed_is_told_in_words() {
         // Nothing of this harmed the session.
         assert_eq!(client.ask(json!({ "op": "ping" })).await["op"], "pong");
     }
+}
+
+/// Of a stream nothing can be given back: to try is an error of the connection on which everybody consumes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_not_consumed() {
+    let stream = word();
+    let scene = Scene::new(Broker::Rabbit, &[("PASSERELLE_CONSUME__STREAM__QUEUE", stream.as_str())]).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    scene.service.channel.queue_declare(stream.as_str().into(), options, arguments).await.unwrap();
+    put(&scene.service, &stream, b"0").await;
+    let mut client = Client::json(&scene.program).await;
+    let sentence = format!("'{stream}' is a stream, of which nobody can settle a message");
+    refused(&mut client, &stream, ("refused", &sentence)).await;
+    assert_eq!(client.ask(json!({ "op": "consume", "queue": scene.queue })).await["op"], "ok");
 }
 
 async fn refused(client: &mut Client, queue: &str, (code, words): (&str, &str)) {
