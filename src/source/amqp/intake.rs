@@ -23,6 +23,28 @@ pub(crate) fn of_a_queue() -> FieldTable {
     arguments
 }
 
+/// Why a queue is not consumed.
+pub(crate) enum Denial {
+    /// It is not there, or others have it: what it holds in the meantime may never come here.
+    Elsewhere(Trouble),
+    /// Anything else.
+    Other(Trouble),
+}
+
+impl From<Trouble> for Denial {
+    fn from(trouble: Trouble) -> Self {
+        Self::Other(trouble)
+    }
+}
+
+impl From<Denial> for Trouble {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Elsewhere(trouble) | Denial::Other(trouble) => trouble,
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Intake {
     input: QueueInput,
@@ -41,11 +63,30 @@ impl Intake {
         &self.input.queue
     }
 
+    /// Whether it has to be made by declaring it, so that whatever it held is gone.
+    ///
+    /// # Errors
+    /// When the broker does not say; in words.
+    pub(crate) async fn is_to_be_made(&self, live: &Live) -> Result<bool, Denial> {
+        if !self.input.declare {
+            return Ok(false);
+        }
+        let channel = live.channel().await?;
+        match self.ask(live, &channel, false).await {
+            Err(Denial::Elsewhere(_)) => Ok(true),
+            Err(denial) => Err(denial),
+            Ok(_) => {
+                receive::close(&channel, "looked").await;
+                Ok(false)
+            }
+        }
+    }
+
     /// Declares or checks the queue; answers how many consume it.
     ///
     /// # Errors
     /// When it is not there, or the broker does not let us; in words.
-    pub(crate) async fn consumers(&self, live: &Live, channel: &Channel) -> Result<u32, Trouble> {
+    pub(crate) async fn consumers(&self, live: &Live, channel: &Channel) -> Result<u32, Denial> {
         self.ask(live, channel, self.input.declare).await
     }
 
@@ -58,12 +99,12 @@ impl Intake {
     ///
     /// # Errors
     /// The contract's sentence.
-    pub(crate) async fn refuse(&self, channel: &Channel, others: u32) -> Result<(), Trouble> {
+    pub(crate) async fn refuse(&self, channel: &Channel, others: u32) -> Result<(), Denial> {
         if self.bears(others) {
             return Ok(());
         }
         receive::close(channel, "not alone").await;
-        Err(words::has_consumers(&self.input.queue, others))
+        Err(Denial::Elsewhere(words::has_consumers(&self.input.queue, others)))
     }
 
     /// Starts consuming: exclusively where that can be had. A queue with a single active consumer refuses that, and a quorum
@@ -71,7 +112,7 @@ impl Intake {
     ///
     /// # Errors
     /// When somebody else consumes it too, or the broker does not let us; in words.
-    pub(crate) async fn open(&self, live: &Live, mut channel: Channel) -> Result<(Channel, Consumer), Trouble> {
+    pub(crate) async fn open(&self, live: &Live, mut channel: Channel) -> Result<(Channel, Consumer), Denial> {
         let exclusively = !self.input.shared && !self.input.declare;
         let mut consumed = self.consume(&channel, exclusively).await;
         let is_refused = |error| matches!(words::refusal(error), Some(Refusal::InUse | Refusal::AccessRefused));
@@ -81,13 +122,13 @@ impl Intake {
             self.refuse(&channel, others).await?;
             consumed = self.consume(&channel, false).await;
         }
-        let consumer = consumed.map_err(|error| self.trouble(live, &error))?;
+        let consumer = consumed.map_err(|error| self.denial(live, &error))?;
         let all = self.ask(live, &channel, false).await?;
         self.refuse(&channel, all.saturating_sub(1)).await?;
         Ok((channel, consumer))
     }
 
-    async fn ask(&self, live: &Live, channel: &Channel, declare: bool) -> Result<u32, Trouble> {
+    async fn ask(&self, live: &Live, channel: &Channel, declare: bool) -> Result<u32, Denial> {
         let options = QueueDeclareOptions { passive: !declare, durable: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         if declare && !self.input.shared {
@@ -95,7 +136,7 @@ impl Intake {
             arguments.insert(short("x-single-active-consumer")?, AMQPValue::Boolean(true));
         }
         let declared = channel.queue_declare(short(&self.input.queue)?, options, arguments).await;
-        declared.map(|queue| queue.consumer_count()).map_err(|error| self.trouble(live, &error))
+        declared.map(|queue| queue.consumer_count()).map_err(|error| self.denial(live, &error))
     }
 
     async fn consume(&self, channel: &Channel, exclusive: bool) -> lapin::Result<Consumer> {
@@ -105,7 +146,11 @@ impl Intake {
         channel.basic_consume(queue, tag, options, of_a_queue()).await
     }
 
-    fn trouble(&self, live: &Live, error: &lapin::Error) -> Trouble {
-        words::of_queue(error, &self.input.queue, (&live.peer, &self.section))
+    fn denial(&self, live: &Live, error: &lapin::Error) -> Denial {
+        let trouble = words::of_queue(error, &self.input.queue, (&live.peer, &self.section));
+        match words::refusal(error) {
+            Some(Refusal::NotFound | Refusal::InUse | Refusal::Locked) => Denial::Elsewhere(trouble),
+            _ => Denial::Other(trouble),
+        }
     }
 }

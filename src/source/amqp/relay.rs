@@ -127,7 +127,7 @@ impl Relay {
             tokio::time::sleep(LOOK_EVERY).await;
             others = self.intake.consumers(live, channel).await?;
         }
-        self.intake.refuse(channel, others).await
+        Ok(self.intake.refuse(channel, others).await?)
     }
 
     async fn move_all(&mut self, live: &Live, channel: &Channel, mut from: Consumer) -> Result<(), Trouble> {

@@ -21,23 +21,31 @@ impl Turn {
     /// # Errors
     /// When the broker does not let us, in words.
     pub(crate) async fn take(live: &Live, prefix: &str, queue: &str) -> Result<Option<Self>, Trouble> {
-        let name = name(prefix, queue);
-        let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let channel = live.channel().await?;
-        match channel.queue_declare(short(&name)?, options, FieldTable::default()).await {
-            Ok(_) => {
-                // The queue lives as long as the connection.
-                receive::close(&channel, "taken").await;
-                Ok(Some(Self(short(&name)?)))
-            }
-            Err(error) if words::refusal(&error) == Some(Refusal::Locked) => Ok(None),
-            Err(error) => Err(words::of_own_queue(&error, &name, &live.peer)),
-        }
+        let name = short(&name(prefix, queue))?;
+        Ok(hold(live, &name).await?.then_some(Self(name)))
     }
 
     /// Gives it back.
     pub(crate) async fn over(self, live: &Live) {
         exchange::delete(live, &[&self.0], CANCEL_TIMEOUT).await;
+    }
+}
+
+/// Takes an exclusive queue, for as long as the connection lives; false where another connection has it.
+///
+/// # Errors
+/// When the broker does not let us, in words.
+pub(crate) async fn hold(live: &Live, name: &ShortString) -> Result<bool, Trouble> {
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let channel = live.channel().await?;
+    match channel.queue_declare(name.clone(), options, FieldTable::default()).await {
+        Ok(_) => {
+            // The queue lives as long as the connection.
+            receive::close(&channel, "taken").await;
+            Ok(true)
+        }
+        Err(error) if words::refusal(&error) == Some(Refusal::Locked) => Ok(false),
+        Err(error) => Err(words::of_own_queue(&error, name.as_str(), &live.peer)),
     }
 }
 

@@ -398,6 +398,11 @@ pub(crate) fn has_another_node(queue: &str, section: &str) -> Trouble {
     ))
 }
 
+/// The broker has not noticed yet that a connection of this node is gone, which has what the node needs.
+pub(crate) fn is_held_by_us(queue: &str) -> Trouble {
+    Trouble(format!("queue '{queue}' is still consumed on the connection that this node lost: trying again"))
+}
+
 #[cfg(test)]
 mod tests {
     use lapin::protocol::AMQPError;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use passerelle::config::{Input, QueueInput, Rejected, TemplatePart, TopicTemplate};
+use passerelle::config::{Input, QueueInput, Rejected, Settings, TemplatePart, TopicTemplate};
+use passerelle::model::gap::GapReason;
 use passerelle::source::amqp;
 
 use super::bridge::*;
@@ -119,6 +120,133 @@ async fn on_a_quorum_queue_the_count_of_consumers_decides() {
     let third = Bridge::start(&settings(rabbit, vec![queue_source("work", &queue)]));
     third.complains("already has 1 consumer, passerelle would take its messages").await;
     third.stop().await;
+}
+
+/// Ends the connection on which a node consumes, at the broker.
+fn cut(rabbit: &Rabbit, settings: &Settings) {
+    let listed = rabbit.ctl(&["list_connections", "pid", "client_properties", "--no-table-headers"]);
+    let name = format!("\"passerelle {} consume\"", settings.amqp.node);
+    let connections = listed.lines().filter_map(|line| line.split_once('\t'));
+    for (process, _) in connections.filter(|(_, properties)| properties.contains(&name)) {
+        rabbit.ctl(&["close_connection", process, "cut"]);
+    }
+}
+
+/// Waits until a source stands for the second time.
+async fn stands_again(bridge: &Bridge) {
+    until("the source stands again", || bridge.source("work").link().changes == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_keeps_what_comes_while_the_link_is_lost() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    let queue = unique("queue");
+    client.queue(&queue).await;
+    let settings = settings(rabbit, vec![queue_source("work", &queue)]);
+    let bridge = Bridge::start(&settings);
+    bridge.ready().await;
+    client.publish("", &queue, "before").await;
+    bridge.received("work", 1).await;
+    cut(rabbit, &settings);
+    client.publish("", &queue, "after").await;
+    stands_again(&bridge).await;
+    assert_eq!(bridge.received("work", 2).await, ["before", "after"]);
+    assert_eq!(bridge.holes("work"), []);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_took_meanwhile_is_told() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    let queue = unique("queue");
+    client.queue(&queue).await;
+    let settings = settings(rabbit, vec![queue_source("work", &queue)]);
+    let bridge = Bridge::start(&settings);
+    bridge.ready().await;
+    client.publish("", &queue, "before").await;
+    bridge.received("work", 1).await;
+    let stranger = async {
+        loop {
+            // It closes with each refusal.
+            let Ok(channel) = client.connection.create_channel().await else { continue };
+            let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
+            if let Ok(consumer) = channel.basic_consume(queue.as_str().into(), "test".into(), options, nothing).await {
+                return (channel, consumer);
+            }
+        }
+    };
+    let cutting = tokio::task::spawn_blocking(move || cut(rabbit, &settings));
+    let (channel, mut consumer) = tokio::time::timeout(PATIENCE, stranger).await.unwrap();
+    cutting.await.unwrap();
+    bridge.complains("already has 1 consumer, passerelle would take its messages").await;
+    client.publish("", &queue, "theirs").await;
+    consumer.next().await.unwrap().unwrap().ack(Default::default()).await.unwrap();
+    channel.close(200, "bye".into()).await.unwrap();
+    stands_again(&bridge).await;
+    client.publish("", &queue, "after").await;
+    assert_eq!(bridge.received("work", 2).await, ["before", "after"]);
+    assert_eq!(bridge.holes("work"), [(GapReason::Outage, None)]);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_took_meanwhile_is_told() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    let queue = unique("queue");
+    client.queue(&queue).await;
+    let of_one = settings(rabbit, vec![queue_source("work", &queue)]);
+    let mut of_two = settings(rabbit, vec![queue_source("work", &queue)]);
+    // So that it is there first when the turn is free.
+    of_two.amqp.backoff_max = Duration::from_millis(20);
+    let one = Bridge::start(&of_one);
+    one.ready().await;
+    client.publish("", &queue, "one").await;
+    one.received("work", 1).await;
+    let two = Bridge::start(&of_two);
+    two.complains("which is another node").await;
+    while !two.readiness.reasons().is_empty() {
+        cut(rabbit, &of_one);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    one.complains("which is another node").await;
+    client.publish("", &queue, "two").await;
+    assert_eq!(two.received("work", 1).await, ["two"]);
+    two.stop().await;
+    one.ready().await;
+    client.publish("", &queue, "three").await;
+    assert_eq!(one.received("work", 2).await, ["one", "three"]);
+    assert_eq!(one.holes("work"), [(GapReason::Outage, None)]);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_made_anew_has_lost_what_the_first_one_held() {
+    let rabbit = Rabbit::shared();
+    let client = Client::connect(rabbit).await;
+    for declare in [false, true] {
+        let queue = unique("queue");
+        let mut source = queue_source("work", &queue);
+        source.input = Input::Queue(QueueInput { queue: queue.clone(), shared: false, declare });
+        if !declare {
+            client.queue(&queue).await;
+        }
+        let bridge = Bridge::start(&settings(rabbit, vec![source]));
+        bridge.ready().await;
+        client.publish("", &queue, "before").await;
+        bridge.received("work", 1).await;
+        client.channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
+        if !declare {
+            client.queue(&queue).await;
+        }
+        stands_again(&bridge).await;
+        client.publish("", &queue, "after").await;
+        assert_eq!(bridge.received("work", 2).await, ["before", "after"]);
+        assert_eq!(bridge.holes("work"), [(GapReason::Outage, None)]);
+        bridge.stop().await;
+    }
 }
 
 /// To reject a message of a stream is an error of the connection, and of all sources on it.
