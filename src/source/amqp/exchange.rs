@@ -64,35 +64,37 @@ impl ExchangeSource {
         declared.map_err(|error| words::of_exchange(&error, &self.input.exchange, (&live.peer, &self.section)))
     }
 
-    /// Names for the two queues that nobody else has.
+    /// Names for the three queues that nobody else has.
     fn queues(&self) -> Result<Queues, Trouble> {
         let config::Amqp { queue_prefix, node, .. } = &self.context.settings.amqp;
         let main = format!("{queue_prefix}{node}.{}.{:016x}", self.name, fastrand::u64(..));
-        let drops = short(&format!("{main}.dropped"))?;
+        let (drops, uncounted) = (short(&format!("{main}.dropped"))?, short(&format!("{main}.uncounted"))?);
         let drops_bytes_max = (self.input.queue_bytes_max / 8).max(DROPS_BYTES_MIN);
-        Ok(Queues { main: short(&main)?, drops, drops_bytes_max })
+        Ok(Queues { main: short(&main)?, drops, uncounted, drops_bytes_max })
     }
 
     async fn declare_queues(&self, live: &Live, channel: &Channel, queues: &Queues) -> Result<(), Trouble> {
-        let Queues { main, drops, drops_bytes_max } = queues;
-        declare(live, channel, drops.as_str(), limits(*drops_bytes_max)).await?;
-        let mut arguments = limits(self.input.queue_bytes_max);
-        arguments.insert(short("x-dead-letter-exchange")?, AMQPValue::LongString(LongString::from("")));
-        arguments.insert(short("x-dead-letter-routing-key")?, AMQPValue::LongString(LongString::from(drops.as_str())));
-        declare(live, channel, main.as_str(), arguments).await
+        let Queues { main, drops, uncounted, drops_bytes_max } = queues;
+        let mut arguments = FieldTable::default();
+        // One is enough to tell that there were any.
+        arguments.insert(short("x-max-length")?, AMQPValue::LongInt(1));
+        declare(live, channel, uncounted.as_str(), arguments).await?;
+        declare(live, channel, drops.as_str(), dropping(*drops_bytes_max, uncounted)).await?;
+        declare(live, channel, main.as_str(), dropping(self.input.queue_bytes_max, drops)).await
     }
 
     async fn consume(&self, live: &Live, channel: &Channel, queues: &Queues) -> Result<(Consumer, Drops), Trouble> {
         let failed = |error: lapin::Error| words::of_own_queue(&error, queues.main.as_str(), &live.peer);
-        let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
-        // The prefetch holds for the consumers that start after it.
-        channel.basic_qos(DROPS_PREFETCH, BasicQosOptions::default()).await.map_err(failed)?;
-        let drops = channel.basic_consume(queues.drops.clone(), short("dropped")?, options, nothing.clone());
-        let drops = drops.await.map_err(failed)?;
-        channel.basic_qos(self.context.settings.amqp.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
-        let main = channel.basic_consume(queues.main.clone(), short("messages")?, options, nothing);
-        let main = main.await.map_err(failed)?;
-        Ok((main, Drops::new(drops, queues.drops_bytes_max)))
+        let open = async |queue: &ShortString, tag: &str, prefetch| {
+            // It holds for the consumers that start after it.
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
+            channel.basic_consume(queue.clone(), tag.into(), options, nothing).await
+        };
+        let uncounted = open(&queues.uncounted, "uncounted", 1).await.map_err(failed)?;
+        let drops = open(&queues.drops, "dropped", DROPS_PREFETCH).await.map_err(failed)?;
+        let main = open(&queues.main, "messages", self.context.settings.amqp.prefetch).await.map_err(failed)?;
+        Ok((main, Drops::new(drops, uncounted)))
     }
 
     /// Receives through these queues until the stop (`Ok`) or until something fails.
@@ -150,7 +152,7 @@ impl Source for ExchangeSource {
         self.check_exchange(live, &channel).await?;
         let queues = self.queues()?;
         let ended = self.serve(live, (&channel, &queues), board).await;
-        delete(live, &[&queues.main, &queues.drops], patience(&ended)).await;
+        delete(live, &[&queues.main, &queues.drops, &queues.uncounted], patience(&ended)).await;
         ended
     }
 
@@ -161,10 +163,13 @@ impl Source for ExchangeSource {
     }
 }
 
-/// The names of a source's two queues.
+/// The names of a source's three queues.
 struct Queues {
     main: ShortString,
+    /// Has what the main one had to drop, to be counted.
     drops: ShortString,
+    /// Has one message when that one had to drop some in turn, for its own limit or because of an operator's policy.
+    uncounted: ShortString,
     drops_bytes_max: usize,
 }
 
@@ -208,6 +213,15 @@ pub(crate) fn limits(bytes_max: usize) -> FieldTable {
         if let Ok(name) = ShortString::try_new(name) {
             arguments.insert(name, value);
         }
+    }
+    arguments
+}
+
+/// Likewise, and what is dropped goes into another queue.
+fn dropping(bytes_max: usize, into: &ShortString) -> FieldTable {
+    let mut arguments = limits(bytes_max);
+    for (name, value) in [("x-dead-letter-exchange", ""), ("x-dead-letter-routing-key", into.as_str())] {
+        arguments.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
     }
     arguments
 }

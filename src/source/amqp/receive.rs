@@ -1,7 +1,7 @@
 //! Taking deliveries: everything that is ready, up to a bound, is mapped, appended to the feed in one go and acknowledged
 //! with one frame. What the broker had to drop because we were slow comes over a second queue and is told as a hole at its
-//! place: both consumers share a channel, so delivery tags say what came before what, as long as all drops are taken
-//! before more messages are let come.
+//! place: all consumers share a channel, so delivery tags say what came before what, as long as all drops are taken
+//! before more messages are let come. That queue may have had to drop some of them in turn: a third one tells that.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -59,17 +59,15 @@ pub(crate) struct Receiver<'a> {
     pub(crate) comes_again: bool,
 }
 
-/// The consumer of what the broker dropped.
+/// The consumers of what the broker dropped.
 pub(crate) struct Drops {
     consumer: Consumer,
+    /// Brings one message where the queue of drops did not keep all of them.
+    uncounted: Consumer,
     /// Dropped messages whose place among the deliveries is not reached yet, in order.
     pending: VecDeque<Dropped>,
     /// When anything was acknowledged last.
     settled: Option<Instant>,
-    /// Bytes of drops since there was a moment without any.
-    burst_bytes: usize,
-    /// Beyond so many, the queue of drops may have overflowed itself, and nobody knows how many were dropped.
-    burst_bytes_max: usize,
 }
 
 /// What is kept of a message that the broker had to drop.
@@ -77,6 +75,8 @@ struct Dropped {
     tag: u64,
     /// Nothing once it is acknowledged.
     acker: Option<Acker>,
+    /// How many messages it stands for, when that is known.
+    count: Option<u64>,
 }
 
 /// One delivery or one drop, in the order of their tags.
@@ -96,16 +96,17 @@ impl Taken {
 }
 
 impl Drops {
-    /// Counts what this consumer brings; exact up to so many bytes in a row.
-    pub(crate) fn new(consumer: Consumer, burst_bytes_max: usize) -> Self {
-        Self { consumer, pending: VecDeque::new(), settled: None, burst_bytes: 0, burst_bytes_max }
+    /// Counts what the first consumer brings, unless the second brings anything.
+    pub(crate) fn new(consumer: Consumer, uncounted: Consumer) -> Self {
+        Self { consumer, uncounted, pending: VecDeque::new(), settled: None }
     }
 
-    fn keep(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), Trouble> {
-        let Delivery { data, delivery_tag, acker, .. } = delivered(next, &self.consumer)?;
-        self.burst_bytes = self.burst_bytes.saturating_add(data.len());
-        self.pending.push_back(Dropped { tag: delivery_tag, acker: Some(acker) });
-        Ok(())
+    /// Waits for the next drop.
+    async fn next(&mut self) -> Result<Dropped, Trouble> {
+        tokio::select! {
+            next = self.consumer.next() => Dropped::new(next, &self.consumer, Some(1)),
+            next = self.uncounted.next() => Dropped::new(next, &self.uncounted, None),
+        }
     }
 
     /// Before messages are acknowledged after a pause: takes every drop that the broker has made in it. It sends only so many
@@ -116,38 +117,28 @@ impl Drops {
             return Ok(());
         }
         for _ in 0..ROUNDS_MAX {
-            let waiting = self.waiting(channel).await?;
+            let waiting = waiting(channel, &self.consumer).await? + waiting(channel, &self.uncounted).await?;
             self.take_ready()?;
             if waiting == 0 {
                 break;
             }
             let ackers = self.pending.iter_mut().filter_map(|dropped| dropped.acker.take());
-            let acknowledged = ackers.map(async |acker| acker.ack(BasicAckOptions::default()).await);
-            try_join_all(acknowledged).await.map_err(|error| Trouble(words::quoted(&error)))?;
+            try_join_all(ackers.map(async |acker| acknowledge_one(&acker).await)).await?;
         }
         Ok(())
-    }
-
-    /// How many the broker has not sent yet. What it sent before it answered is here when this returns.
-    async fn waiting(&self, channel: &Channel) -> Result<u32, Trouble> {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = self.consumer.queue();
-        let asked = channel.queue_declare(queue.clone(), options, FieldTable::default());
-        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(declared)) => Ok(declared.message_count()),
-            Ok(Err(error)) => Err(Trouble(words::quoted(&error))),
-            Err(_) => Err(Trouble(format!("RabbitMQ does not say how many messages queue '{queue}' has"))),
-        }
     }
 
     /// Takes all that are there; their number is bounded by the prefetch.
     fn take_ready(&mut self) -> Result<(), Trouble> {
         let before = self.pending.len();
         while let Some(next) = self.consumer.next().now_or_never() {
-            self.keep(next)?;
+            self.pending.push_back(Dropped::new(next, &self.consumer, Some(1))?);
         }
-        if before == self.pending.len() && before == 0 {
-            self.burst_bytes = 0;
+        while let Some(next) = self.uncounted.next().now_or_never() {
+            self.pending.push_back(Dropped::new(next, &self.uncounted, None)?);
+        }
+        if self.pending.len() > before {
+            self.pending.make_contiguous().sort_by_key(|dropped| dropped.tag);
         }
         Ok(())
     }
@@ -158,9 +149,31 @@ impl Drops {
             batch.push(Taken::Drop(next));
         }
     }
+}
 
-    fn missed(&self, drops: u64) -> Option<u64> {
-        (self.burst_bytes < self.burst_bytes_max).then_some(drops)
+impl Dropped {
+    fn new(next: Option<lapin::Result<Delivery>>, consumer: &Consumer, count: Option<u64>) -> Result<Self, Trouble> {
+        let Delivery { delivery_tag, acker, .. } = delivered(next, consumer)?;
+        Ok(Self { tag: delivery_tag, acker: Some(acker), count })
+    }
+}
+
+/// What was dropped at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hole {
+    /// Nothing.
+    Nothing,
+    /// So many messages, when that is known.
+    Of(Option<u64>),
+}
+
+impl Hole {
+    /// With so many more.
+    fn and(self, count: Option<u64>) -> Self {
+        match self {
+            Self::Nothing => Self::Of(count),
+            Self::Of(before) => Self::Of(before.zip(count).map(|(before, count)| before + count)),
+        }
     }
 }
 
@@ -180,8 +193,9 @@ impl Receiver<'_> {
                         batch.push(Taken::Message(delivered(next, &self.deliveries)?));
                     }
                     next = next_drop(self.drops.as_mut()) => {
+                        let next = next?;
                         if let Some(drops) = &mut self.drops {
-                            drops.keep(next)?;
+                            drops.pending.push_back(next);
                         }
                     }
                 }
@@ -219,13 +233,17 @@ impl Receiver<'_> {
         let now = now();
         let mut drafts = Vec::with_capacity(batch.len());
         let mut refused = Vec::new();
-        let (mut acker, mut dropped, mut messages, mut bytes) = (None, 0, 0, 0);
+        let (mut acker, mut dropped, mut messages, mut bytes) = (None, Hole::Nothing, 0, 0);
         for taken in batch {
             match taken {
                 Taken::Drop(drop) => {
                     self.append(&mut drafts, now);
-                    dropped += 1;
-                    acker = drop.acker.or(acker);
+                    dropped = dropped.and(drop.count);
+                    match (drop.count, drop.acker) {
+                        // The next of these has the same place, and comes before this batch is settled.
+                        (None, Some(uncounted)) => acknowledge_one(&uncounted).await?,
+                        (_, counted) => acker = counted.or(acker),
+                    }
                 }
                 Taken::Message(delivery) if self.comes_again && delivery.acker.poisoned() => {}
                 Taken::Message(mut delivery) => {
@@ -263,11 +281,9 @@ impl Receiver<'_> {
         self.feed.append(std::mem::take(drafts), now);
     }
 
-    fn note_drops(&self, dropped: &mut u64) {
-        if *dropped > 0 {
-            let missed = self.drops.as_ref().and_then(|drops| drops.missed(*dropped));
+    fn note_drops(&self, dropped: &mut Hole) {
+        if let Hole::Of(missed) = std::mem::replace(dropped, Hole::Nothing) {
             self.feed.hole(GapReason::Slow, missed);
-            *dropped = 0;
         }
     }
 
@@ -311,6 +327,11 @@ pub(crate) async fn acknowledge(last: &Acker) -> Result<(), Trouble> {
     acknowledged.map(drop).map_err(|error| Trouble(words::quoted(&error)))
 }
 
+async fn acknowledge_one(delivery: &Acker) -> Result<(), Trouble> {
+    let acknowledged = delivery.ack(BasicAckOptions::default()).await;
+    acknowledged.map(drop).map_err(|error| Trouble(words::quoted(&error)))
+}
+
 /// Rejects some and acknowledges all others up to the last: the refused ones first and singly, so that the one
 /// acknowledgement does not take them along.
 ///
@@ -340,9 +361,21 @@ pub(crate) async fn close(channel: &Channel, why: &str) {
     let _ = tokio::time::timeout(CANCEL_TIMEOUT, channel.close(200, why.into())).await;
 }
 
-async fn next_drop(drops: Option<&mut Drops>) -> Option<lapin::Result<Delivery>> {
+/// How many messages the broker has not sent yet. What it sent before it answered is here when this returns.
+async fn waiting(channel: &Channel, consumer: &Consumer) -> Result<u32, Trouble> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = consumer.queue();
+    let asked = channel.queue_declare(queue.clone(), options, FieldTable::default());
+    match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(Ok(declared)) => Ok(declared.message_count()),
+        Ok(Err(error)) => Err(Trouble(words::quoted(&error))),
+        Err(_) => Err(Trouble(format!("RabbitMQ does not say how many messages queue '{queue}' has"))),
+    }
+}
+
+async fn next_drop(drops: Option<&mut Drops>) -> Result<Dropped, Trouble> {
     match drops {
-        Some(drops) => drops.consumer.next().await,
+        Some(drops) => drops.next().await,
         None => std::future::pending().await,
     }
 }
@@ -416,6 +449,15 @@ fn is_power_of_ten(count: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_counted_in_part_has_no_number() {
+        let hole = Hole::Nothing.and(Some(1)).and(Some(1));
+        assert_eq!(
+            (hole, hole.and(None), Hole::Nothing.and(None).and(Some(1))),
+            (Hole::Of(Some(2)), Hole::Of(None), Hole::Of(None))
+        );
+    }
 
     #[test]
     fn a_flood_of_complaints_is_logged_at_powers_of_ten() {

@@ -269,7 +269,7 @@ async fn a_deleted_queue_concerns_its_source_only() {
     let _claims = (bridge.claim("hit", "#").await, bridge.claim("spared", "#").await);
     let prefix = format!("passerelle.{}.hit.", settings.amqp.node);
     let listed = rabbit.ctl(&["list_queues", "name", "--no-table-headers"]);
-    let queue = listed.lines().find(|name| name.starts_with(&prefix) && !name.ends_with(".dropped"));
+    let queue = listed.lines().find(|name| name.starts_with(&prefix) && name.matches('.').count() == 3);
     // An exclusive queue can be deleted by the broker alone.
     let queue = queue.expect("the source's queue");
     let delete = format!(
