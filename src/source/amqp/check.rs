@@ -5,22 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::Queue;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use crate::config::{Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput, Supply};
+use crate::config::{self, Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput, Supply};
+use crate::hub::interest::BindingMode;
 use crate::metrics::BrokerLink;
 use crate::source::Trouble;
 
 use super::connection::{self, Live};
-use super::exchange::short;
+use super::exchange::{binding_mode, short};
 use super::outbound;
+use super::probe;
 use super::stream;
 use super::turn::Turn;
 use super::words::{self, Refusal};
 
 /// How long the broker may take for any one question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A key that stands for whatever clients may want of an exchange.
+const ANY_KEY: &str = "passerelle.check";
 
 /// Something that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
     for source in &settings.sources {
         let key = format!("source.{}", source.name);
         let looked = match &source.input {
-            Input::Exchange(input) => exchange_source(&live, settings, input, &key).await,
+            Input::Exchange(input) => exchange_source(&live, settings, (source, input), &key).await,
             Input::Queue(input) => queue_source(&live, settings, input, &key).await,
             Input::Stream(input) => match &input.supply {
                 Supply::Queue(queue) => relay(&live, settings, (queue, input), &key).await,
@@ -111,7 +116,12 @@ fn other(trouble: Trouble) -> lapin::Error {
 }
 
 /// The exchange is there, and a queue of ours can be declared and bound to it.
-async fn exchange_source(live: &Live, settings: &Settings, input: &ExchangeInput, key: &str) -> Result<(), Trouble> {
+async fn exchange_source(
+    live: &Live,
+    settings: &Settings,
+    (source, input): (&config::Source, &ExchangeInput),
+    key: &str,
+) -> Result<(), Trouble> {
     let exchange = &input.exchange;
     let declares_it = match passive_exchange(live, exchange).await {
         Ok(()) => false,
@@ -127,9 +137,26 @@ async fn exchange_source(live: &Live, settings: &Settings, input: &ExchangeInput
     if declares_it {
         return Ok(());
     }
-    let (name, options) = (short(exchange)?, QueueBindOptions::default());
-    let bound = channel.queue_bind(short(&queue)?, name, short("passerelle.check")?, options, FieldTable::default());
-    within(bound).await.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, key)))
+    bindings(live, (source, input), &format!("{queue}.none"), key).await
+}
+
+/// Queues of ours may be bound with what the source binds. Where that is up to clients, some topics may be forbidden.
+async fn bindings(
+    live: &Live,
+    (source, input): (&config::Source, &ExchangeInput),
+    missing: &str,
+    key: &str,
+) -> Result<(), Trouble> {
+    let exchange = input.exchange.as_str();
+    let of_exchange = |error: lapin::Error| words::of_exchange(&error, exchange, (&live.peer, key));
+    let BindingMode::Fixed(patterns) = binding_mode(source) else {
+        let asked = within(probe::bind(live, (exchange, ANY_KEY), missing)).await;
+        return asked.or_else(|error| if words::is_about_topic(&error) { Ok(()) } else { Err(of_exchange(error)) });
+    };
+    for pattern in &patterns {
+        within(probe::bind(live, (exchange, pattern.as_str()), missing)).await.map_err(of_exchange)?;
+    }
+    Ok(())
 }
 
 /// The queue is there, is one, may be consumed, and nobody else does.

@@ -13,7 +13,7 @@
 //! | [`rpc`] | calls and their answers |
 //! | [`consume`], [`desk`] | queues that clients consume, each on a channel of its own |
 //! | [`presence`], [`bulletin`] | who listens to what, told from node to node |
-//! | [`mod@check`] | `passerelle check --connect` |
+//! | [`mod@check`], [`probe`] | `passerelle check --connect` |
 //! | [`words`] | errors as sentences |
 
 use std::sync::Arc;
@@ -44,6 +44,7 @@ mod link;
 mod mapping;
 mod outbound;
 mod presence;
+mod probe;
 mod publisher;
 mod queue;
 mod receive;

@@ -72,6 +72,13 @@ pub(crate) fn is_of_a_stream(error: &Error) -> bool {
     refusal(error) == Some(Refusal::Precondition) && quoted(error).contains(super::intake::PRIORITY)
 }
 
+/// Whether the broker permits what was asked for, but not with this topic.
+pub(crate) fn is_about_topic(error: &Error) -> bool {
+    // A topic may hold any word by which the broker's refusals are told apart.
+    matches!(refusal(error), Some(Refusal::AccessRefused | Refusal::InUse))
+        && quoted(error).contains("access to topic '")
+}
+
 /// Whether a consumer that would begin at a place in a stream was refused because there is a queue.
 pub(crate) fn is_of_a_queue(error: &Error) -> bool {
     refusal(error) == Some(Refusal::Precondition) && quoted(error).contains(super::stream::OFFSET)
@@ -191,6 +198,11 @@ pub(crate) fn of_exchange(error: &Error, exchange: &str, (peer, key): (&Peer, &s
         Some(Refusal::NotFound) => {
             format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or set {key}.declare = true")
         }
+        Some(_) if is_about_topic(error) => format!(
+            "user '{user}' may not bind a topic to exchange '{exchange}' on vhost '{vhost}': grant it with rabbitmqctl \
+             set_topic_permissions ({})",
+            quoted(error)
+        ),
         Some(Refusal::AccessRefused) => format!(
             "user '{user}' may not use exchange '{exchange}' on vhost '{vhost}': grant it with rabbitmqctl \
              set_permissions ({})",

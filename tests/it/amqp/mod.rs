@@ -3,6 +3,7 @@
 pub(crate) mod bridge;
 mod broken;
 mod calls;
+mod checks;
 mod embedded;
 mod poison;
 mod publishes;
