@@ -9,7 +9,7 @@
 //! | [`intake`], [`turn`], [`relay`] | consuming a queue that is not ours; which node does; moving one into a stream for all |
 //! | [`receive`], [`mapping`] | deliveries become drafts, are appended, then acknowledged |
 //! | [`binder`] | what sessions want becomes bindings |
-//! | [`publisher`], [`outbound`] | publishes and what may be in them |
+//! | [`publisher`], [`outbound`], [`rights`] | publishes, what may be in them, and which RabbitMQ allows |
 //! | [`rpc`] | calls and their answers |
 //! | [`consume`], [`desk`] | queues that clients consume, each on a channel of its own |
 //! | [`presence`], [`bulletin`] | who listens to what, told from node to node |
@@ -49,6 +49,7 @@ mod publisher;
 mod queue;
 mod receive;
 mod relay;
+mod rights;
 mod rpc;
 mod stream;
 mod tls;

@@ -25,6 +25,7 @@ use super::binder;
 use super::connection::Live;
 use super::link::{Link, State};
 use super::outbound::{self, Answer, Destination, Outbound};
+use super::rights::{self, Rights};
 use super::words::{self, Refusal};
 
 /// How long the answer "there is no such exchange" is believed.
@@ -144,6 +145,7 @@ struct Session {
     confirms: FuturesUnordered<BoxFuture<'static, (i64, lapin::Result<Confirmation>)>>,
     /// Exchanges that were seen to exist (`None`), or when they were missed and the sentence for that.
     exchanges: HashMap<String, Option<(Instant, String)>>,
+    rights: Rights,
     next_id: i64,
 }
 
@@ -157,6 +159,7 @@ impl Session {
     fn new(context: Arc<Context>, live: Arc<Live>) -> Self {
         Self {
             context,
+            rights: Rights::new(live.clone()),
             live,
             channel: None,
             waiting: HashMap::new(),
@@ -229,6 +232,9 @@ impl Session {
         }
         let prepared = timeout(QUESTION_TIMEOUT, async {
             if let Some(sentence) = self.missing(outbound).await? {
+                return Ok(Some(sentence));
+            }
+            if let Some(sentence) = self.rights.refusal(&outbound.exchange, outbound.topic.as_str()).await? {
                 return Ok(Some(sentence));
             }
             self.open_channel().await.map(|()| None)
@@ -308,14 +314,22 @@ impl Session {
             // Whichever it was is asked for again.
             self.exchanges.clear();
         }
+        let is_forbidden = rights::is_forbidden(error);
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            let outcome = match refusal {
-                Some(_) if is_alone || waiting.is_named_in(&text) => {
-                    PublishOutcome::Refused(format!("the broker refused the message: {text}"))
-                }
-                _ => PublishOutcome::Unavailable(format!(
+            let is_refused = refusal.is_some() && (is_alone || waiting.is_named_in(&text));
+            let sentence = rights::sentence(&text);
+            if is_forbidden && is_refused {
+                self.rights.refused(&waiting.exchange, &waiting.topic, &sentence);
+            } else if is_forbidden {
+                // A long topic is not named in full, so any of them may be the one.
+                self.rights.doubt(&waiting.exchange);
+            }
+            let outcome = if is_refused {
+                PublishOutcome::Refused(sentence)
+            } else {
+                PublishOutcome::Unavailable(format!(
                     "the broker closed the channel ({text}); it is not known whether this message arrived"
-                )),
+                ))
             };
             waiting.answer.give(&self.context.metrics, outcome);
         }
@@ -378,7 +392,8 @@ impl Session {
 impl Waiting {
     /// Whether the broker's text on a closed channel is about this one: it names the exchange, and the topic if it was that.
     fn is_named_in(&self, text: &str) -> bool {
-        let names_exchange = text.contains(&format!("exchange '{}'", self.exchange));
+        let exchange = if self.exchange.is_empty() { "amq.default" } else { &self.exchange };
+        let names_exchange = text.contains(&format!("exchange '{exchange}'"));
         let about_topic = text.contains("topic '");
         names_exchange && (!about_topic || text.contains(&format!("topic '{}'", self.topic)))
     }

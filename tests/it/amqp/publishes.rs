@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use lapin::ExchangeKind;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions};
 use lapin::types::FieldTable;
-use passerelle::config::{Route, Settings};
+use passerelle::config::{Route, Secret, Settings};
 use passerelle::model::outgoing::PublishOutcome;
 use passerelle::model::topic::Pattern;
 use passerelle::model::value::{Headers, Value};
@@ -127,6 +127,49 @@ async fn an_exchange_deleted_under_way_is_refused_and_the_next_publish_goes_thro
     assert_eq!(bridge.upstream.publish(outgoing("yes.a", "x")).await, PublishOutcome::Confirmed { routed: true });
     let PublishOutcome::Refused(sentence) = bridge.upstream.publish(outgoing("d", "x")).await else { panic!() };
     assert!(sentence.contains("correct route.d.exchange"), "{sentence}");
+    bridge.stop().await;
+}
+
+/// RabbitMQ closes the channel over a topic that it forbids, which was everybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn forbidden_topics_harm_nobody_else() {
+    let rabbit = Rabbit::shared();
+    let (client, mut settings, queue) = published_to(rabbit).await;
+    let (exchange, user) = (settings.publish.exchange.clone(), unique("user"));
+    rabbit.ctl(&["add_user", &user, "secret"]);
+    rabbit.ctl(&["set_permissions", &user, ".*", ".*", ".*"]);
+    rabbit.ctl(&["set_topic_permissions", &user, &exchange, "^yes\\.|^first$", ".*"]);
+    settings.amqp.urls = vec![Secret::new(rabbit.url_as(&format!("{user}:secret"), "%2f"))];
+    let bridge = Bridge::start(&settings);
+    connected(&bridge).await;
+    let forbidden = |outcome: &PublishOutcome, topic: &str| {
+        let words = format!("access to topic '{topic}'");
+        matches!(outcome, PublishOutcome::Refused(sentence) if sentence.contains(&words))
+    };
+    let first = bridge.upstream.publish(outgoing("no.0", "x")).await;
+    assert!(forbidden(&first, "no.0"), "{first:?}");
+    let good = (0..300).map(|number| bridge.upstream.publish(outgoing(&format!("yes.{number}"), &number.to_string())));
+    let bad = (0..30).map(async |number| {
+        let topic = format!("no.{number}");
+        let outcome = bridge.upstream.publish(outgoing(&topic, "x")).await;
+        assert!(forbidden(&outcome, &topic), "{outcome:?}");
+    });
+    let (good, _) = tokio::join!(futures_util::future::join_all(good), futures_util::future::join_all(bad));
+    assert!(good.iter().all(|outcome| *outcome == PublishOutcome::Confirmed { routed: true }), "{good:?}");
+    let options = BasicConsumeOptions::default();
+    let consumer = client.channel.basic_consume(queue.as_str().into(), "t".into(), options, FieldTable::default());
+    let mut consumer = consumer.await.unwrap();
+    for number in 0..300 {
+        assert_eq!(consumer.next().await.unwrap().unwrap().data, number.to_string().as_bytes(), "once and in order");
+    }
+    rabbit.ctl(&["clear_topic_permissions", &user]);
+    // A connection may remember for a while what it was not allowed.
+    let allowed = async {
+        while bridge.upstream.publish(outgoing("no.0", "x")).await != (PublishOutcome::Confirmed { routed: false }) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, allowed).await.expect("it is tried again");
     bridge.stop().await;
 }
 
