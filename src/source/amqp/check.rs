@@ -1,25 +1,26 @@
-//! `passerelle check --connect`: what is missing or dangerous at the broker, without changing anything there beyond one
-//! queue of our own that goes with the connection.
+//! `passerelle check --connect`: what is missing or dangerous at the broker, without changing anything there beyond queues
+//! of our own that go with the connection. What is to be declared and exists is declared once more, which changes nothing
+//! and tells whether it is the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::Queue;
-use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
 use crate::config::{self, Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput, Supply};
 use crate::hub::interest::BindingMode;
 use crate::metrics::BrokerLink;
+use crate::model::delivery::QueueDeclaration;
 use crate::source::Trouble;
 
 use super::connection::{self, Live};
-use super::exchange::{binding_mode, short};
-use super::outbound;
-use super::probe;
-use super::stream;
+use super::exchange::short;
+use super::intake::Intake;
+use super::stream::declare as streams;
 use super::turn::Turn;
 use super::words::{self, Refusal};
+use super::{consume, exchange, outbound, presence, probe};
 
 /// How long the broker may take for any one question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ pub struct Finding {
     pub message: String,
 }
 
-/// Connects, and tells what would not work. Empty when everything would.
+/// Connects, and tells what would not work. Empty when everything that is looked at would.
 pub async fn check(settings: &Settings) -> Vec<Finding> {
     let live = match connection::connect(&settings.amqp, BrokerLink::Consume).await {
         Ok(live) => Arc::new(live),
@@ -58,50 +59,19 @@ pub async fn check(settings: &Settings) -> Vec<Finding> {
     for consume in &settings.consume {
         let key = format!("consume.{}", consume.name);
         let looked = consumed_queue(&live, consume, &key).await;
-        findings.extend(looked.err().map(|message| Finding { key, message }));
+        findings.extend(looked.err().map(|trouble| finding(&key, trouble)));
     }
     for (exchange, key) in outbound::exchanges(settings) {
-        if is_declared_by_a_source(settings, &exchange) {
-            continue;
-        }
-        if let Err(error) = passive_exchange(&live, &exchange).await {
-            let vhost = &live.peer.vhost;
-            let message = match words::refusal(&error) {
-                Some(Refusal::NotFound) => {
-                    format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}")
-                }
-                _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", words::quoted(&error)),
-            };
-            findings.push(Finding { key, message });
-        }
+        let looked = published_to(&live, settings, &exchange, &key).await;
+        findings.extend(looked.err().map(|trouble| finding(&key, trouble)));
     }
+    findings.extend(shared_presence(&live, settings).await.err().map(|trouble| finding(presence::KEY, trouble)));
     live.close().await;
     findings
 }
 
 fn finding(key: &str, trouble: Trouble) -> Finding {
     Finding { key: key.to_owned(), message: trouble.0 }
-}
-
-fn is_declared_by_a_source(settings: &Settings, exchange: &str) -> bool {
-    settings.sources.iter().any(|source| match &source.input {
-        Input::Exchange(input) => input.declare && input.exchange == exchange,
-        Input::Queue(_) | Input::Stream(_) => false,
-    })
-}
-
-/// Asks for an exchange; the default one is always there.
-async fn passive_exchange(live: &Live, exchange: &str) -> lapin::Result<()> {
-    if exchange.is_empty() {
-        return Ok(());
-    }
-    let answered = within(async {
-        let channel = live.channel().await.map_err(other)?;
-        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let name = short(exchange).map_err(other)?;
-        channel.exchange_declare(name, lapin::ExchangeKind::Topic, options, FieldTable::default()).await
-    });
-    answered.await
 }
 
 async fn within<T>(question: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
@@ -111,33 +81,43 @@ async fn within<T>(question: impl Future<Output = lapin::Result<T>>) -> lapin::R
     }
 }
 
-fn other(trouble: Trouble) -> lapin::Error {
-    std::io::Error::other(trouble.0).into()
+/// Nothing, where what was asked for is not there and passerelle declares it.
+fn unless_declared<T>(asked: lapin::Result<T>, declare: bool) -> lapin::Result<Option<T>> {
+    match asked {
+        Err(error) if declare && words::refusal(&error) == Some(Refusal::NotFound) => Ok(None),
+        asked => asked.map(Some),
+    }
 }
 
-/// The exchange is there, and a queue of ours can be declared and bound to it.
+/// The exchange is there, is as it is to be, and a queue of ours can be declared and bound to it.
 async fn exchange_source(
     live: &Live,
     settings: &Settings,
     (source, input): (&config::Source, &ExchangeInput),
     key: &str,
 ) -> Result<(), Trouble> {
-    let exchange = &input.exchange;
-    let declares_it = match passive_exchange(live, exchange).await {
-        Ok(()) => false,
-        Err(error) if input.declare && words::refusal(&error) == Some(Refusal::NotFound) => true,
-        Err(error) => return Err(words::of_exchange(&error, exchange, (&live.peer, key))),
-    };
-    let amqp = &settings.amqp;
-    let queue = format!("{}{}.check.{:016x}", amqp.queue_prefix, amqp.node, fastrand::u64(..));
-    let channel = live.channel().await?;
-    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    let declared = within(channel.queue_declare(short(&queue)?, options, FieldTable::default())).await;
-    declared.map_err(|error| words::of_own_queue(&error, &queue, &live.peer))?;
-    if declares_it {
+    let asked = within(probe::exchange(live, &input.exchange)).await;
+    let found = unless_declared(asked, input.declare);
+    let found = found.map_err(|error| words::of_exchange(&error, &input.exchange, (&live.peer, key)))?;
+    let queue = own_queue(live, settings).await?;
+    if found.is_none() {
         return Ok(());
     }
+    if input.declare {
+        exchange::ensure(live, &live.channel().await?, input, key).await?;
+    }
     bindings(live, (source, input), &format!("{queue}.none"), key).await
+}
+
+/// A queue of ours can be declared.
+async fn own_queue(live: &Live, settings: &Settings) -> Result<String, Trouble> {
+    let amqp = &settings.amqp;
+    let queue = format!("{}{}.check.{:016x}", amqp.queue_prefix, amqp.node, fastrand::u64(..));
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let channel = live.channel().await?;
+    let declared = within(channel.queue_declare(short(&queue)?, options, FieldTable::default())).await;
+    declared.map_err(|error| words::of_own_queue(&error, &queue, &live.peer))?;
+    Ok(queue)
 }
 
 /// Queues of ours may be bound with what the source binds. Where that is up to clients, some topics may be forbidden.
@@ -149,7 +129,7 @@ async fn bindings(
 ) -> Result<(), Trouble> {
     let exchange = input.exchange.as_str();
     let of_exchange = |error: lapin::Error| words::of_exchange(&error, exchange, (&live.peer, key));
-    let BindingMode::Fixed(patterns) = binding_mode(source) else {
+    let BindingMode::Fixed(patterns) = exchange::binding_mode(source) else {
         let asked = within(probe::bind(live, (exchange, ANY_KEY), missing)).await;
         return asked.or_else(|error| if words::is_about_topic(&error) { Ok(()) } else { Err(of_exchange(error)) });
     };
@@ -159,12 +139,16 @@ async fn bindings(
     Ok(())
 }
 
-/// The queue is there, is one, may be consumed, and nobody else does.
+/// The queue is there, is one and as it is to be, may be consumed, and nobody else does.
 async fn queue_source(live: &Live, settings: &Settings, input: &QueueInput, key: &str) -> Result<(), Trouble> {
     let trouble = |error: lapin::Error| words::of_queue(&error, &input.queue, (&live.peer, key));
-    let Some(queue) = passive_queue(live, &input.queue, input.declare).await.map_err(trouble)? else { return Ok(()) };
-    if is_stream(live, &input.queue).await.map_err(trouble)? {
+    let asked = within(probe::queue(live, &input.queue)).await;
+    let Some(queue) = unless_declared(asked, input.declare).map_err(trouble)? else { return Ok(()) };
+    if within(probe::is_stream(live, &input.queue)).await.map_err(trouble)? {
         return Err(words::not_a_queue(&input.queue, key));
+    }
+    if input.declare {
+        Intake::new(input, key, settings.amqp.prefetch).consumers(live, &live.channel().await?).await?;
     }
     if queue.consumer_count() == 0 || input.shared {
         return Ok(());
@@ -178,68 +162,91 @@ async fn queue_source(live: &Live, settings: &Settings, input: &QueueInput, key:
     }
 }
 
-/// Asks for a queue; nothing when it is not there, and that is right because it is declared on demand.
-async fn passive_queue(live: &Live, queue: &str, declare: bool) -> lapin::Result<Option<Queue>> {
-    let asked = within(async {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let (channel, name) = (live.channel().await.map_err(other)?, short(queue).map_err(other)?);
-        channel.queue_declare(name, options, FieldTable::default()).await
-    });
-    match asked.await {
-        Err(error) if declare && words::refusal(&error) == Some(Refusal::NotFound) => Ok(None),
-        asked => asked.map(Some),
-    }
-}
-
-/// Whether what has this name is a stream. To tell, it has to be readable; from a queue nothing is taken.
-async fn is_stream(live: &Live, name: &str) -> lapin::Result<bool> {
-    match within(stream::look(live, name)).await {
-        Ok(()) => Ok(true),
-        Err(error) if words::is_of_a_queue(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// The stream is there and is one, and so is the exchange that it is bound to.
-async fn stream_source(live: &Arc<Live>, (input, supply): (&StreamInput, &Supply), key: &str) -> Result<(), Trouble> {
+/// The stream is there, is one and as it is to be, and so is the exchange that it is bound to.
+async fn stream_source(live: &Live, (input, supply): (&StreamInput, &Supply), key: &str) -> Result<(), Trouble> {
     if let Supply::Exchange { exchange, .. } = supply {
-        let asked = passive_exchange(live, exchange).await;
+        let asked = within(probe::exchange(live, exchange)).await;
         asked.map_err(|error| words::of_exchange(&error, exchange, (&live.peer, key)))?;
     }
-    let asked = within(stream::look(live, &input.stream)).await;
-    match asked {
-        Ok(()) => Ok(()),
-        Err(error) if input.declare && words::refusal(&error) == Some(Refusal::NotFound) => Ok(()),
-        Err(error) => Err(words::of_stream(&error, &input.stream, (&live.peer, key))),
+    let trouble = |error: lapin::Error| words::of_stream(&error, &input.stream, (&live.peer, key));
+    let looked = within(probe::is_stream(live, &input.stream)).await;
+    match unless_declared(looked, input.declare).map_err(trouble)? {
+        Some(false) => Err(words::not_a_stream(&input.stream)),
+        Some(true) if input.declare => streams::declare(live, &live.channel().await?, input, key).await,
+        Some(true) | None => Ok(()),
     }
 }
 
-/// The queue is there, and if anybody consumes it, that is another node; the stream is one, or can be made.
+/// The queue is there, and if anybody consumes it, that is another node; the stream is one, or can be made, and so is the
+/// exchange of its name.
 async fn relay(
-    live: &Arc<Live>,
+    live: &Live,
     settings: &Settings,
     (queue, input): (&QueueInput, &StreamInput),
     key: &str,
 ) -> Result<(), Trouble> {
-    let Some(turn) = Turn::take(live, &settings.amqp.queue_prefix, &queue.queue).await? else {
-        return stream_source(live, (input, &input.supply), key).await;
-    };
-    let looked = queue_source(live, settings, queue, key).await;
-    turn.over(live).await;
-    looked?;
-    stream_source(live, (input, &input.supply), key).await
+    if let Some(turn) = Turn::take(live, &settings.amqp.queue_prefix, &queue.queue).await? {
+        let looked = queue_source(live, settings, queue, key).await;
+        turn.over(live).await;
+        looked?;
+    }
+    stream_source(live, (input, &input.supply), key).await?;
+    let trouble = |error: lapin::Error| words::of_relay(&error, &input.stream, &live.peer);
+    let asked = within(probe::exchange(live, &input.stream)).await;
+    match unless_declared(asked, true).map_err(trouble)? {
+        Some(()) => within(streams::declare_own(&live.channel().await?, input)).await.map_err(trouble),
+        None => Ok(()),
+    }
 }
 
-/// The queue is there, is one and may be consumed, where it is one for all.
-async fn consumed_queue(live: &Live, consume: &Consume, section: &str) -> Result<(), String> {
-    let Ok(queue) = consume.queue.render(None) else { return Ok(()) };
+/// The queue is there, is one and as it is to be, and may be consumed, where it is one for all.
+async fn consumed_queue(live: &Live, consumed: &Consume, section: &str) -> Result<(), Trouble> {
+    let Ok(queue) = consumed.queue.render(None) else { return Ok(()) };
     let queue = queue.as_str();
-    let sentence = |error: lapin::Error| words::of_consumed(&error, queue, (&live.peer, section));
-    if passive_queue(live, queue, consume.declare).await.map_err(sentence)?.is_none() {
+    let trouble = |error: lapin::Error| Trouble(words::of_consumed(&error, queue, (&live.peer, section)));
+    let asked = within(probe::queue(live, queue)).await;
+    if unless_declared(asked, consumed.declare).map_err(trouble)?.is_none() {
         return Ok(());
     }
-    if is_stream(live, queue).await.map_err(sentence)? {
-        return Err(words::not_consumed(queue, section));
+    if within(probe::is_stream(live, queue)).await.map_err(trouble)? {
+        return Err(Trouble(words::not_consumed(queue, section)));
+    }
+    if consumed.declare {
+        let declaration = QueueDeclaration { expires: consumed.expires };
+        within(consume::declare(&live.channel().await?, queue, declaration)).await.map_err(trouble)?;
     }
     Ok(())
+}
+
+/// The exchange is there, and if clients may publish, so may we.
+async fn published_to(live: &Live, settings: &Settings, exchange: &str, key: &str) -> Result<(), Trouble> {
+    let trouble = |error: lapin::Error| words::of_publish(&error, exchange, (&live.peer, key));
+    let found = unless_declared(within(probe::exchange(live, exchange)).await, is_declared(settings, exchange));
+    let is_there = found.map_err(trouble)?.is_some() && !exchange.is_empty();
+    if is_there && settings.auth.anonymous_publish == Some(true) {
+        within(probe::publish(live, exchange)).await.map_err(trouble)?;
+    }
+    Ok(())
+}
+
+/// Whether a source declares it.
+fn is_declared(settings: &Settings, exchange: &str) -> bool {
+    settings.sources.iter().any(|source| match &source.input {
+        Input::Exchange(input) => input.declare && input.exchange == exchange,
+        Input::Queue(_) | Input::Stream(_) => false,
+    })
+}
+
+/// The exchange through which nodes share presence is the right one, or is not there yet.
+async fn shared_presence(live: &Live, settings: &Settings) -> Result<(), Trouble> {
+    let exchange = settings.amqp.presence_exchange.as_str();
+    if settings.presences.0.is_empty() || exchange.is_empty() {
+        return Ok(());
+    }
+    let asked = within(probe::exchange(live, exchange)).await;
+    let found = unless_declared(asked, true);
+    match found.map_err(|error| words::of_presence(&error, exchange, (&live.peer, presence::KEY)))? {
+        Some(()) => presence::declare(live, &live.channel().await?, &short(exchange)?).await,
+        None => Ok(()),
+    }
 }

@@ -17,7 +17,6 @@ use crate::source::Backoff;
 use super::Context;
 use super::connection::Live;
 use super::desk::{Desk, End};
-use super::exchange::short;
 use super::intake::of_a_queue;
 use super::link::Link;
 use super::outbound::Outbound;
@@ -217,16 +216,21 @@ impl Consumption {
 /// Declares the queue if it is to be, and consumes it.
 async fn consume(channel: &Channel, request: &ConsumeRequest) -> lapin::Result<Consumer> {
     let queue = request.queue.as_str();
-    if let Some(QueueDeclaration { expires }) = request.declaration {
-        let mut arguments = FieldTable::default();
-        if let (Some(expires), Ok(name)) = (expires, short("x-expires")) {
-            let millis = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
-            arguments.insert(name, AMQPValue::LongLongInt(millis));
-        }
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(queue.into(), options, arguments).await?;
+    if let Some(declaration) = request.declaration {
+        declare(channel, queue, declaration).await?;
     }
     channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { exclusive: request.exclusive, ..BasicConsumeOptions::default() };
     channel.basic_consume(queue.into(), "client".into(), options, of_a_queue()).await
+}
+
+/// Declares a queue for clients.
+pub(super) async fn declare(channel: &Channel, queue: &str, declaration: QueueDeclaration) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    if let Some(expires) = declaration.expires {
+        let millis = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
+    }
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), options, arguments).await.map(drop)
 }

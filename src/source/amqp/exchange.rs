@@ -55,15 +55,6 @@ impl ExchangeSource {
         }
     }
 
-    /// Makes sure that the exchange exists.
-    async fn check_exchange(&self, live: &Live, channel: &Channel) -> Result<(), Trouble> {
-        let passive = !self.input.declare;
-        let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
-        let name = short(&self.input.exchange)?;
-        let declared = channel.exchange_declare(name, kind(self.input.kind), options, FieldTable::default()).await;
-        declared.map_err(|error| words::of_exchange(&error, &self.input.exchange, (&live.peer, &self.section)))
-    }
-
     /// Names for the three queues that nobody else has.
     fn queues(&self) -> Result<Queues, Trouble> {
         let config::Amqp { queue_prefix, node, .. } = &self.context.settings.amqp;
@@ -149,7 +140,7 @@ impl Source for ExchangeSource {
 
     async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
         let channel = live.channel().await?;
-        self.check_exchange(live, &channel).await?;
+        ensure(live, &channel, &self.input, &self.section).await?;
         let queues = self.queues()?;
         let ended = self.serve(live, (&channel, &queues), board).await;
         delete(live, &[&queues.main, &queues.drops, &queues.uncounted], patience(&ended)).await;
@@ -171,6 +162,23 @@ struct Queues {
     /// Has one message when that one had to drop some in turn, for its own limit or because of an operator's policy.
     uncounted: ShortString,
     drops_bytes_max: usize,
+}
+
+/// Makes sure that the exchange exists, and declares it where that is configured.
+///
+/// # Errors
+/// When it does not exist, exists otherwise, or the broker does not let us; in words.
+pub(super) async fn ensure(
+    live: &Live,
+    channel: &Channel,
+    input: &ExchangeInput,
+    section: &str,
+) -> Result<(), Trouble> {
+    let options =
+        ExchangeDeclareOptions { passive: !input.declare, durable: true, ..ExchangeDeclareOptions::default() };
+    let name = short(&input.exchange)?;
+    let declared = channel.exchange_declare(name, kind(input.kind), options, FieldTable::default()).await;
+    declared.map_err(|error| words::of_exchange(&error, &input.exchange, (&live.peer, section)))
 }
 
 async fn declare(live: &Live, channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), Trouble> {

@@ -43,7 +43,7 @@ const ECHO_HEARTBEATS_MAX: u32 = 3;
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The key that names the exchange.
-const KEY: &str = "amqp.presence_exchange";
+pub(super) const KEY: &str = "amqp.presence_exchange";
 
 /// See the module.
 pub(crate) struct Carrier {
@@ -162,10 +162,7 @@ impl Carrier {
         let amqp = &self.context.settings.amqp;
         let exchange = short(&amqp.presence_exchange)?;
         let listening = consume.channel().await?;
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let kind = lapin::ExchangeKind::Fanout;
-        let declared = listening.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).await;
-        declared.map_err(|error| words::of_presence(&error, &amqp.presence_exchange, (&consume.peer, KEY)))?;
+        declare(consume, &listening, &exchange).await?;
         let failed = |error: lapin::Error| words::of_own_queue(&error, queue.as_str(), &consume.peer);
         let nothing = FieldTable::default;
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
@@ -240,4 +237,15 @@ impl Line {
             _ = blocked.wait_for(Option::is_some) => Ok(()),
         }
     }
+}
+
+/// Makes sure of the exchange through which nodes share presence.
+///
+/// # Errors
+/// When it is another one, or the broker does not let us; in words.
+pub(super) async fn declare(live: &Live, channel: &Channel, exchange: &ShortString) -> Result<(), Trouble> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let kind = lapin::ExchangeKind::Fanout;
+    let declared = channel.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).await;
+    declared.map_err(|error| words::of_presence(&error, exchange.as_str(), (&live.peer, KEY)))
 }

@@ -1,15 +1,47 @@
 //! Questions to the broker that it can only refuse, for `check --connect`: the way in which it does tells whether something
 //! may be done, and nothing is done. It asks for rights first, and only then for what is missing or wrong here.
 
-use lapin::Channel;
-use lapin::options::QueueBindOptions;
+use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions};
+use lapin::protocol::basic::AMQPProperties;
 use lapin::types::FieldTable;
+use lapin::{Channel, Queue};
 
 use crate::source::Trouble;
 
 use super::connection::Live;
 use super::exchange::short;
+use super::stream;
 use super::words::{self, Refusal};
+
+/// The routing key of what is never routed.
+const KEY: &str = "passerelle.check";
+
+/// Asks for an exchange; the default one is always there.
+pub(super) async fn exchange(live: &Live, exchange: &str) -> lapin::Result<()> {
+    if exchange.is_empty() {
+        return Ok(());
+    }
+    let (channel, name) = (channel(live).await?, short(exchange).map_err(other)?);
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name, lapin::ExchangeKind::Topic, options, FieldTable::default()).await
+}
+
+/// Asks for a queue.
+pub(super) async fn queue(live: &Live, queue: &str) -> lapin::Result<Queue> {
+    let (channel, name) = (channel(live).await?, short(queue).map_err(other)?);
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name, options, FieldTable::default()).await
+}
+
+/// Whether what has this name is a stream; it has to be readable. From a queue nothing is taken, which refuses the offset.
+pub(super) async fn is_stream(live: &Live, name: &str) -> lapin::Result<bool> {
+    match stream::look(live, name).await {
+        Ok(()) => Ok(true),
+        Err(error) if words::is_of_a_queue(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// Whether queues may be bound to an exchange with this key, which has to be there: asks for a queue that is not. What is bound
 /// for a moment only would take an exchange along that goes with its last binding.
@@ -20,6 +52,20 @@ pub(super) async fn bind(live: &Live, (exchange, key): (&str, &str), missing: &s
     match channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await {
         Err(error) if is_not_found(&error) && words::quoted(&error).contains(missing) => Ok(()),
         asked => asked,
+    }
+}
+
+/// Whether messages may be published to an exchange, which has to be there: sends one that expires at no time that there is.
+/// Topics that RabbitMQ forbids are another matter.
+pub(super) async fn publish(live: &Live, exchange: &str) -> lapin::Result<()> {
+    let (channel, exchange) = (channel(live).await?, short(exchange).map_err(other)?);
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let properties = AMQPProperties::default().with_expiration("never".into());
+    let sent = channel.basic_publish(exchange, KEY.into(), BasicPublishOptions::default(), &[], properties).await;
+    match sent?.await {
+        Err(error) if words::quoted(&error).contains("invalid expiration") => Ok(()),
+        Err(error) if words::is_about_topic(&error) => Ok(()),
+        asked => asked.map(drop),
     }
 }
 

@@ -238,6 +238,22 @@ pub(crate) fn of_pattern(error: &Error, pattern: &Pattern, (exchange, user): (&s
     }
 }
 
+/// Why nothing can be published to an exchange, which `key` names.
+pub(crate) fn of_publish(error: &Error, exchange: &str, (peer, key): (&Peer, &str)) -> Trouble {
+    let Peer { vhost, user, .. } = peer;
+    Trouble(match refusal(error) {
+        Some(Refusal::NotFound) => {
+            format!("exchange '{exchange}' does not exist on vhost '{vhost}': create it or correct {key}")
+        }
+        Some(Refusal::AccessRefused) => format!(
+            "user '{user}' may not publish to exchange '{exchange}' on vhost '{vhost}': grant write on it with rabbitmqctl \
+             set_permissions, or correct {key} ({})",
+            quoted(error)
+        ),
+        _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
+    })
+}
+
 /// Why the exchange through which nodes share presence could not be declared; `key` names it.
 pub(crate) fn of_presence(error: &Error, exchange: &str, (peer, key): (&Peer, &str)) -> Trouble {
     let Peer { vhost, user, .. } = peer;

@@ -35,9 +35,7 @@ pub(in crate::source::amqp) async fn prepare(live: &Live, input: &StreamInput, s
         asked => _ = asked.map_err(failed)?,
     }
     if input.declare {
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(short(&input.stream)?, options, retention(input)?).await;
-        declared.map_err(failed)?;
+        declare(live, &channel, input, section).await?;
     }
     match &input.supply {
         Supply::Others => {}
@@ -53,6 +51,21 @@ pub(in crate::source::amqp) async fn prepare(live: &Live, input: &StreamInput, s
     // It did what it was for.
     receive::close(&channel, "prepared").await;
     Ok(is_new)
+}
+
+/// Declares the stream.
+///
+/// # Errors
+/// When it exists otherwise, or the broker does not let us; in words.
+pub(in crate::source::amqp) async fn declare(
+    live: &Live,
+    channel: &Channel,
+    input: &StreamInput,
+    section: &str,
+) -> Result<(), Trouble> {
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(short(&input.stream)?, options, retention(input)?).await;
+    declared.map(drop).map_err(|error| words::of_stream(&error, &input.stream, (&live.peer, section)))
 }
 
 /// A broker with much to do may send nothing for long. Whoever took its stream for empty would take what it holds for new.
@@ -90,10 +103,15 @@ async fn bind(channel: &Channel, input: &StreamInput, exchange: &str, keys: &[St
 /// The exchange by whose way messages are moved into the stream: of the stream's name, and fanout, so that they keep their
 /// topic as routing key.
 async fn bind_own(channel: &Channel, input: &StreamInput) -> lapin::Result<()> {
+    declare_own(channel, input).await?;
+    bind(channel, input, &input.stream, &[String::new()]).await
+}
+
+/// Declares it.
+pub(in crate::source::amqp) async fn declare_own(channel: &Channel, input: &StreamInput) -> lapin::Result<()> {
     let (exchange, kind) = (input.stream.as_str(), lapin::ExchangeKind::Fanout);
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(exchange.into(), kind, options, FieldTable::default()).await?;
-    bind(channel, input, exchange, &[String::new()]).await
+    channel.exchange_declare(exchange.into(), kind, options, FieldTable::default()).await
 }
 
 /// The arguments of a stream that we declare.
