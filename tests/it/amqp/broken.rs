@@ -194,7 +194,7 @@ async fn every_limit_of_the_broker_is_called_one() {
     settings.amqp.urls = vec![Secret::new(reader.url())];
     for (limits, of_whom, words) in [
         (["set_vhost_limits", "-p", vhost, r#"{"max-connections": 0}"#], "vhost", "as many connections as it may"),
-        (["set_vhost_limits", "-p", vhost, r#"{"max-queues": 0}"#], "vhost", "….dropped' cannot be declared on vhost"),
+        (["set_vhost_limits", "-p", vhost, r#"{"max-queues": 0}"#], "vhost", "' cannot be declared on vhost"),
         (["set_user_limits", user, r#"{"max-connections": 0}"#, "--quiet"], "user", "as many connections as it may"),
         (["set_user_limits", user, r#"{"max-channels": 0}"#, "--quiet"], "user", "over one channel too many"),
     ] {
