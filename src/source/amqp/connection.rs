@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::tcp::AsyncTcpStream;
@@ -34,6 +35,8 @@ pub(crate) struct Live {
     pub(crate) returned: Returned,
     /// Ends it, and tells its end.
     pub(crate) life: Life,
+    /// Whether channels that the broker closed have left numbers behind that the library cannot use again.
+    has_spoilt: AtomicBool,
     /// Why the broker takes nothing at present; kept by whoever keeps the link.
     pub(crate) blocked: watch::Sender<Option<String>>,
 }
@@ -65,7 +68,7 @@ impl Live {
     /// # Errors
     /// When the connection is gone, is blocked, or has as many as the broker allows.
     pub(crate) async fn channel(&self) -> Result<Channel, Trouble> {
-        let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.connection.create_channel()).await;
+        let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.open_channel()).await;
         let failed =
             |why: &dyn std::fmt::Display| Trouble(format!("cannot open a channel at {}: {why}", self.peer.address));
         match opened {
@@ -76,6 +79,21 @@ impl Live {
                 // Nobody who is alive takes so long; whoever keeps the link opens a new one.
                 self.life.kill.cancel();
                 Err(failed(&"no answer"))
+            }
+        }
+    }
+
+    /// A number whose channel the broker has closed is spoilt for good in the library: who gets it again, when all have been
+    /// used, is told why the broker closed that one. So the next is taken, and when all are spoilt a new connection.
+    async fn open_channel(&self) -> lapin::Result<Channel> {
+        loop {
+            match self.connection.create_channel().await {
+                Err(error) if words::refusal(&error).is_some() => self.has_spoilt.store(true, Ordering::Relaxed),
+                Err(error) if self.has_spoilt.load(Ordering::Relaxed) && is_limit(&error) => {
+                    self.life.kill.cancel();
+                    return Err(error);
+                }
+                opened => return opened,
             }
         }
     }
@@ -94,6 +112,11 @@ impl Drop for Live {
         // The library's thread must not outlive whoever uses it, whatever it waits for.
         self.life.kill.cancel();
     }
+}
+
+/// Whether all channels that there may be are there.
+fn is_limit(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached)
 }
 
 /// Opens a connection to the first address that lets us in.
@@ -190,7 +213,7 @@ async fn handshake(socket: Socket, uri: AMQPUri, attempt: Attempt<'_>) -> Result
     let connected = Connection::connector(uri, runtime, take, properties).await;
     let connection = connected.map_err(|error| words::of_connect(&error, attempt.peer))?;
     let (peer, life, blocked) = (attempt.peer.clone(), attempt.life.clone(), watch::Sender::new(None));
-    Ok(Live { connection, peer, returned, life, blocked })
+    Ok(Live { connection, peer, returned, life, has_spoilt: AtomicBool::new(false), blocked })
 }
 
 #[cfg(test)]

@@ -158,8 +158,8 @@ struct Waiting {
 impl Session {
     fn new(context: Arc<Context>, live: Arc<Live>) -> Self {
         Self {
+            rights: Rights::new(context.clone()),
             context,
-            rights: Rights::new(live.clone()),
             live,
             channel: None,
             waiting: HashMap::new(),

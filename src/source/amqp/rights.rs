@@ -1,6 +1,7 @@
 //! What RabbitMQ lets its user publish. It refuses by closing the channel, and with it goes the broker's word on whatever
 //! else is in flight there. So once it has refused something at an exchange, each topic there is tried before its first
-//! use, in a transaction that is taken back, on a channel that may be closed for it. Until then nothing is asked.
+//! use, in a transaction that is taken back. As a connection can lose so many channels only, this has one of its own, which is
+//! given up in time. Until something was refused there is none, and nothing is asked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,9 +11,11 @@ use lapin::Channel;
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::basic::AMQPProperties;
 
+use crate::metrics::BrokerLink;
 use crate::source::Trouble;
 
-use super::connection::Live;
+use super::Context;
+use super::connection::{self, Live};
 use super::exchange::short;
 use super::words::{self, Refusal};
 
@@ -23,15 +26,26 @@ const REFUSED_FOR: Duration = Duration::from_secs(1);
 const TOPICS_MAX: usize = 10_000;
 
 /// How often one is tried when the broker is too quick to tell why it refuses.
-const TRIES: usize = 8;
+const TRIES: usize = 3;
+
+/// Channels that the broker may close on one connection before another one is opened.
+const CLOSED_MAX: usize = 1_000;
 
 /// See the module.
 pub(super) struct Rights {
-    live: Arc<Live>,
+    context: Arc<Context>,
     /// The exchanges at which something was refused, all of them configured, with what is known of their topics.
     tried: HashMap<String, HashMap<String, Verdict>>,
+    trial: Option<Trial>,
+}
+
+/// Where topics are tried.
+struct Trial {
+    live: Live,
     /// In a transaction.
-    channel: Option<Channel>,
+    channel: Channel,
+    /// How many the broker closed before it.
+    closed: usize,
 }
 
 /// What the broker says about a topic.
@@ -53,9 +67,9 @@ pub(super) fn sentence(text: &str) -> String {
 }
 
 impl Rights {
-    /// On this connection nothing was refused yet.
-    pub(super) fn new(live: Arc<Live>) -> Self {
-        Self { live, tried: HashMap::new(), channel: None }
+    /// Nothing was refused yet.
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context, tried: HashMap::new(), trial: None }
     }
 
     /// Something was refused at this exchange.
@@ -94,10 +108,8 @@ impl Rights {
     }
 
     async fn try_out(&mut self, exchange: &str, topic: &str) -> Result<Option<String>, Trouble> {
-        let mut tries = TRIES;
-        loop {
-            tries -= 1;
-            let channel = self.open_channel().await?;
+        for _ in 0..TRIES {
+            let Trial { live, channel, .. } = self.trial().await?;
             let (exchange, topic, options) = (short(exchange)?, short(topic)?, BasicPublishOptions::default());
             let tried = async {
                 channel.basic_publish(exchange, topic, options, &[], AMQPProperties::default()).await?;
@@ -109,19 +121,27 @@ impl Rights {
                     return Ok(Some(sentence(&words::quoted(&error))));
                 }
                 // The channel was closed before the question was asked that would have brought the reason.
-                Err(_) if tries > 0 && self.live.is_alive() => {}
+                Err(_) if live.is_alive() => {}
                 Err(error) => return Err(Trouble(words::quoted(&error))),
             }
         }
+        Ok(Some(sentence("it closed the channel, and its log says why")))
     }
 
-    async fn open_channel(&mut self) -> Result<Channel, Trouble> {
-        if let Some(channel) = self.channel.as_ref().filter(|channel| channel.status().connected()) {
-            return Ok(channel.clone());
-        }
-        let channel = self.live.channel().await?;
-        channel.tx_select().await.map_err(|error| Trouble(words::quoted(&error)))?;
-        Ok(self.channel.insert(channel).clone())
+    /// A channel that is open, and a connection for it that has not lost too many.
+    async fn trial(&mut self) -> Result<&mut Trial, Trouble> {
+        let before = self.trial.take().filter(|trial| trial.live.is_alive());
+        let trial = match before {
+            Some(trial) if trial.channel.status().connected() => trial,
+            Some(trial) if trial.closed < CLOSED_MAX => Trial::on(trial.live, trial.closed + 1).await?,
+            spent => {
+                if let Some(trial) = spent {
+                    trial.live.close().await;
+                }
+                Trial::on(connection::connect(&self.context.settings.amqp, BrokerLink::Publish).await?, 0).await?
+            }
+        };
+        Ok(self.trial.insert(trial))
     }
 
     fn note(&mut self, exchange: &str, topic: &str, verdict: Verdict) {
@@ -130,6 +150,14 @@ impl Rights {
             topics.clear();
         }
         topics.insert(at(exchange, topic).to_owned(), verdict);
+    }
+}
+
+impl Trial {
+    async fn on(live: Live, closed: usize) -> Result<Self, Trouble> {
+        let channel = live.channel().await?;
+        channel.tx_select().await.map_err(|error| Trouble(words::quoted(&error)))?;
+        Ok(Self { live, channel, closed })
     }
 }
 

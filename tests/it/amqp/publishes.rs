@@ -142,17 +142,12 @@ async fn forbidden_topics_harm_nobody_else() {
     settings.amqp.urls = vec![Secret::new(rabbit.url_as(&format!("{user}:secret"), "%2f"))];
     let bridge = Bridge::start(&settings);
     connected(&bridge).await;
-    let forbidden = |outcome: &PublishOutcome, topic: &str| {
-        let words = format!("access to topic '{topic}'");
-        matches!(outcome, PublishOutcome::Refused(sentence) if sentence.contains(&words))
-    };
-    let first = bridge.upstream.publish(outgoing("no.0", "x")).await;
-    assert!(forbidden(&first, "no.0"), "{first:?}");
+    let PublishOutcome::Refused(first) = bridge.upstream.publish(outgoing("no.0", "x")).await else { panic!() };
+    assert!(first.contains("access to topic 'no.0'"), "{first}");
     let good = (0..300).map(|number| bridge.upstream.publish(outgoing(&format!("yes.{number}"), &number.to_string())));
     let bad = (0..30).map(async |number| {
-        let topic = format!("no.{number}");
-        let outcome = bridge.upstream.publish(outgoing(&topic, "x")).await;
-        assert!(forbidden(&outcome, &topic), "{outcome:?}");
+        let outcome = bridge.upstream.publish(outgoing(&format!("no.{number}"), "x")).await;
+        assert!(matches!(outcome, PublishOutcome::Refused(_)), "{outcome:?}");
     });
     let (good, _) = tokio::join!(futures_util::future::join_all(good), futures_util::future::join_all(bad));
     assert!(good.iter().all(|outcome| *outcome == PublishOutcome::Confirmed { routed: true }), "{good:?}");
