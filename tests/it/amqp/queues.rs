@@ -175,6 +175,8 @@ async fn what_a_stranger_took_meanwhile_is_told() {
             if let Ok(consumer) = channel.basic_consume(queue.as_str().into(), "test".into(), options, nothing).await {
                 return (channel, consumer);
             }
+            // A refusal costs a channel's number for good, of which there are two thousand.
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let cutting = tokio::task::spawn_blocking(move || cut(rabbit, &settings));
