@@ -112,6 +112,7 @@ impl Shard {
         if subscriber.form.take().is_none() {
             return;
         }
+        subscriber.was_told_of_outages = false;
         if let Some(origin) = subscriber.origin.take() {
             self.origins.remove(&origin);
         }
@@ -357,9 +358,14 @@ impl Shard {
         (&mut self.turn, &self.positions)
     }
 
-    /// Those of its sources that have no broker.
-    pub fn outages(&self, id: SubscriberId) -> Vec<Arc<str>> {
-        self.lanes_of(id).filter(|lane| lane.is_out()).map(|lane| lane.info().name.clone()).collect()
+    /// Those of its sources that have no broker, of which it is told now.
+    pub fn tell_outages(&mut self, id: SubscriberId) -> Vec<Arc<str>> {
+        let out: Vec<Arc<str>> =
+            self.lanes_of(id).filter(|lane| lane.is_out()).map(|lane| lane.info().name.clone()).collect();
+        if let Some(subscriber) = self.subscribers.get_mut(id.index()) {
+            subscriber.was_told_of_outages |= !out.is_empty();
+        }
+        out
     }
 
     /// Whether any of its sources has lost its broker, which may be for long.
@@ -598,7 +604,7 @@ impl Shard {
             if subscriber.floor(info.id, 0).is_none() {
                 continue;
             }
-            let is_concerned = !read.is_first_link || subscriber.waits_for(info.id);
+            let is_concerned = !read.is_first_link || subscriber.was_told_of_outages;
             notices.extend(read.links.iter().filter(|_| is_concerned).map(|link| match link {
                 lane::LinkChange::Down => (id, Notice::Outage(info.name.clone())),
                 lane::LinkChange::Up => (id, Notice::Restored(info.name.clone())),

@@ -95,7 +95,7 @@ pub(super) struct ReadOn {
     pub(super) something: bool,
     /// To be told before the publications.
     pub(super) links: Vec<LinkChange>,
-    /// Whether there had been no link before: that concerns only those who wait for it.
+    /// Whether there had been no link before: that concerns only those who were told so.
     pub(super) is_first_link: bool,
     /// Likewise.
     pub(super) missed: Vec<Loss>,

@@ -17,17 +17,13 @@ pub(super) struct Subscriber {
     pub(super) rotation: Rotation,
     /// Whether other subscriptions are live than when this was last asked.
     pub(super) changed: bool,
+    /// Whether it was told, when it subscribed, that sources have no broker: then it is told of their first link.
+    pub(super) was_told_of_outages: bool,
     /// Under which it publishes what it does not want back.
     pub(super) origin: Option<Arc<str>>,
 }
 
 impl Subscriber {
-    /// Whether anything of a source has not begun.
-    pub(super) fn waits_for(&self, source: SourceId) -> bool {
-        let waits = |one: &Subscription| one.is_waiting() && one.part(source).is_some();
-        self.subscriptions.iter().any(waits)
-    }
-
     /// How far everything of a source was sent, or nothing when it does not read that source.
     pub(super) fn floor(&self, source: SourceId, position: u64) -> Option<u64> {
         self.subscriptions.iter().filter_map(|subscription| subscription.floor(source, position)).min()

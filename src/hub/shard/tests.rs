@@ -320,7 +320,7 @@ fn an_outage_is_told_to_those_who_read_the_source_and_the_first_link_to_nobody()
     feed.link_down(Meanwhile::Lost);
     while bench.turn() {}
     assert_eq!(bench.notices, [(reader, Notice::Outage("a".into()))]);
-    assert_eq!(bench.shard.outages(reader), ["a".into()]);
+    assert_eq!(bench.shard.tell_outages(reader), ["a".into()]);
     feed.link_up();
     while bench.turn() {}
     assert_eq!(bench.notices.last(), Some(&(reader, Notice::Restored("a".into()))));

@@ -362,7 +362,7 @@ impl Driver {
         match Shard::stands(&opening) {
             Ok(true) if !joint => self.opened(subscriber, connection, id, Ok(())),
             Ok(stands) => {
-                let outages = if stands { Vec::new() } else { self.shard.outages(subscriber) };
+                let outages = if stands { Vec::new() } else { self.shard.tell_outages(subscriber) };
                 for source in outages {
                     self.send(subscriber, connection, &Event::Outage { source });
                 }

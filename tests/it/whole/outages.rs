@@ -63,9 +63,9 @@ async fn it_starts_before_its_broker() {
     assert_eq!(client.news().await["op"], "outage");
     rabbit.run();
     program.ready().await;
-    for op in ["restored", "subscribed"] {
-        assert_eq!(client.news().await["op"], op);
-    }
+    let mut told = [client.news().await, client.news().await].map(|news| news["op"].to_string());
+    told.sort();
+    assert_eq!(told, ["\"restored\"", "\"subscribed\""]);
     Service::connect(&program.amqp).await.publish("a", "1").await;
     assert_eq!(client.news().await["data"], 1);
 }
