@@ -16,6 +16,7 @@ mod pace;
 mod pacing;
 mod passages;
 mod reading;
+mod replaying;
 mod subscriber;
 mod subscription;
 mod words;
@@ -37,11 +38,8 @@ use crate::model::topic::Pattern;
 pub use awaited::{Awaited, Reached};
 use lane::Lane;
 pub use lane::SharedClaim;
-use pace::{Room, any_paced};
-use pacing::Step;
 pub use passages::Excerpt;
 use passages::Passages;
-use reading::Logs;
 use subscriber::{Subscriber, close, enter_paced};
 use subscription::{Part, Progress, Rest, SentBefore, Subscription};
 pub use words::{
@@ -413,73 +411,6 @@ impl Shard {
             }
         }
         taken
-    }
-
-    /// The next piece of a subscriber's replay, of about `bounds`; empty when it has none or waits.
-    pub fn replay(&mut self, id: SubscriberId, bounds: ReadBounds, now: Instant) -> Replay {
-        let mut replay = match self.subscribers.get(id.index()) {
-            Some(subscriber) if any_paced(&subscriber.subscriptions) => self.replay_in_time(id, Step { bounds, now }),
-            _ => self.replay_all(id, bounds),
-        };
-        if let Some(Subscriber { origin: Some(origin), .. }) = self.subscribers.get(id.index()) {
-            replay.leave_out(origin);
-        }
-        replay
-    }
-
-    fn replay_all(&mut self, id: SubscriberId, bounds: ReadBounds) -> Replay {
-        let Some(subscriber) = self.subscribers.get(id.index()) else { return Replay::default() };
-        let joint = subscriber.form == Some(CursorForm::Joint);
-        let behind = subscriber.behind();
-        let mut looked_at = 0;
-        if !behind.is_empty() {
-            let replay = self.read_on_behind(id, bounds, Room::Any);
-            if joint || replay.has_brought() {
-                return replay;
-            }
-            looked_at = replay.looked_at;
-        }
-        let wait = Wait { shard: true, until: None };
-        let mut replay = Replay { asked_for: true, wait, looked_at, ..Replay::default() };
-        if joint {
-            self.replay_together(id, bounds, &mut replay);
-        } else {
-            self.replay_in_order(id, bounds, (behind, &mut replay));
-        }
-        replay
-    }
-
-    fn replay_together(&mut self, id: SubscriberId, bounds: ReadBounds, replay: &mut Replay) {
-        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
-        let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
-        reading::replay_jointly(subscriber, &mut logs, replay);
-        replay.caught_up = self.go_live_together(id);
-    }
-
-    /// One subscription after the other, each source in the order in which they asked. What waits for a page of one source
-    /// keeps the others from that source, and from no other.
-    fn replay_in_order(
-        &mut self,
-        id: SubscriberId,
-        bounds: ReadBounds,
-        (mut held, replay): (Vec<SourceId>, &mut Replay),
-    ) {
-        let count = self.subscribers.get(id.index()).map_or(0, |subscriber| subscriber.subscriptions.len());
-        for number in 0..count {
-            let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
-            if !subscriber.subscriptions.get(number).is_some_and(Subscription::is_replaying) {
-                continue;
-            }
-            let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds, room: Room::Any };
-            let step = (number, subscriber.form, &*held);
-            reading::replay_one(&mut subscriber.subscriptions, step, &mut logs, replay);
-            self.go_live(id, number, &mut replay.caught_up);
-            if replay.has_brought() || !replay.caught_up.is_empty() {
-                return;
-            }
-            let one = self.subscribers.get(id.index()).and_then(|subscriber| subscriber.subscriptions.get(number));
-            held.extend(one.into_iter().flat_map(Subscription::read_sources));
-        }
     }
 
     /// Forgets what was read from logs and may be read again: nobody replays any more.

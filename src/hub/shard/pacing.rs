@@ -124,7 +124,7 @@ impl Shard {
         }
         replay.asked_for = true;
         for number in 0..count {
-            self.step_asked_for(id, number, step, replay);
+            self.step_asked_for(id, (number, &[]), step, replay);
             if replay.progressed || !replay.caught_up.is_empty() {
                 return;
             }
@@ -188,26 +188,6 @@ impl Shard {
                 part.lost = Some(Box::new(lost.span));
             }
         }
-    }
-
-    fn step_asked_for(&mut self, id: SubscriberId, number: usize, step: Step, replay: &mut Replay) {
-        let Some(subscriber) = self.subscribers.get_mut(id.index()) else { return };
-        let form = subscriber.form;
-        let all = &mut subscriber.subscriptions;
-        if !all.get(number).is_some_and(Subscription::is_replaying) {
-            return;
-        }
-        let room = Room::of(all, number, step.now);
-        if room.is_empty() {
-            return;
-        }
-        let mut logs = Logs { lanes: &self.lanes, passages: &mut self.passages, bounds: step.bounds, room };
-        reading::replay_one(all, (number, form, &[]), &mut logs, replay);
-        let sent = replay.publications().count();
-        if let Some(one) = all.get_mut(number) {
-            one.take_tokens(sent, step.now);
-        }
-        self.go_live(id, number, &mut replay.caught_up);
     }
 
     /// For what a subscriber waits that has something to read and read nothing.
