@@ -21,6 +21,7 @@ use crate::model::topic::{Pattern, Topic};
 use crate::source::Trouble;
 
 use super::connection::{ANSWER_TIMEOUT, Live};
+use super::probe;
 use super::words::{self, Refusal};
 
 /// Bindings that are asked for before the first answer is in.
@@ -34,9 +35,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Bindings that are made again at each look, in turn.
 const BOUND_AGAIN_MAX: usize = PIPELINE_MAX;
-
-/// What is bound for a moment when a link begins.
-const TRIED_TOPIC: &str = "passerelle.check";
 
 /// Covering patterns that a log line names.
 const COVERS_NAMED_MAX: usize = 8;
@@ -113,11 +111,8 @@ impl<'a> Binder<'a> {
         let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let (exchange, kind) = (self.target.exchange.clone(), lapin::ExchangeKind::Topic);
         let asked = self.channel.exchange_declare(exchange, kind, options, FieldTable::default());
-        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(())) => self.bind_again().await,
-            Ok(Err(error)) => Err(self.trouble(&error)),
-            Err(_) => Err(self.silent()),
-        }
+        answered(asked).await.map_err(|error| self.failure(error))?;
+        self.bind_again().await
     }
 
     async fn bind_again(&mut self) -> Result<(), Trouble> {
@@ -160,11 +155,10 @@ impl<'a> Binder<'a> {
     /// Where bindings follow what clients want, the first client would find that the exchange takes no topics as keys. That this
     /// topic may not be read says nothing of others.
     async fn try_a_topic(&mut self) -> Result<(), Trouble> {
-        match self.bind_key(TRIED_TOPIC).await {
-            Ok(()) => self.unbind_alone(TRIED_TOPIC).await,
+        match self.bind_key(probe::KEY).await {
+            Ok(()) => self.unbind_alone(probe::KEY).await,
             Err(Some(error)) if words::refusal(&error) == Some(Refusal::AccessRefused) => self.open_channel().await,
-            Err(Some(error)) => Err(self.trouble(&error)),
-            Err(None) => Err(self.silent()),
+            Err(error) => Err(self.failure(error)),
         }
     }
 
@@ -285,9 +279,7 @@ impl<'a> Binder<'a> {
         self.open_channel().await?;
         match self.unbind_key(key).await {
             Err(Some(error)) if words::refusal(&error) == Some(Refusal::AccessRefused) => Ok(()),
-            Err(Some(error)) => Err(self.trouble(&error)),
-            Err(None) => Err(self.silent()),
-            Ok(()) => Ok(()),
+            unbound => unbound.map_err(|error| self.failure(error)),
         }
     }
 
@@ -337,6 +329,11 @@ impl<'a> Binder<'a> {
             }
             Folding::Ended => tracing::info!("source '{name}' binds each pattern by itself again"),
         }
+    }
+
+    /// What the broker said, or that it says nothing.
+    fn failure(&self, error: Option<lapin::Error>) -> Trouble {
+        error.map_or_else(|| self.silent(), |error| self.trouble(&error))
     }
 
     fn trouble(&self, error: &lapin::Error) -> Trouble {

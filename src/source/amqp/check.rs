@@ -25,9 +25,6 @@ use super::{consume, exchange, outbound, presence, probe};
 /// How long the broker may take for any one question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A key that stands for whatever clients may want of an exchange.
-const ANY_KEY: &str = "passerelle.check";
-
 /// Something that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -130,7 +127,7 @@ async fn bindings(
     let exchange = input.exchange.as_str();
     let of_exchange = |error: lapin::Error| words::of_exchange(&error, exchange, (&live.peer, key));
     let BindingMode::Fixed(patterns) = exchange::binding_mode(source) else {
-        let asked = within(probe::bind(live, (exchange, ANY_KEY), missing)).await;
+        let asked = within(probe::bind(live, (exchange, probe::KEY), missing)).await;
         return asked.or_else(|error| if words::is_about_topic(&error) { Ok(()) } else { Err(of_exchange(error)) });
     };
     for pattern in &patterns {

@@ -1,8 +1,9 @@
 //! Questions to the broker that it can only refuse, for `check --connect`: the way in which it does tells whether something
 //! may be done, and nothing is done. It asks for rights first, and only then for what is missing or wrong here.
 
-use lapin::options::QueueDeclareOptions;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::FieldTable;
 use lapin::{Channel, Queue};
@@ -14,8 +15,8 @@ use super::exchange::short;
 use super::stream;
 use super::words::{self, Refusal};
 
-/// The routing key of what is never routed.
-const KEY: &str = "passerelle.check";
+/// A key that stands for whatever clients may want of an exchange, or send to one.
+pub(super) const KEY: &str = "passerelle.check";
 
 /// Asks for an exchange; the default one is always there.
 pub(super) async fn exchange(live: &Live, exchange: &str) -> lapin::Result<()> {

@@ -57,8 +57,7 @@ enum Verdict {
 
 /// Whether the broker refused a publish because its user may not publish that.
 pub(super) fn is_forbidden(error: &lapin::Error) -> bool {
-    // A topic may hold any word by which other refusals are told from this.
-    matches!(words::refusal(error), Some(Refusal::AccessRefused | Refusal::InUse))
+    words::refusal(error) == Some(Refusal::AccessRefused)
 }
 
 /// The broker's refusal of a message, for its client.

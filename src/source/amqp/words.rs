@@ -250,7 +250,7 @@ pub(crate) fn of_publish(error: &Error, exchange: &str, (peer, key): (&Peer, &st
              set_permissions, or correct {key} ({})",
             quoted(error)
         ),
-        _ => format!("exchange '{exchange}' on vhost '{vhost}': {}", quoted(error)),
+        _ => of_other(error, &format!("exchange '{exchange}'"), peer),
     })
 }
 
