@@ -15,7 +15,7 @@ use crate::protocol::Keep as Keeping;
 use crate::session::{ClientName, Completion, JobKey};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
-use crate::transport::driver::{Answer, Driver, News};
+use crate::transport::driver::{Control, Driver, News};
 use crate::transport::sessions::{Claimed, Due, Holder, Kept, Sessions};
 
 /// What the earlier connection of a client is told.
@@ -41,28 +41,20 @@ pub(super) enum Waited {
 impl Driver {
     /// Claims a session for a connection.
     pub(super) fn claim(&mut self, subscriber: SubscriberId, connection: &mut Connection, claim: Claim) {
-        let ticket = self.ticket(subscriber);
-        let answers = self.answers.clone();
-        match self.shared.sessions.claim(&claim.name, &self.holder(ticket)) {
+        match self.shared.sessions.claim(&claim.name, &self.holder(self.ticket(subscriber))) {
             Claimed::Now(kept) => self.take_up(subscriber, connection, (claim, kept)),
-            Claimed::After(holder) => {
-                tokio::task::spawn_local(async move {
-                    let (let_go, has_let_go) = oneshot::channel();
-                    // A shard that is gone holds nothing, and one that has let go says so by dropping its end.
-                    let _ = holder.controls.send(super::Control::Yield(holder.ticket, let_go)).await;
-                    let _ = has_let_go.await;
-                    let news = News::Claim(claim, Waited::LetGo);
-                    // The loop is gone only when the server stops.
-                    let _ = answers.send(Answer { ticket, news }).await;
-                });
-            }
-            Claimed::Busy(is_over) => {
-                tokio::task::spawn_local(async move {
-                    let _ = is_over.await;
-                    // As above.
-                    let _ = answers.send(Answer { ticket, news: News::Claim(claim, Waited::Over) }).await;
-                });
-            }
+            Claimed::After(holder) => self.spawn(subscriber, async move {
+                let (let_go, has_let_go) = oneshot::channel();
+                // A shard that is gone holds nothing, and one that has let go says so by dropping its end.
+                let _ = holder.controls.send(Control::Yield(holder.ticket, let_go)).await;
+                let _ = has_let_go.await;
+                News::Claim(claim, Waited::LetGo)
+            }),
+            Claimed::Busy(is_over) => self.spawn(subscriber, async move {
+                // It says so by dropping its end too.
+                let _ = is_over.await;
+                News::Claim(claim, Waited::Over)
+            }),
         }
     }
 

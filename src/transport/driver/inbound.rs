@@ -308,7 +308,7 @@ impl Driver {
                 }
                 let upstream = self.shared.upstream.clone();
                 self.spawn(subscriber, async move {
-                    Completion::Published { job, outcome: upstream.publish(message).await }
+                    News::Completion(Completion::Published { job, outcome: upstream.publish(message).await })
                 });
             }
             Action::Call { job, message, timeout } => {
@@ -383,7 +383,7 @@ impl Driver {
                 outcome = upstream.call(request) => outcome,
                 () = gone.cancelled() => crate::model::outgoing::CallOutcome::TimedOut,
             };
-            Completion::Called { job, outcome }
+            News::Completion(Completion::Called { job, outcome })
         });
     }
 
@@ -396,12 +396,12 @@ impl Driver {
     }
 
     /// Runs something that waits, beside the loop. How many a session may have is bounded by its limits.
-    fn spawn(&self, subscriber: SubscriberId, work: impl Future<Output = Completion> + 'static) {
+    pub(super) fn spawn(&self, subscriber: SubscriberId, work: impl Future<Output = News> + 'static) {
         let (ticket, answers) = (self.ticket(subscriber), self.answers.clone());
         tokio::task::spawn_local(async move {
-            let completion = work.await;
+            let news = work.await;
             // The loop is gone only when the server stops.
-            let _ = answers.send(Answer { ticket, news: News::Completion(completion) }).await;
+            let _ = answers.send(Answer { ticket, news }).await;
         });
     }
 }
