@@ -51,8 +51,9 @@ pub static SECTIONS: &[Section] = &[
         title: "Sources: an exchange",
         about: "Where messages come from: one table a source, with a name of your choosing: ASCII letters, digits, _ and -, \
                 at most 64. Each reads exactly one exchange, queue or stream. Without any there is one, events, on the \
-                exchange amq.topic, which a table events that names none reads too. This one reads an exchange through a queue of its own. Who else gets the message: everybody who is bound to the \
-                exchange still gets every message; passerelle takes nothing away.",
+                exchange amq.topic, which a table events that names none reads too. This one reads an exchange through \
+                a queue of its own. Who else gets the message: everybody who is bound to the exchange still gets every \
+                message; passerelle takes nothing away.",
         keys: SOURCE,
         also: &[],
     },
