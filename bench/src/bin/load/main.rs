@@ -46,7 +46,7 @@ struct Options {
     #[arg(long, default_value_t = 128)]
     size: usize,
     /// Messages published and not yet received by everybody, at most.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 512)]
     in_flight: u64,
     /// How long to publish before the measurement, in seconds.
     #[arg(long, default_value_t = 2.0)]
