@@ -2,6 +2,7 @@
 
 pub mod origin;
 pub mod queues;
+pub mod shares;
 
 use std::sync::Arc;
 

@@ -212,6 +212,8 @@ pub struct Mqtt {
     pub session_expiry_max: Duration,
     /// How many are kept at a time whose clients are away.
     pub sessions_max: usize,
+    /// How long the queue of a shared subscription stays whose last member has gone.
+    pub share_expiry: Duration,
 }
 
 impl Mqtt {
@@ -451,7 +453,8 @@ impl Default for Poll {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { session_expiry_max: Duration::from_secs(3_600), sessions_max: 10_000 }
+        let hour = Duration::from_secs(3_600);
+        Self { session_expiry_max: hour, sessions_max: 10_000, share_expiry: hour }
     }
 }
 

@@ -209,9 +209,14 @@ impl<'a> Settler<'a> {
     }
 
     fn mqtt(&mut self) -> Mqtt {
+        let share_expiry = self.time("mqtt.share_expiry");
+        if share_expiry > consume::EXPIRES_MAX {
+            self.mistake("mqtt.share_expiry", "is longer than the 49 days that RabbitMQ can count: lower it");
+        }
         Mqtt {
             session_expiry_max: self.time("mqtt.session_expiry_max"),
             sessions_max: self.number("mqtt.sessions_max"),
+            share_expiry,
         }
     }
 

@@ -585,6 +585,13 @@ const MQTT: &[Key] = &[
         "Sessions that are kept at a time on this node; one more ends with its connection. Each may hold 1 MiB that was not \
          acknowledged.",
     ),
+    Key::new(
+        "mqtt.share_expiry",
+        Kind::Time { least_ms: 1_000 },
+        "\"1h\"",
+        "How long RabbitMQ keeps the queue of a shared subscription ($share/group/filter) whose last member has gone, with what \
+         it holds. The same on all nodes.",
+    ),
 ];
 
 const POLL: &[Key] = &[

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::model::outgoing::Reply;
 use crate::model::publication::Draft;
-use crate::model::topic::Topic;
+use crate::model::topic::{Pattern, Topic};
 
 /// Names one delivery to the one client that holds it. The broker's own tag is never in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +40,17 @@ pub enum Settlement {
     Discard,
 }
 
+/// A group of clients that share what a pattern matches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share {
+    /// The whole as the client calls it.
+    pub name: String,
+    /// The group's name.
+    pub group: Box<str>,
+    /// The topics that it wants.
+    pub pattern: Pattern,
+}
+
 /// A queue to be consumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumeRequest {
@@ -55,6 +66,8 @@ pub struct ConsumeRequest {
     pub section: Arc<str>,
     /// Whether it is declared, and how.
     pub declaration: Option<QueueDeclaration>,
+    /// What it is bound to once it is declared.
+    pub bindings: Vec<QueueBinding>,
     /// How long one delivery may be held.
     pub hold_max: Duration,
 }
@@ -64,6 +77,17 @@ pub struct ConsumeRequest {
 pub struct QueueDeclaration {
     /// That time; `None` keeps it for good.
     pub expires: Option<Duration>,
+}
+
+/// What brings messages into a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueBinding {
+    /// The exchange.
+    pub exchange: String,
+    /// The binding key.
+    pub key: String,
+    /// The section of the configuration that names the exchange.
+    pub section: Arc<str>,
 }
 
 /// What a session wants of a queue that it consumes.

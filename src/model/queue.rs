@@ -105,12 +105,12 @@ fn may_be_user(word: &str) -> bool {
     !word.is_empty() && (word == USER || word.bytes().all(|byte| is_plain(byte) || byte == b'%'))
 }
 
-/// A user's name as one word of a queue's: every other byte becomes `%` and two digits, the per cent sign included, so
-/// that no two names become the same word.
-fn escaped(user: &str) -> String {
+/// A name from outside as one word of a queue's: every byte that is no letter, digit, `-` or `_` becomes `%` and two digits,
+/// the per cent sign included, so that no two names become the same word.
+pub fn escaped(name: &str) -> String {
     use fmt::Write;
-    let mut word = String::with_capacity(user.len());
-    for byte in user.bytes() {
+    let mut word = String::with_capacity(name.len());
+    for byte in name.bytes() {
         if is_plain(byte) {
             word.push(char::from(byte));
         } else {

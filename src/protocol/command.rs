@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::cursor::JointCursor;
-use crate::model::delivery::{DeliveryTag, Settlement};
+use crate::model::delivery::{DeliveryTag, Settlement, Share};
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::label::Label;
@@ -67,7 +67,7 @@ pub enum Command {
         /// Its id.
         id: CommandId,
         /// The queue.
-        queue: String,
+        queue: Consumed,
         /// How many it would hold at a time.
         prefetch: Option<u16>,
         /// Who settles them.
@@ -79,7 +79,7 @@ pub enum Command {
     Cancel {
         /// Its id.
         id: CommandId,
-        /// The queue, as it was called when it was consumed.
+        /// What it was called when it was consumed.
         queue: String,
     },
     /// Settle one of them.
@@ -155,6 +155,15 @@ pub enum Which {
     Pattern(Pattern),
     /// The one of a label, where each has its own.
     Label(Label),
+}
+
+/// A queue that a client would consume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consumed {
+    /// One that the configuration opens to it, by its name.
+    Queue(String),
+    /// That of a group of clients, each message of which goes to one of them.
+    Share(Share),
 }
 
 /// Who settles the deliveries of a queue.

@@ -19,7 +19,7 @@ pub mod raw;
 pub mod stomp;
 pub mod wamp;
 
-pub use command::{Claim, Command, Echo, Only, Settling, Subscribe, Which};
+pub use command::{Claim, Command, Consumed, Echo, Only, Settling, Subscribe, Which};
 pub use error::{ErrorCode, Fault, bad_field, pattern_field, topic_field};
 pub use event::{Event, Gap};
 
@@ -31,6 +31,7 @@ use serde_json::value::RawValue;
 
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
+use crate::model::delivery::{Delivery, Settlement};
 use crate::model::label::Label;
 use crate::model::outgoing::Outgoing;
 use crate::model::publication::{Publication, SourceInfo};
@@ -57,6 +58,15 @@ pub enum Outbound {
     Binary(Bytes),
 }
 
+impl Outbound {
+    /// What goes, however it does.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
 /// One subprotocol's two directions. Methods take whole messages; framing and compression lie below.
 pub trait Codec {
     /// Reads one message, or the first thing that it says.
@@ -76,6 +86,13 @@ pub trait Codec {
 
     /// Writes one event, or nothing where the protocol has no word for it.
     fn encode(&mut self, event: &Event) -> Option<Outbound>;
+
+    /// Takes a delivery of a queue that the client consumes.
+    fn hand_out(&mut self, delivery: Box<Delivery>) -> HandOut {
+        let outbound = self.encode(&Event::Delivered(delivery));
+        // One for which it has no place any more came when that was given up.
+        outbound.map_or(HandOut::Settled(None, Settlement::Requeue), HandOut::Written)
+    }
 
     /// The last word before the connection is closed, where the protocol has one of its own.
     fn farewell(&mut self, reason: CloseReason, detail: &str) -> Option<Outbound> {
@@ -121,6 +138,17 @@ pub trait Codec {
         let _ = message;
         None
     }
+}
+
+/// What a codec makes of a delivery.
+#[derive(Debug)]
+pub enum HandOut {
+    /// It goes to the client, who settles it.
+    Written(Outbound),
+    /// It goes to the client or to nobody, and is settled so at once.
+    Settled(Option<Outbound>, Settlement),
+    /// It goes to the client later, when that takes more.
+    Kept,
 }
 
 /// What is kept of a session beyond its connection.

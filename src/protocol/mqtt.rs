@@ -9,7 +9,7 @@
 //! holds the state of a session.
 //!
 //! One session's conversation is `codec`, with `requests` for what a client's packets ask for and `message` for PUBLISH both
-//! ways; `subscriptions`, `upward` and `window` are what it remembers, `memory` what of that outlives its connection, `answers` and `label` what it gives the session to keep.
+//! ways; `subscriptions`, `shares`, `upward` and `window` are what it remembers, `memory` what of that outlives its connection, `answers` and `label` what it gives the session to keep.
 
 mod answers;
 mod codec;
@@ -28,6 +28,7 @@ pub mod reader;
 pub mod reason;
 mod requests;
 pub mod shared;
+mod shares;
 mod subscriptions;
 pub mod topic;
 mod upward;

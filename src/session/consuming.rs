@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::auth::Identity;
+use crate::auth::shares::{NoShare, SharedQueue};
 use crate::model::delivery::{
     ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, DeliveryTag, QueueDeclaration, Settled, Settlement,
 };
 use crate::model::topic::Topic;
-use crate::protocol::{Command, CommandId, ErrorCode, Event, Settling};
+use crate::protocol::{Command, CommandId, Consumed, ErrorCode, Event, Failures, Settling};
 use crate::session::{Action, ConsumeKey, Session};
 
 /// Said of a tag that this session does not hold.
@@ -73,7 +74,7 @@ enum Holding {
     Unsettled,
     /// The client has settled it and waits for the answer.
     Settling(CommandId),
-    /// It was settled as it was sent, and nobody waits for the answer.
+    /// It was settled as it was sent, or instead, and nobody waits for the answer.
     Sent,
 }
 
@@ -110,7 +111,10 @@ impl Session {
     pub(super) fn consuming(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
         match command {
             Command::Consume { id, queue, prefetch, settling, exclusive } => {
-                self.consume(identity, id, (&queue, prefetch, settling, exclusive), actions);
+                match self.consumable(identity, &queue, prefetch) {
+                    Ok(request) => self.consume(id, (ConsumeRequest { exclusive, ..request }, settling), actions),
+                    Err((code, sentence)) => self.fail(id, code, sentence, actions),
+                }
             }
             Command::Cancel { id, queue } => self.cancel(id, &queue, actions),
             Command::Settle { id, tag, settlement } => {
@@ -124,40 +128,52 @@ impl Session {
         }
     }
 
-    fn consume(
-        &mut self,
+    /// The queue that is asked for, if it is open to this session.
+    fn consumable(
+        &self,
         identity: &Identity,
-        id: CommandId,
-        (asked, prefetch, settling, exclusive): (&str, Option<u16>, Settling, bool),
-        actions: &mut Vec<Action>,
-    ) {
-        let terms = self.terms.clone();
-        let open = match terms.queues.open(identity, asked) {
-            Ok(open) => open,
-            Err(sentence) => return self.fail(id, ErrorCode::Forbidden, sentence, actions),
-        };
+        asked: &Consumed,
+        prefetch: Option<u16>,
+    ) -> Result<ConsumeRequest, (ErrorCode, String)> {
+        let (prefetch, exclusive) = (prefetch.unwrap_or(PREFETCH), false);
+        match asked {
+            Consumed::Queue(name) => {
+                let open =
+                    self.terms.queues.open(identity, name).map_err(|sentence| (ErrorCode::Forbidden, sentence))?;
+                let rules = open.rules;
+                Ok(ConsumeRequest {
+                    queue: open.queue,
+                    asked: name.as_str().into(),
+                    prefetch: prefetch.min(rules.prefetch_max),
+                    exclusive,
+                    section: open.section,
+                    declaration: rules.declare.then_some(QueueDeclaration { expires: rules.expires }),
+                    bindings: Vec::new(),
+                    hold_max: rules.hold_max,
+                })
+            }
+            Consumed::Share(share) => {
+                let shared = self.terms.shares.open(identity, share).map_err(|why| (code(why), why.to_string()))?;
+                let SharedQueue { queue, bindings, declaration, hold_max, section } = shared;
+                let (asked, declaration) = (share.name.as_str().into(), Some(declaration));
+                Ok(ConsumeRequest { queue, asked, prefetch, exclusive, section, declaration, bindings, hold_max })
+            }
+        }
+    }
+
+    fn consume(&mut self, id: CommandId, (request, settling): (ConsumeRequest, Settling), actions: &mut Vec<Action>) {
+        let max = self.terms.queues_max;
         let consumed = self.consumed.get_or_insert_default();
-        if consumed.on(open.queue.as_str()).is_some() {
-            let message = format!("this session consumes queue {asked:?} already: cancel it first");
+        if consumed.on(request.queue.as_str()).is_some() {
+            let message = format!("this session consumes queue {:?} already: cancel it first", request.asked);
             return self.fail(id, ErrorCode::Limit, message, actions);
         }
-        let max = terms.queues_max;
         if consumed.open.len() >= max {
             let message = format!("a session may consume {max} queues (limits.queues_max): cancel one first");
             return self.fail(id, ErrorCode::Limit, message, actions);
         }
         let key = ConsumeKey(consumed.next);
         consumed.next = consumed.next.wrapping_add(1);
-        let rules = open.rules;
-        let request = ConsumeRequest {
-            queue: open.queue,
-            asked: asked.into(),
-            prefetch: prefetch.unwrap_or(PREFETCH).min(rules.prefetch_max),
-            exclusive,
-            section: open.section,
-            declaration: rules.declare.then_some(QueueDeclaration { expires: rules.expires }),
-            hold_max: rules.hold_max,
-        };
         let (queue, asked) = (request.queue.clone(), request.asked.clone());
         let (standing, end, held) = (Standing::Asked, End::Open, BTreeMap::new());
         consumed.open.push(Consumption { key, queue, asked, id, settling, standing, end, held });
@@ -188,6 +204,16 @@ impl Session {
                 actions.push(Action::Order { consumption, order: order(tag) });
             }
             _ => self.stale(id, actions),
+        }
+    }
+
+    /// Settles a delivery without its client's word, if that is still to be done: nobody hears of it.
+    pub fn settle_at_once(&mut self, tag: DeliveryTag, settlement: Settlement, actions: &mut Vec<Action>) {
+        let mut open = self.consumed.iter_mut().flat_map(|consumed| consumed.open.iter_mut());
+        let held = open.find_map(|one| Some((one.key, one.held.get_mut(&tag)?)));
+        if let Some((consumption, holding @ Holding::Unsettled)) = held {
+            *holding = Holding::Sent;
+            actions.push(Action::Order { consumption, order: ConsumeOrder::Settle(tag, settlement) });
         }
     }
 
@@ -236,9 +262,14 @@ impl Session {
     }
 
     fn consume_stands(&mut self, key: ConsumeKey, actions: &mut Vec<Action>) {
+        let failures = self.protocol.failures;
         let Some(one) = self.consumption(key) else { return };
         let before = std::mem::replace(&mut one.standing, Standing::Stands);
         let (source, id) = (one.asked.clone(), one.id.clone());
+        if let Failures::Judged(_) = failures {
+            // That packet has its answer: what happens from now on is judged by itself.
+            one.id = None;
+        }
         if matches!(before, Standing::AskedInVain | Standing::Away) {
             self.send(Event::Restored { source }, actions);
         }
@@ -303,6 +334,14 @@ impl Session {
         if !tags.is_empty() {
             self.send(Event::Revoked { tags }, actions);
         }
+    }
+}
+
+fn code(why: NoShare) -> ErrorCode {
+    match why {
+        NoShare::Forbidden => ErrorCode::Forbidden,
+        NoShare::Unbound => ErrorCode::Unsupported,
+        NoShare::TooLong => ErrorCode::Limit,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::auth::queues::Queues;
+use crate::auth::shares::Shares;
 use crate::config::{Presences, Settings};
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
@@ -53,6 +54,8 @@ pub struct Terms {
     pub queues_max: usize,
     /// Those that it may consume at all.
     pub queues: Queues,
+    /// Those of groups whose members it may be one of.
+    pub shares: Shares,
     /// Patterns of which it can be asked who is subscribed.
     pub presences: Presences,
     /// Messages that `last` may bring in all.
@@ -82,6 +85,7 @@ impl Terms {
             calls_in_flight_max: settings.limits.calls_in_flight_max,
             queues_max: settings.limits.queues_max,
             queues: Queues::new(settings),
+            shares: Shares::new(settings),
             presences: settings.presences.clone(),
             last_max: settings.limits.last_max,
             on_slow: settings.limits.on_slow,

@@ -7,7 +7,7 @@ use crate::config::{Consume, Settings};
 use crate::model::queue::QueueTemplate;
 
 /// The longest time after which RabbitMQ deletes a queue: milliseconds in 32 bits, rounded down to whole days.
-const EXPIRES_MAX: Duration = Duration::from_secs(49 * 24 * 3600);
+pub(super) const EXPIRES_MAX: Duration = Duration::from_secs(49 * 24 * 3600);
 
 /// What RabbitMQ lets a consumer hold a message for, unless it is told otherwise.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);

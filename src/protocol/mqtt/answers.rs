@@ -27,6 +27,8 @@ pub(super) enum Answers {
     Unsuback(PacketId, u16),
     /// A subscription of an earlier connection, by its number: nobody waits for an answer.
     Restored(u16),
+    /// A message of a group that the client has acknowledged, or does not get: likewise.
+    Settled,
 }
 
 impl Answers {
@@ -40,6 +42,7 @@ impl Answers {
             Self::Suback(packet, place) => (4, 0, packet.0.get(), place),
             Self::Unsuback(packet, place) => (5, 0, packet.0.get(), place),
             Self::Restored(place) => (6, 0, 0, place),
+            Self::Settled => (7, 0, 0, 0),
         };
         to_raw_value(&numbers).ok()
     }
@@ -57,6 +60,7 @@ impl Answers {
             4 => Self::Suback(packet()?, place),
             5 => Self::Unsuback(packet()?, place),
             6 => Self::Restored(place),
+            7 => Self::Settled,
             _ => return None,
         })
     }
@@ -66,7 +70,7 @@ impl Answers {
 /// cannot say that a message was not taken, closing is all that keeps its client from believing so (3.1.1 §3.3.5).
 pub(super) fn is_last(id: &CommandId, code: ErrorCode) -> bool {
     match Answers::of(id) {
-        Some(Answers::Suback(..) | Answers::Unsuback(..)) => false,
+        Some(Answers::Suback(..) | Answers::Unsuback(..) | Answers::Settled) => false,
         Some(Answers::Puback(version, _) | Answers::Pubrec(version, _)) => version < Version::V5,
         // A message at QoS 0 may be lost; that it never can arrive the client is told.
         Some(Answers::Nobody(_)) => !matches!(code, ErrorCode::Unavailable | ErrorCode::Refused | ErrorCode::Timeout),
@@ -88,6 +92,7 @@ mod tests {
             Answers::Suback(packet(1), 0),
             Answers::Unsuback(packet(65_535), 1023),
             Answers::Restored(7),
+            Answers::Settled,
         ];
         for version in Version::ALL {
             all.extend([

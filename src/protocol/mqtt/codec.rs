@@ -17,6 +17,7 @@ use super::packet::{Acknowledgement, Connack, Delivery, Disconnect, Packet, Pack
 use super::properties::{ConnackProperties, DisconnectProperties, ReasonProperties};
 use super::reader::{self, Limits, Reader};
 use super::reason::ReasonCode;
+use super::shares::Shares;
 use super::subscriptions::Subscriptions;
 use super::upward::Upward;
 use super::window::Window;
@@ -28,7 +29,8 @@ use crate::model::outgoing::Outgoing;
 use crate::model::topic::Pattern;
 use crate::protocol::missing::{Missing, Untold};
 use crate::protocol::{
-    Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Keep, Message, Opening, Outbound, Receiving, Said, Tick,
+    Codec, CommandId, ErrorCode, Event, Fault, Gap, HandOut, Incoming, Keep, Message, Opening, Outbound, Receiving,
+    Said, Tick,
 };
 
 /// Bytes of a CONNECT, which anybody may send: a will's payload and a password are counted by two bytes each.
@@ -50,6 +52,7 @@ pub(super) struct Mqtt {
     pub(super) subscriptions: Subscriptions,
     pub(super) upward: Upward,
     pub(super) window: Window,
+    pub(super) shares: Shares,
     untold: Untold<Pattern>,
     keep_alive: KeepAlive,
     /// The session's own name, by which it knows its own messages.
@@ -113,6 +116,7 @@ impl Mqtt {
             subscriptions: Subscriptions::default(),
             upward: Upward::default(),
             window: Window::default(),
+            shares: Shares::default(),
             untold: Untold::default(),
             keep_alive: KeepAlive::default(),
             connection: None,
@@ -201,7 +205,7 @@ impl Mqtt {
             topic_alias_maximum: Some(Upward::ALIASES_MAX),
             wildcards_available: Some(true),
             subscription_ids_available: Some(true),
-            shared_available: Some(false),
+            shared_available: Some(true),
             ..ConnackProperties::default()
         };
         let connack = Connack { session_present: self.is_restored, reason: ReasonCode::Success, properties };
@@ -252,7 +256,7 @@ impl Mqtt {
                 self.subscriptions.goes_on(number);
                 None
             }
-            Answers::Connect { .. } | Answers::Nobody(_) => None,
+            Answers::Connect { .. } | Answers::Nobody(_) | Answers::Settled => None,
         }
     }
 
@@ -269,6 +273,9 @@ impl Mqtt {
                 if version < Version::V5 { None } else { self.written(&answer) }
             }
             Answers::Suback(packet, place) => {
+                // Only groups are refused for this: their filter no source can share.
+                let is_unshared = code == ErrorCode::Unsupported;
+                let reason = if is_unshared { ReasonCode::SharedSubscriptionsNotSupported } else { reason };
                 let answer = self.subscriptions.failed((packet, place), reason)?;
                 let properties = self.words(sentence);
                 self.written(&Packet::Suback(super::packet::SubscriptionAcknowledgement { properties, ..answer }))
@@ -283,7 +290,7 @@ impl Mqtt {
                 self.subscriptions.lose(number);
                 None
             }
-            Answers::Pubrec(..) | Answers::Nobody(_) => None,
+            Answers::Pubrec(..) | Answers::Nobody(_) | Answers::Settled => None,
         }
     }
 
@@ -347,9 +354,12 @@ impl Codec for Mqtt {
                 self.missed(gap);
                 None
             }
+            Event::Revoked { tags } => {
+                self.shares.revoke(tags);
+                None
+            }
             // For these the protocol has no word.
             Event::Delivered(_)
-            | Event::Revoked { .. }
             | Event::CaughtUp { .. }
             | Event::Position { .. }
             | Event::Outage { .. }
@@ -408,17 +418,20 @@ impl Codec for Mqtt {
                 Delivery::AtLeastOnce(Transmission { packet_id: self.window.take(), duplicate: false })
             }
         };
-        let outbound = message::of_publication(message, &wanted, delivery, missing.as_ref());
+        let draft = &message.publication.draft;
+        let outbound = message::of_draft((draft, message.stage), &wanted, delivery, missing.as_ref());
         // [MQTT-3.1.2-25]: what is too large for the client counts as if it had taken it.
-        let outbound = outbound.filter(|outbound| match outbound {
-            Outbound::Binary(bytes) | Outbound::Text(bytes) => bytes.len() <= self.client.packet_bytes_max,
-        });
+        let outbound = outbound.filter(|outbound| outbound.bytes().len() <= self.client.packet_bytes_max);
         match (&outbound, delivery.transmission()) {
             (None, Some(transmission)) => _ = self.window.settle(transmission.packet_id),
             (Some(Outbound::Binary(packet)), Some(_)) if !self.client.lifetime.is_zero() => self.window.keep(packet),
             _ => {}
         }
         outbound
+    }
+
+    fn hand_out(&mut self, delivery: Box<crate::model::delivery::Delivery>) -> HandOut {
+        self.take_share(*delivery)
     }
 
     fn retains(&self) -> bool {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::label::Wish;
 use super::packet::{PacketId, Version};
+use super::subscriptions::Filter;
 use super::window::Unacknowledged;
-use crate::model::topic::Pattern;
 
 /// Of one session.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Memory {
     /// Packets are kept as they were written in this version.
     pub(super) version: Version,
     /// What it is subscribed to.
-    pub(super) standing: BTreeMap<Pattern, Wish>,
+    pub(super) standing: BTreeMap<Filter, Wish>,
     /// What it was sent at QoS 1.
     pub(super) unacknowledged: Vec<Unacknowledged>,
     /// What it published at QoS 2, was confirmed and is not to be published again.

@@ -33,19 +33,18 @@ const PROPERTY_BYTES_MAX: usize = 255;
 /// A live message at QoS 0, for whoever has the same wishes. Whoever is to be sent it otherwise writes it alone.
 pub(super) fn shared(message: Message<'_>) -> Result<Outbound, Unsent> {
     let wanted = Wanted::of(message.labels, &message.publication.draft, Publisher::Other).ok_or(Unsent::Unwanted)?;
-    of_publication(message, &wanted, Delivery::AtMostOnce, None).ok_or(Unsent::Impossible)
+    of_draft((&message.publication.draft, message.stage), &wanted, Delivery::AtMostOnce, None).ok_or(Unsent::Impossible)
 }
 
 /// A message as it is sent; nothing where MQTT cannot say its topic.
-pub(super) fn of_publication(
-    message: Message<'_>,
+pub(super) fn of_draft(
+    (draft, stage): (&Draft, Stage),
     wanted: &Wanted,
     delivery: Delivery,
     missing: Option<&Missing>,
 ) -> Option<Outbound> {
-    let draft = &message.publication.draft;
     let name = topic::name_of(&draft.topic)?;
-    let is_stored = message.stage == Stage::Replay;
+    let is_stored = stage == Stage::Replay;
     let is_v5 = wanted.version == Version::V5;
     let publish = Publish {
         delivery,

@@ -14,10 +14,11 @@ use super::packet::{
     Subscription, SubscriptionId, Unsubscribe, Version, Will,
 };
 use super::reason::{ReasonCode, Violation};
-use super::subscriptions::{Asked, Ending};
+use super::subscriptions::{Asked, Ending, Filter};
 use super::topic::{self, TopicFilter};
 use super::upward::{BAD_NAME, Received};
 use super::window::Window;
+use crate::model::delivery::Share;
 use crate::model::flow::Flow;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::{Pattern, is_wildcard};
@@ -47,7 +48,9 @@ impl Mqtt {
             Packet::Publish(publish) => self.publish(*publish),
             Packet::Puback(answer) => {
                 self.window.settle(answer.packet_id);
+                self.settle_share(&answer);
                 self.say_again();
+                self.say_waiting();
                 Ok(())
             }
             Packet::Pubrel(answer) => {
@@ -114,13 +117,17 @@ impl Mqtt {
 
     /// Has the subscriptions of an earlier connection go on where they stood.
     pub(super) fn go_on(&mut self) {
-        for (number, (pattern, wish)) in self.subscriptions.standing().iter().enumerate() {
-            let command = SubscribeCommand {
-                id: Answers::Restored(u16::try_from(number).unwrap_or(u16::MAX)).into_id(),
-                after: self.subscriptions.goes_on_after(pattern),
-                ..wish.subscribe(pattern.clone())
+        for (number, (filter, wish)) in self.subscriptions.standing().iter().enumerate() {
+            let answers = Answers::Restored(u16::try_from(number).unwrap_or(u16::MAX));
+            let command = match filter {
+                Filter::Own(pattern) => Command::Subscribe(SubscribeCommand {
+                    id: answers.into_id(),
+                    after: self.subscriptions.goes_on_after(pattern),
+                    ..wish.subscribe(pattern.clone())
+                }),
+                Filter::Shared(share) => self.join(share.clone(), answers),
             };
-            self.said.push_back(Said::Command(Command::Subscribe(command)));
+            self.said.push_back(Said::Command(command));
         }
     }
 
@@ -196,9 +203,9 @@ impl Mqtt {
                 continue;
             }
             let answers = Answers::Suback(packet_id, u16::try_from(place).unwrap_or(u16::MAX));
-            let (asked, command) = self.filter(subscription, (answers, properties.id))?;
+            let (asked, asking) = self.filter(subscription, (answers, properties.id))?;
             filters.push(asked);
-            commands.extend(command.map(Said::Command));
+            commands.extend(asking.into_iter().map(Said::Command));
         }
         if is_in_use {
             let reasons = vec![ReasonCode::PacketIdentifierInUse; filters.len()];
@@ -216,18 +223,16 @@ impl Mqtt {
 
     /// What one filter asks for.
     fn filter(
-        &self,
+        &mut self,
         subscription: &Subscription,
         (answers, id): (Answers, Option<SubscriptionId>),
-    ) -> Result<(Asked, Option<Command>), Violation> {
-        let pattern = match TopicFilter::parse(&subscription.filter) {
-            Err(_) => return Ok((Asked::Answered(ReasonCode::TopicFilterInvalid), None)),
-            Ok(TopicFilter { share: Some(_), .. }) if subscription.no_local => return Err(NO_LOCAL),
-            Ok(TopicFilter { share: Some(_), .. }) => {
-                return Ok((Asked::Answered(ReasonCode::SharedSubscriptionsNotSupported), None));
-            }
-            Ok(TopicFilter { pattern, share: None }) => pattern,
+    ) -> Result<(Asked, Vec<Command>), Violation> {
+        let Ok(TopicFilter { pattern, share }) = TopicFilter::parse(&subscription.filter) else {
+            return Ok((Asked::Answered(ReasonCode::TopicFilterInvalid), Vec::new()));
         };
+        if share.is_some() && subscription.no_local {
+            return Err(NO_LOCAL);
+        }
         let wish = Wish {
             version: self.client.version,
             qos: subscription.qos.min(Qos::AtLeastOnce),
@@ -236,14 +241,20 @@ impl Mqtt {
             is_wild: pattern.words().next().is_some_and(is_wildcard),
             id,
         };
+        if let Some(group) = share {
+            let share = Share { name: subscription.filter.as_str().to_owned(), group, pattern };
+            let commands = self.rejoin(&share, answers);
+            return Ok((Asked::Waits(Filter::Shared(share), wish), commands));
+        }
+        let filter = Filter::Own(pattern.clone());
         let retained = match subscription.retain_handling {
             RetainHandling::Send => true,
-            RetainHandling::SendIfNew => !self.subscriptions.holds(&pattern),
+            RetainHandling::SendIfNew => !self.subscriptions.holds(&filter),
             RetainHandling::DoNotSend => false,
         };
         let after = self.subscriptions.goes_on_after(&pattern);
-        let command = SubscribeCommand { id: answers.into_id(), after, retained, ..wish.subscribe(pattern.clone()) };
-        Ok((Asked::Waits(pattern, wish), Some(Command::Subscribe(command))))
+        let command = SubscribeCommand { id: answers.into_id(), after, retained, ..wish.subscribe(pattern) };
+        Ok((Asked::Waits(filter, wish), vec![Command::Subscribe(command)]))
     }
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
@@ -267,15 +278,23 @@ impl Mqtt {
         self.said.extend(commands);
     }
 
-    fn ending(&mut self, filter: &str, (packet, place): (PacketId, u16)) -> (Ending, Option<Command>) {
-        match TopicFilter::parse(filter) {
+    fn ending(&mut self, text: &str, (packet, place): (PacketId, u16)) -> (Ending, Option<Command>) {
+        let answers = Answers::Unsuback(packet, place);
+        match TopicFilter::parse(text) {
             Err(_) => (Ending::Answered(ReasonCode::TopicFilterInvalid), None),
-            Ok(TopicFilter { share: Some(_), .. }) => (Ending::Answered(ReasonCode::NoSubscriptionExisted), None),
             Ok(TopicFilter { pattern, share: None }) => {
                 self.forget(&pattern);
-                let id = Answers::Unsuback(packet, place).into_id();
-                let command = Command::Unsubscribe { id, which: Which::Pattern(pattern.clone()) };
-                (Ending::Waits(pattern), Some(command))
+                let which = Which::Pattern(pattern.clone());
+                let command = Command::Unsubscribe { id: answers.into_id(), which };
+                (Ending::Waits(Filter::Own(pattern)), Some(command))
+            }
+            Ok(TopicFilter { pattern, share: Some(group) }) => {
+                let share = Share { name: text.to_owned(), group, pattern };
+                let filter = Filter::Shared(share.clone());
+                if !self.subscriptions.holds(&filter) {
+                    return (Ending::Answered(ReasonCode::NoSubscriptionExisted), None);
+                }
+                (Ending::Waits(filter), Some(self.part(&share, Some(answers))))
             }
         }
     }

@@ -7,14 +7,24 @@ use super::label::Wish;
 use super::packet::{PacketId, Qos, SubscriptionAcknowledgement};
 use super::reason::ReasonCode;
 use crate::model::cursor::JointCursor;
+use crate::model::delivery::Share;
 use crate::model::topic::Pattern;
+
+/// What a session is subscribed to, one subscription each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Filter {
+    /// All that a pattern matches.
+    Own(Pattern),
+    /// A group's part of it (MQTT 5.0 §4.8.2).
+    Shared(Share),
+}
 
 /// The subscriptions of one session.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    standing: BTreeMap<Pattern, Wish>,
+    standing: BTreeMap<Filter, Wish>,
     /// Those that an earlier connection left, and where they go on as long as that is not known to be done.
-    restored: Vec<(Pattern, JointCursor)>,
+    restored: Vec<(Filter, JointCursor)>,
     asked: BTreeMap<PacketId, Vec<Asked>>,
     ending: BTreeMap<PacketId, Vec<Ending>>,
 }
@@ -23,7 +33,7 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 pub(super) enum Asked {
     /// It does not stand yet.
-    Waits(Pattern, Wish),
+    Waits(Filter, Wish),
     /// It is answered so.
     Answered(ReasonCode),
 }
@@ -32,7 +42,7 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) enum Ending {
     /// It has not ended yet.
-    Waits(Pattern),
+    Waits(Filter),
     /// It is answered so.
     Answered(ReasonCode),
 }
@@ -53,28 +63,42 @@ impl Subscriptions {
     }
 
     /// Whether there is one, or one is asked for.
-    pub(super) fn holds(&self, pattern: &Pattern) -> bool {
-        let is_it = |asked: &Asked| matches!(asked, Asked::Waits(known, _) if known == pattern);
-        self.standing.contains_key(pattern) || self.asked.values().flatten().any(is_it)
+    pub(super) fn holds(&self, filter: &Filter) -> bool {
+        let is_it = |asked: &Asked| matches!(asked, Asked::Waits(known, _) if known == filter);
+        self.standing.contains_key(filter) || self.asked.values().flatten().any(is_it)
     }
 
     /// Those that stand, with their wishes.
-    pub(super) fn standing(&self) -> &BTreeMap<Pattern, Wish> {
+    pub(super) fn standing(&self) -> &BTreeMap<Filter, Wish> {
         &self.standing
     }
 
+    /// How the group of this name is shared, as far as it is: also one whose answer is still to come.
+    pub(super) fn member(&self, name: &str) -> Option<Wish> {
+        let is_it = |filter: &Filter| matches!(filter, Filter::Shared(share) if share.name == name);
+        let waits = |asked: &Asked| match asked {
+            Asked::Waits(filter, wish) if is_it(filter) => Some(*wish),
+            _ => None,
+        };
+        let asked = self.asked.values().flatten().find_map(waits);
+        asked.or_else(|| self.standing.iter().find(|(filter, _)| is_it(filter)).map(|(_, wish)| *wish))
+    }
+
     /// These stood on an earlier connection, at these places.
-    pub(super) fn restore(&mut self, standing: BTreeMap<Pattern, Wish>, places: &[(Pattern, JointCursor)]) {
-        let place =
-            |pattern: &Pattern| places.iter().find(|(known, _)| known == pattern).map(|(_, after)| after.clone());
-        let restored = standing.keys().map(|pattern| (pattern.clone(), place(pattern).unwrap_or_default()));
+    pub(super) fn restore(&mut self, standing: BTreeMap<Filter, Wish>, places: &[(Pattern, JointCursor)]) {
+        let place = |filter: &Filter| {
+            let Filter::Own(pattern) = filter else { return None };
+            places.iter().find(|(known, _)| known == pattern).map(|(_, after)| after.clone())
+        };
+        let restored = standing.keys().map(|filter| (filter.clone(), place(filter).unwrap_or_default()));
         self.restored = restored.collect();
         self.standing = standing;
     }
 
     /// Where one goes on that an earlier connection left and that has not begun: from there also whatever takes its place.
     pub(super) fn goes_on_after(&self, pattern: &Pattern) -> JointCursor {
-        let restored = self.restored.iter().find(|(known, _)| known == pattern);
+        let is_it = |filter: &Filter| matches!(filter, Filter::Own(known) if known == pattern);
+        let restored = self.restored.iter().find(|(filter, _)| is_it(filter));
         restored.map(|(_, after)| after.clone()).unwrap_or_default()
     }
 
@@ -87,20 +111,21 @@ impl Subscriptions {
 
     /// One of those does not stand any more.
     pub(super) fn lose(&mut self, number: u16) {
-        if let Some((pattern, _)) = self.restored.get(usize::from(number)) {
-            self.standing.remove(pattern);
+        if let Some((filter, _)) = self.restored.get(usize::from(number)) {
+            self.standing.remove(filter);
         }
     }
 
-    /// What they need, those that are only asked for too.
+    /// What they need, those that are only asked for too. A group's messages come by themselves.
     pub(super) fn needs(&self) -> Needs {
-        let waits = |asked: &Asked| match asked {
-            Asked::Waits(_, wish) => Some(*wish),
-            Asked::Answered(_) => None,
+        let waits = |asked: &'_ Asked| match asked {
+            Asked::Waits(Filter::Own(_), wish) => Some(*wish),
+            _ => None,
         };
         let asked = self.asked.values().flatten().filter_map(waits);
+        let own = |(filter, wish): (&Filter, &Wish)| matches!(filter, Filter::Own(_)).then_some(*wish);
         let none = Needs { acknowledgements: false, publishers: false };
-        self.standing.values().copied().chain(asked).fold(none, |needs, wish| Needs {
+        self.standing.iter().filter_map(own).chain(asked).fold(none, |needs, wish| Needs {
             acknowledgements: needs.acknowledgements || wish.qos > Qos::AtMostOnce,
             publishers: needs.publishers || wish.no_local,
         })
@@ -115,8 +140,8 @@ impl Subscriptions {
     /// One of its filters stands.
     pub(super) fn stands(&mut self, packet: PacketId, place: u16) -> Option<SubscriptionAcknowledgement> {
         let asked = self.asked.get_mut(&packet)?.get_mut(usize::from(place))?;
-        let Asked::Waits(pattern, wish) = asked else { return None };
-        self.standing.insert(pattern.clone(), *wish);
+        let Asked::Waits(filter, wish) = asked else { return None };
+        self.standing.insert(filter.clone(), *wish);
         let is_at_most_once = wish.qos == Qos::AtMostOnce;
         *asked = Asked::Answered(if is_at_most_once { ReasonCode::Success } else { ReasonCode::GrantedQos1 });
         self.answer_asked(packet)
@@ -146,8 +171,8 @@ impl Subscriptions {
         reason: ReasonCode,
     ) -> Option<SubscriptionAcknowledgement> {
         let ending = self.ending.get_mut(&packet)?.get_mut(usize::from(place))?;
-        if let Ending::Waits(pattern) = ending {
-            self.standing.remove(pattern);
+        if let Ending::Waits(filter) = ending {
+            self.standing.remove(filter);
         }
         *ending = Ending::Answered(reason);
         self.answer_ending(packet)

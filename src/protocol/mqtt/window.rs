@@ -45,6 +45,11 @@ impl Window {
         Self { max, ..Self::default() }
     }
 
+    /// How many it takes at a time.
+    pub(super) fn max(&self) -> u16 {
+        self.max
+    }
+
     /// How many more it takes now.
     pub(super) fn room(&self) -> usize {
         if !self.again.is_empty() || self.kept_bytes >= KEPT_BYTES_MAX {

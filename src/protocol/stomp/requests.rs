@@ -20,7 +20,7 @@ use crate::model::outgoing::{Outgoing, Target};
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::{Headers, Value};
 use crate::protocol::json::filter;
-use crate::protocol::{Command, Echo, ErrorCode, Fault, Only, Said, Settling, Subscribe, Which};
+use crate::protocol::{Command, Consumed, Echo, ErrorCode, Fault, Only, Said, Settling, Subscribe, Which};
 
 /// What RabbitMQ's plugin takes anybody for who says nothing else; here it is as good as nothing.
 const GUEST: &str = "guest";
@@ -224,7 +224,7 @@ impl Stomp {
                 self.subscriptions.insert(key, Listening::Queue(queue));
                 return Ok(Said::Command(Command::Consume {
                     id: receipt,
-                    queue: name,
+                    queue: Consumed::Queue(name),
                     prefetch,
                     settling,
                     exclusive: false,

@@ -55,7 +55,7 @@ fn id(number: usize) -> CommandId {
 fn consume_command(queue: &str) -> Command {
     Command::Consume {
         id: None,
-        queue: queue.into(),
+        queue: Consumed::Queue(queue.into()),
         prefetch: Some(u16::MAX),
         settling: Settling::ByClient,
         exclusive: false,

@@ -146,7 +146,7 @@ pub(super) fn bytes(line: &str, version: &mut Version) -> Vec<u8> {
     let plain = line.plain();
     let acknowledgement = || Acknowledgement {
         packet_id: packet_id(plain[0]),
-        reason: ReasonCode::Success,
+        reason: plain.get(1).map_or(ReasonCode::Success, |word| reason(word)),
         properties: ReasonProperties::default(),
     };
     let packet = match kind {

@@ -14,7 +14,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{Consume, Presence, Presences};
+use crate::config::{Consume, Presence, Presences, Source};
 use crate::model::cursor::Epoch;
 use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
 use crate::model::label::Label;
@@ -25,7 +25,7 @@ use crate::model::queue::QueueTemplate;
 use crate::model::selector::Selector;
 use crate::protocol::mqtt::Version;
 use crate::protocol::{
-    Codec, CommandId, Incoming, Labels, Message, Opening, Outbound, REGISTRY, Receiving, Said, Stage,
+    Codec, CommandId, HandOut, Incoming, Labels, Message, Opening, Outbound, REGISTRY, Receiving, Said, Stage,
 };
 
 const EPOCH: Epoch = Epoch(1_234_567);
@@ -80,7 +80,8 @@ impl Player {
         let start = Start { connection: "5f2c".into(), protocol: row, admission, at: Instant::now() };
         let consume = setting("consume").unwrap_or_default().split_whitespace().map(consumable).collect();
         let presences = Presences(setting("presence").unwrap_or_default().split_whitespace().map(attended).collect());
-        let settings = Settings { consume, presences, ..Settings::default() };
+        let sources = vec![Source::events()];
+        let settings = Settings { sources, consume, presences, ..Settings::default() };
         let mut session = Session::new(Arc::new(Terms::new(&settings)), start);
         let source = Arc::new(SourceInfo::new(SourceId(0), "events", EPOCH));
         let codec = (row.codec)(opening);
@@ -388,8 +389,24 @@ impl Player {
         self.lines(welcome)
     }
 
+    fn handed_out(&mut self, delivery: Box<Delivery>) -> Vec<String> {
+        let tag = delivery.tag;
+        match self.codec.hand_out(delivery) {
+            HandOut::Written(outbound) => self.shown(outbound),
+            HandOut::Kept => Vec::new(),
+            HandOut::Settled(outbound, settlement) => {
+                let mut lines = outbound.map(|outbound| self.shown(outbound)).unwrap_or_default();
+                let settled =
+                    after(&mut self.session, |session, actions| session.settle_at_once(tag, settlement, actions));
+                lines.extend(self.lines(settled));
+                lines
+            }
+        }
+    }
+
     fn line(&mut self, action: Action) -> Vec<String> {
         let asked = match action {
+            Action::Send(Event::Delivered(delivery)) => return self.handed_out(delivery),
             Action::Send(event) => {
                 let outbound = self.codec.encode(&event);
                 return outbound.map(|outbound| self.shown(outbound)).unwrap_or_default();
@@ -446,7 +463,9 @@ impl Player {
             Action::Consume { consumption, request } => {
                 self.consumption = Some((consumption, request.asked.clone()));
                 let alone = if request.exclusive { ", alone" } else { "" };
-                format!("consume {} {}, {} at a time{alone}", consumption.0, request.queue, request.prefetch)
+                let bound = request.bindings.iter().map(|one| format!(", bound to {} by {}", one.exchange, one.key));
+                let bound = bound.collect::<String>();
+                format!("consume {} {}, {} at a time{alone}{bound}", consumption.0, request.queue, request.prefetch)
             }
             Action::Order { consumption, order } => ordered(consumption, order),
             Action::Close { reason, detail } => {

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::hub::upstream::ConsumeJob;
-use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueDeclaration, Settled};
+use crate::model::delivery::{
+    ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueBinding, QueueDeclaration, Settled,
+};
 use crate::source::Backoff;
 
 use super::Context;
@@ -46,6 +48,18 @@ enum Failure {
     Refused(ConsumeRefusal),
     /// The connection or the channel is gone: try again.
     Lost,
+}
+
+/// What the broker said instead, and of which binding if it was about one.
+struct Unconsumed {
+    error: lapin::Error,
+    binding: Option<QueueBinding>,
+}
+
+impl From<lapin::Error> for Unconsumed {
+    fn from(error: lapin::Error) -> Self {
+        Self { error, binding: None }
+    }
 }
 
 /// Nobody wants the queue any more.
@@ -171,17 +185,26 @@ impl Consumption {
         };
         match consume(&channel, request).await {
             Ok(consumer) => Ok((channel, consumer)),
-            Err(error) => {
-                let sentence = words::of_consumed(&error, request.queue.as_str(), (&live.peer, &request.section));
-                match words::refusal(&error) {
-                    Some(Refusal::NotFound) => Err(Failure::Refused(ConsumeRefusal::NotFound(sentence))),
-                    // Perhaps by ourselves: a broker may take long to see that a connection of ours is gone.
-                    Some(Refusal::InUse) if self.has_stood => Err(Failure::Lost),
-                    Some(Refusal::InUse) => Err(Failure::Refused(ConsumeRefusal::InUse(sentence))),
-                    Some(_) => Err(Failure::Refused(ConsumeRefusal::Refused(sentence))),
-                    None => Err(Failure::Lost),
-                }
+            Err(unconsumed) => Err(self.failure(&unconsumed, live)),
+        }
+    }
+
+    fn failure(&self, Unconsumed { error, binding }: &Unconsumed, live: &Live) -> Failure {
+        let ConsumeRequest { queue, section, bindings, .. } = &self.job.request;
+        let sentence = match binding {
+            Some(QueueBinding { exchange, section, .. }) => {
+                words::of_exchange(error, exchange, (&live.peer, section)).0
             }
+            None if bindings.is_empty() => words::of_consumed(error, queue.as_str(), (&live.peer, section)),
+            None => words::of_share(error, queue.as_str(), &live.peer),
+        };
+        match words::refusal(error) {
+            Some(Refusal::NotFound) => Failure::Refused(ConsumeRefusal::NotFound(sentence)),
+            // Perhaps by ourselves: a broker may take long to see that a connection of ours is gone.
+            Some(Refusal::InUse) if self.has_stood => Failure::Lost,
+            Some(Refusal::InUse) => Failure::Refused(ConsumeRefusal::InUse(sentence)),
+            Some(_) => Failure::Refused(ConsumeRefusal::Refused(sentence)),
+            None => Failure::Lost,
         }
     }
 
@@ -213,15 +236,22 @@ impl Consumption {
     }
 }
 
-/// Declares the queue if it is to be, and consumes it.
-async fn consume(channel: &Channel, request: &ConsumeRequest) -> lapin::Result<Consumer> {
+/// Declares and binds the queue if it is to be, and consumes it.
+async fn consume(channel: &Channel, request: &ConsumeRequest) -> Result<Consumer, Unconsumed> {
     let queue = request.queue.as_str();
     if let Some(declaration) = request.declaration {
         declare(channel, queue, declaration).await?;
     }
+    for binding in &request.bindings {
+        let QueueBinding { exchange, key, .. } = binding;
+        let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
+        let bound =
+            channel.queue_bind(queue.into(), exchange.as_str().into(), key.as_str().into(), options, nothing).await;
+        bound.map_err(|error| Unconsumed { error, binding: Some(binding.clone()) })?;
+    }
     channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { exclusive: request.exclusive, ..BasicConsumeOptions::default() };
-    channel.basic_consume(queue.into(), "client".into(), options, of_a_queue()).await
+    Ok(channel.basic_consume(queue.into(), "client".into(), options, of_a_queue()).await?)
 }
 
 /// Declares a queue for clients.

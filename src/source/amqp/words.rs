@@ -389,6 +389,19 @@ pub(crate) fn of_consumed(error: &Error, queue: &str, (peer, section): (&Peer, &
     }
 }
 
+/// Why the queue of a group of clients cannot be declared or consumed.
+pub(crate) fn of_share(error: &Error, queue: &str, peer: &Peer) -> String {
+    match refusal(error) {
+        Some(Refusal::Precondition) => format!(
+            "queue '{queue}' exists on vhost '{}' with other settings: set mqtt.share_expiry as it was when the queue was \
+             declared, alike on all nodes, or delete the queue ({})",
+            peer.vhost,
+            quoted(error)
+        ),
+        _ => of_own_queue(error, queue, peer).0,
+    }
+}
+
 /// Why one of our own queues could not be declared or consumed. What is drawn at random in its name is different at each try,
 /// and left out, so that the same trouble is the same sentence.
 pub(crate) fn of_own_queue(error: &Error, queue: &str, peer: &Peer) -> Trouble {

@@ -3,8 +3,8 @@
 
 use crate::hub::index::SubscriberId;
 use crate::hub::upstream::Consumption;
-use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Delivery, Settled, Settlement};
-use crate::protocol::{Command, Event};
+use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRequest, Delivery, Settled};
+use crate::protocol::{HandOut, Outbound};
 use crate::session::{Completion, ConsumeKey};
 use crate::transport::driver::connection::Connection;
 use crate::transport::driver::{Answer, Driver, News};
@@ -56,15 +56,25 @@ impl Driver {
         self.complete(subscriber, connection, Completion::Consumed { consumption: key, news });
     }
 
-    /// Writes a delivery to the client that holds it. One for which the client has no place any more, because it came when
-    /// that was given up, goes back.
+    /// Gives a delivery to the codec of the client that holds it.
     pub(super) fn hand_out(&mut self, subscriber: SubscriberId, connection: &mut Connection, delivery: Box<Delivery>) {
         let tag = delivery.tag;
-        let Some(outbound) = connection.codec.encode(&Event::Delivered(delivery)) else {
-            let settlement = Settlement::Requeue;
-            return self.command(subscriber, connection, Command::Settle { id: None, tag: Some(tag), settlement });
-        };
-        let frame = self.wire.frame(connection.framing, &outbound);
+        match connection.codec.hand_out(delivery) {
+            HandOut::Written(outbound) => self.write_delivery(connection, &outbound),
+            HandOut::Settled(outbound, settlement) => {
+                if let Some(outbound) = outbound {
+                    self.write_delivery(connection, &outbound);
+                }
+                let mut actions = Vec::new();
+                connection.session.settle_at_once(tag, settlement, &mut actions);
+                self.perform(subscriber, connection, actions);
+            }
+            HandOut::Kept => {}
+        }
+    }
+
+    fn write_delivery(&mut self, connection: &mut Connection, outbound: &Outbound) {
+        let frame = self.wire.frame(connection.framing, outbound);
         self.shared.metrics.encodes(connection.protocol, 1);
         self.shared.metrics.deliveries(connection.protocol, 1, frame.len() as u64);
         connection.hand_out(frame);

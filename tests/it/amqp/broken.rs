@@ -446,6 +446,7 @@ fn consume_request(queue: &str) -> ConsumeRequest {
         exclusive: false,
         section: "consume.test".into(),
         declaration: None,
+        bindings: Vec::new(),
         hold_max: Duration::from_secs(60),
     }
 }

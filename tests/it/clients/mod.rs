@@ -5,6 +5,7 @@ mod broker_events;
 mod downward;
 mod event_source;
 mod mqtt;
+mod mqtt_groups;
 mod proxy;
 pub(crate) mod script;
 mod stomp;

@@ -15,30 +15,30 @@ use crate::whole::{Broker, word};
 
 /// A library, and so a language, and the version that it is to speak.
 #[derive(Debug, Clone, Copy)]
-struct Library {
-    name: Name,
+pub(super) struct Library {
+    pub(super) name: Name,
     version: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     MqttJs,
     Paho,
 }
 
 impl Library {
-    const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 4] = [
         Self { name: Name::MqttJs, version: 4 },
         Self { name: Name::MqttJs, version: 5 },
         Self { name: Name::Paho, version: 4 },
         Self { name: Name::Paho, version: 5 },
     ];
 
-    fn is_v5(self) -> bool {
+    pub(super) fn is_v5(self) -> bool {
         self.version == 5
     }
 
-    fn start(self, program: &Program, mut options: Value) -> Conversation {
+    pub(super) fn start(self, program: &Program, mut options: Value) -> Conversation {
         let mut command = match self.name {
             Name::MqttJs => node("mqtt.js"),
             Name::Paho => python("paho_mqtt.py"),
@@ -49,7 +49,7 @@ impl Library {
     }
 
     /// Connects with options of its own, and waits until it is welcome.
-    async fn connect_with(self, program: &Program, mut options: Value) -> Conversation {
+    pub(super) async fn connect_with(self, program: &Program, mut options: Value) -> Conversation {
         if options["client"].is_null() {
             options["client"] = json!(word());
         }
@@ -59,25 +59,25 @@ impl Library {
         conversation
     }
 
-    async fn connect(self, program: &Program) -> Conversation {
+    pub(super) async fn connect(self, program: &Program) -> Conversation {
         self.connect_with(program, json!({})).await
     }
 }
 
 /// One client.
-struct Conversation {
+pub(super) struct Conversation {
     script: Script,
     /// What happened before it was asked for.
     waiting: Vec<Value>,
 }
 
 impl Conversation {
-    fn order(&mut self, order: &Value) {
+    pub(super) fn order(&mut self, order: &Value) {
         self.script.tell(&order.to_string());
     }
 
     /// The next happening of a kind; what else comes before that waits.
-    async fn happening(&mut self, kind: &str) -> Value {
+    pub(super) async fn happening(&mut self, kind: &str) -> Value {
         if let Some(place) = self.waiting.iter().position(|happening| happening.get(kind).is_some()) {
             return self.waiting.remove(place);
         }
@@ -90,16 +90,16 @@ impl Conversation {
         }
     }
 
-    async fn next(&mut self, kind: &str) -> Value {
+    pub(super) async fn next(&mut self, kind: &str) -> Value {
         self.happening(kind).await[kind].take()
     }
 
-    async fn message(&mut self) -> Value {
+    pub(super) async fn message(&mut self) -> Value {
         self.happening("message").await
     }
 
     /// Subscribes, and returns what was granted.
-    async fn subscribe(&mut self, filters: Value) -> Value {
+    pub(super) async fn subscribe(&mut self, filters: Value) -> Value {
         self.order(&json!({ "order": "subscribe", "filters": filters }));
         self.next("subscribed").await
     }
@@ -352,7 +352,7 @@ async fn a_quiet_session_stays() {
 }
 
 /// What a client that comes back to its session has to say.
-fn lasting(client: &str) -> Value {
+pub(super) fn lasting(client: &str) -> Value {
     json!({ "client": client, "clean": false, "expiry": 60 })
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use passerelle::auth::queues::Queues;
+use passerelle::auth::shares::Shares;
 use passerelle::auth::{Grants, Identity};
 use passerelle::config::Presences;
 use passerelle::hub::feed::{Hub, SourceState};
@@ -113,6 +114,7 @@ pub(crate) fn terms() -> Arc<Terms> {
         call_timeout_max: Duration::from_secs(60),
         queues_max: 0,
         queues: Queues::default(),
+        shares: Shares::default(),
         presences: Presences::default(),
         exchanges: Exchanges::default(),
     })

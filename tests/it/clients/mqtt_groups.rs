@@ -1,0 +1,130 @@
+//! Shared subscriptions of MQTT: a group's members on one node and on several, through MQTT.js and paho.
+
+use std::collections::BTreeSet;
+
+use futures_util::FutureExt;
+use futures_util::future::select_all;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
+
+use super::mqtt::{Conversation, Library, lasting};
+use crate::program::{Program, until};
+use crate::whole::client::Service;
+use crate::whole::{Broker, word};
+
+/// Messages that are published to a group.
+const COUNT: usize = 300;
+
+fn group(topic: &str) -> Value {
+    json!([{ "filter": format!("$share/readers/{topic}/#"), "qos": 1 }])
+}
+
+/// The group's queue, as the broker tells of it: messages that wait, and consumers.
+async fn queue(service: &Service, topic: &str) -> (u32, u32) {
+    let name = format!("passerelle.share.readers.{topic}.#");
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = service.channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await;
+    let queue = queue.expect("the group's queue");
+    (queue.message_count(), queue.consumer_count())
+}
+
+/// The next message that any of the members gets, and which of them it is.
+async fn next(members: &mut [Conversation]) -> (usize, Value) {
+    let (message, member, _) = select_all(members.iter_mut().map(|member| member.message().boxed())).await;
+    (member, message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_of_a_group_goes_to_one_member_on_whatever_node() {
+    for broker in Broker::BOTH {
+        let first = broker.serve(&[]).await;
+        let others = match broker {
+            Broker::Embedded => Vec::new(),
+            Broker::Rabbit => vec![broker.serve(&[]).await],
+        };
+        let nodes: Vec<&Program> = [&first].into_iter().chain(&others).collect();
+        let service = Service::connect(&first.amqp).await;
+        for library in Library::ALL {
+            let topic = word();
+            let mut members = Vec::new();
+            for number in 0..3 {
+                let mut member = library.connect(nodes[number % nodes.len()]).await;
+                assert_eq!(member.subscribe(group(&topic)).await, json!([1]), "{library:?}, {broker:?}");
+                members.push(member);
+            }
+            let mut watcher = library.connect(&first).await;
+            watcher.subscribe(json!([{ "filter": format!("{topic}/#"), "qos": 1 }])).await;
+            assert_eq!(queue(&service, &topic).await.1, 3, "one consumer a member");
+            for number in 0..COUNT {
+                service.publish(&format!("{topic}.{}", number % 7), &number.to_string()).await;
+            }
+            let (mut seen, mut shares) = (BTreeSet::new(), [0; 3]);
+            for _ in 0..COUNT {
+                let (member, message) = next(&mut members).await;
+                assert_eq!(message["message"]["qos"], 1, "{library:?}");
+                let number: usize = message["body"].as_str().unwrap().parse().unwrap();
+                assert_eq!(message["message"]["topic"], format!("{topic}/{}", number % 7), "{library:?}");
+                assert!(seen.insert(number), "{number} came twice, {library:?}, {broker:?}");
+                shares[member] += 1;
+            }
+            assert!(shares.iter().all(|share| *share > 0), "each has a part: {shares:?}, {library:?}, {broker:?}");
+            for number in 0..COUNT {
+                assert_eq!(watcher.message().await["body"], number.to_string(), "who is in no group gets all");
+            }
+            drop(members);
+            until("nothing is left", async || queue(&service, &topic).await == (0, 0)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_has_not_acknowledged_goes_to_another() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::ALL {
+            let topic = word();
+            let mut holds = library.connect_with(&program, json!({ "hold": true })).await;
+            assert_eq!(holds.subscribe(group(&topic)).await, json!([1]));
+            for number in 0..5 {
+                service.publish(&topic, &number.to_string()).await;
+            }
+            assert_eq!(holds.message().await["body"], "0", "{library:?}, {broker:?}");
+            let mut other = library.connect(&program).await;
+            assert_eq!(other.subscribe(group(&topic)).await, json!([1]));
+            holds.order(&json!({ "order": "break" }));
+            for number in 0..5 {
+                assert_eq!(other.message().await["body"], number.to_string(), "{library:?}, {broker:?}");
+            }
+            until("all is settled", async || queue(&service, &topic).await == (0, 1)).await;
+            // What comes while nobody is there waits for the next one.
+            other.order(&json!({ "order": "unsubscribe", "filters": [format!("$share/readers/{topic}/#")] }));
+            let ended = other.next("unsubscribed").await;
+            assert_eq!(ended, if library.is_v5() { json!([0]) } else { json!([]) }, "{library:?}");
+            service.publish(&topic, "late").await;
+            until("it waits", async || queue(&service, &topic).await == (1, 0)).await;
+            assert_eq!(other.subscribe(group(&topic)).await, json!([1]));
+            assert_eq!(other.message().await["body"], "late", "{library:?}, {broker:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_goes_on_is_a_member_again() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let service = Service::connect(&program.amqp).await;
+    for library in Library::ALL {
+        let (topic, name) = (word(), word());
+        let mut first = library.start(&program, lasting(&name));
+        assert_eq!(first.next("connected").await["present"], false, "{library:?}");
+        assert_eq!(first.subscribe(group(&topic)).await, json!([1]));
+        first.order(&json!({ "order": "break" }));
+        until("it is gone", async || queue(&service, &topic).await == (0, 0)).await;
+        service.publish(&topic, "meanwhile").await;
+        let mut second = library.start(&program, lasting(&name));
+        assert_eq!(second.next("connected").await["present"], true, "{library:?}");
+        assert_eq!(second.message().await["body"], "meanwhile", "{library:?}");
+        until("it is settled", async || queue(&service, &topic).await == (0, 1)).await;
+    }
+}
