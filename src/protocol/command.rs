@@ -70,8 +70,6 @@ pub enum Command {
         queue: Consumed,
         /// How many it would hold at a time.
         prefetch: Option<u16>,
-        /// Who settles them.
-        settling: Settling,
         /// Whether nobody else may consume it meanwhile.
         exclusive: bool,
     },
@@ -164,15 +162,6 @@ pub enum Consumed {
     Queue(String),
     /// That of a group of clients, each message of which goes to one of them.
     Share(Share),
-}
-
-/// Who settles the deliveries of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settling {
-    /// The client, one by one.
-    ByClient,
-    /// The session, as soon as each is on its way to the client.
-    WhenSent,
 }
 
 /// A subscription as it was asked for.

@@ -19,7 +19,7 @@ pub mod raw;
 pub mod stomp;
 pub mod wamp;
 
-pub use command::{Claim, Command, Consumed, Echo, Only, Settling, Subscribe, Which};
+pub use command::{Claim, Command, Consumed, Echo, Only, Subscribe, Which};
 pub use error::{ErrorCode, Fault, bad_field, pattern_field, topic_field};
 pub use event::{Event, Gap};
 

@@ -10,7 +10,7 @@ use crate::model::delivery::{
     ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, DeliveryTag, QueueDeclaration, Settled, Settlement,
 };
 use crate::model::topic::Topic;
-use crate::protocol::{Command, CommandId, Consumed, ErrorCode, Event, Failures, Settling};
+use crate::protocol::{Command, CommandId, Consumed, ErrorCode, Event, Failures};
 use crate::session::{Action, ConsumeKey, Session};
 
 /// Said of a tag that this session does not hold.
@@ -37,7 +37,6 @@ struct Consumption {
     asked: Arc<str>,
     /// Of its `consume`; whatever ends it carries this.
     id: CommandId,
-    settling: Settling,
     standing: Standing,
     end: End,
     held: BTreeMap<DeliveryTag, Holding>,
@@ -74,8 +73,8 @@ enum Holding {
     Unsettled,
     /// The client has settled it and waits for the answer.
     Settling(CommandId),
-    /// It was settled as it was sent, or instead, and nobody waits for the answer.
-    Sent,
+    /// It was settled without the client's word, and nobody waits for the answer.
+    SettledAtOnce,
 }
 
 impl Consuming {
@@ -87,6 +86,11 @@ impl Consuming {
     fn on(&mut self, queue: &str) -> Option<&mut Consumption> {
         let named = |one: &&mut Consumption| &*one.asked == queue || one.queue.as_str() == queue;
         self.open.iter_mut().filter(|one| matches!(one.end, End::Open)).find(named)
+    }
+
+    /// How the delivery of a tag is held, and of which queue it is.
+    fn holding(&mut self, tag: DeliveryTag) -> Option<(ConsumeKey, &mut Holding)> {
+        self.open.iter_mut().find_map(|one| Some((one.key, one.held.get_mut(&tag)?)))
     }
 
     fn remove(&mut self, key: ConsumeKey) -> Option<Consumption> {
@@ -110,9 +114,9 @@ impl Session {
     /// Consumes, cancels or settles.
     pub(super) fn consuming(&mut self, identity: &Identity, command: Command, actions: &mut Vec<Action>) {
         match command {
-            Command::Consume { id, queue, prefetch, settling, exclusive } => {
-                match self.consumable(identity, &queue, prefetch) {
-                    Ok(request) => self.consume(id, (ConsumeRequest { exclusive, ..request }, settling), actions),
+            Command::Consume { id, queue, prefetch, exclusive } => {
+                match self.consumable(identity, &queue, (prefetch.unwrap_or(PREFETCH), exclusive)) {
+                    Ok(request) => self.consume(id, request, actions),
                     Err((code, sentence)) => self.fail(id, code, sentence, actions),
                 }
             }
@@ -133,9 +137,8 @@ impl Session {
         &self,
         identity: &Identity,
         asked: &Consumed,
-        prefetch: Option<u16>,
+        (prefetch, exclusive): (u16, bool),
     ) -> Result<ConsumeRequest, (ErrorCode, String)> {
-        let (prefetch, exclusive) = (prefetch.unwrap_or(PREFETCH), false);
         match asked {
             Consumed::Queue(name) => {
                 let open =
@@ -161,7 +164,7 @@ impl Session {
         }
     }
 
-    fn consume(&mut self, id: CommandId, (request, settling): (ConsumeRequest, Settling), actions: &mut Vec<Action>) {
+    fn consume(&mut self, id: CommandId, request: ConsumeRequest, actions: &mut Vec<Action>) {
         let max = self.terms.queues_max;
         let consumed = self.consumed.get_or_insert_default();
         if consumed.on(request.queue.as_str()).is_some() {
@@ -176,7 +179,7 @@ impl Session {
         consumed.next = consumed.next.wrapping_add(1);
         let (queue, asked) = (request.queue.clone(), request.asked.clone());
         let (standing, end, held) = (Standing::Asked, End::Open, BTreeMap::new());
-        consumed.open.push(Consumption { key, queue, asked, id, settling, standing, end, held });
+        consumed.open.push(Consumption { key, queue, asked, id, standing, end, held });
         actions.push(Action::Consume { consumption: key, request });
     }
 
@@ -196,8 +199,7 @@ impl Session {
         order: impl FnOnce(DeliveryTag) -> ConsumeOrder,
         actions: &mut Vec<Action>,
     ) {
-        let mut open = self.consumed.iter_mut().flat_map(|consumed| consumed.open.iter_mut());
-        let held = open.find_map(|one| Some((one.key, one.held.get_mut(&tag?)?)));
+        let held = tag.and_then(|tag| self.consumed.as_mut()?.holding(tag));
         match (tag, held) {
             (Some(tag), Some((consumption, holding @ Holding::Unsettled))) => {
                 *holding = Holding::Settling(id);
@@ -207,12 +209,11 @@ impl Session {
         }
     }
 
-    /// Settles a delivery without its client's word, if that is still to be done: nobody hears of it.
+    /// Settles a delivery without its client's word: nobody hears of it.
     pub fn settle_at_once(&mut self, tag: DeliveryTag, settlement: Settlement, actions: &mut Vec<Action>) {
-        let mut open = self.consumed.iter_mut().flat_map(|consumed| consumed.open.iter_mut());
-        let held = open.find_map(|one| Some((one.key, one.held.get_mut(&tag)?)));
+        let held = self.consumed.as_mut().and_then(|consumed| consumed.holding(tag));
         if let Some((consumption, holding @ Holding::Unsettled)) = held {
-            *holding = Holding::Sent;
+            *holding = Holding::SettledAtOnce;
             actions.push(Action::Order { consumption, order: ConsumeOrder::Settle(tag, settlement) });
         }
     }
@@ -228,14 +229,8 @@ impl Session {
             ConsumeNews::Stands => self.consume_stands(key, actions),
             ConsumeNews::Away => self.consume_away(key, actions),
             ConsumeNews::Delivered(delivery) => {
-                let (tag, settling) = (delivery.tag, one.settling);
-                let holding = if settling == Settling::WhenSent { Holding::Sent } else { Holding::Unsettled };
-                one.held.insert(tag, holding);
+                one.held.insert(delivery.tag, Holding::Unsettled);
                 self.send(Event::Delivered(delivery), actions);
-                if settling == Settling::WhenSent {
-                    let order = ConsumeOrder::Settle(tag, Settlement::Acknowledge);
-                    actions.push(Action::Order { consumption: key, order });
-                }
             }
             ConsumeNews::Settled(tag, settled) => {
                 if let Some(Holding::Settling(id)) = one.held.remove(&tag) {
@@ -328,7 +323,7 @@ impl Session {
             match holding {
                 Holding::Unsettled => tags.push(tag),
                 Holding::Settling(id) => self.stale(id, actions),
-                Holding::Sent => {}
+                Holding::SettledAtOnce => {}
             }
         }
         if !tags.is_empty() {

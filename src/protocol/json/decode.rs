@@ -26,8 +26,8 @@ use crate::protocol::json::fields::{Fields, Op, nearest_op, sent_instead, shorte
 use crate::protocol::json::payload::{BASE64, PAYLOAD_DEPTH_MAX, is_too_deep, says_json};
 use crate::protocol::json::{fields, filter, headers};
 use crate::protocol::{
-    Command, CommandId, Consumed, Echo, ErrorCode, Fault, Incoming, Only, Settling, Subscribe, Which, bad_field,
-    pattern_field, topic_field,
+    Command, CommandId, Consumed, Echo, ErrorCode, Fault, Incoming, Only, Subscribe, Which, bad_field, pattern_field,
+    topic_field,
 };
 
 /// Bytes of an `id`, which is kept until its reply.
@@ -171,13 +171,7 @@ impl<'a> Request<'a> {
             Some(0) => return Err(bad_field(&self.id, "\"prefetch\" must be at least 1".into())),
             wanted => wanted.map(|wanted| u16::try_from(wanted).unwrap_or(u16::MAX)),
         };
-        Ok(Command::Consume {
-            id: self.id,
-            queue: Consumed::Queue(queue),
-            prefetch,
-            settling: Settling::ByClient,
-            exclusive: false,
-        })
+        Ok(Command::Consume { id: self.id, queue: Consumed::Queue(queue), prefetch, exclusive: false })
     }
 
     fn cancel(self) -> Result<Command, Fault> {

@@ -10,7 +10,7 @@ use super::message;
 use super::packet::{Acknowledgement, Delivery as Quality, PacketId, Qos, Transmission};
 use super::subscriptions::Filter;
 use crate::model::delivery::{Delivery, DeliveryTag, Settlement, Share};
-use crate::protocol::{Command, Consumed, HandOut, Outbound, Said, Settling, Stage};
+use crate::protocol::{Command, Consumed, HandOut, Outbound, Said, Stage};
 
 /// Messages of one group that one member may hold, where it takes so many.
 const PREFETCH_MAX: u16 = 64;
@@ -39,7 +39,6 @@ impl Mqtt {
             id: answers.into_id(),
             queue: Consumed::Share(share),
             prefetch: Some(self.window.max().min(PREFETCH_MAX)),
-            settling: Settling::ByClient,
             exclusive: false,
         }
     }

@@ -13,11 +13,12 @@ use super::transactions::Transactions;
 use super::version::Version;
 use super::writer::{self, ConnectedFrame, ErrorFrame, HEART_BEAT};
 use crate::model::close::CloseReason;
-use crate::model::delivery::DeliveryTag;
+use crate::model::delivery::{Delivery, DeliveryTag, Settlement};
 use crate::model::label::Label;
 use crate::protocol::missing::Untold;
 use crate::protocol::{
-    Codec, CommandId, ErrorCode, Event, Fault, Gap, Incoming, Message, Opening, Outbound, Receiving, Said, Tick,
+    Codec, CommandId, ErrorCode, Event, Fault, Gap, HandOut, Incoming, Message, Opening, Outbound, Receiving, Said,
+    Tick,
 };
 
 /// Headers of one frame.
@@ -181,8 +182,8 @@ impl Stomp {
         })
     }
 
-    fn delivered(&mut self, event: &Event) -> Option<Outbound> {
-        let Event::Delivered(delivery) = event else { return None };
+    /// A delivery for the subscription that has it, and how that wants it acknowledged.
+    fn delivered(&mut self, delivery: &Delivery) -> Option<(Outbound, Mode)> {
         let version = self.version;
         let queue = self.subscriptions.values_mut().find_map(|listening| match listening {
             Listening::Queue(queue) if *queue.name == *delivery.queue => Some(queue),
@@ -193,7 +194,7 @@ impl Stomp {
             queue.held.push_back(delivery.tag);
         }
         let name = Name { version, acknowledges, exchange: None, id: queue.id.as_deref() };
-        Some(message::of_delivery(&name, &queue.destination, delivery))
+        Some((message::of_delivery(&name, &queue.destination, delivery), queue.mode))
     }
 
     fn revoked(&mut self, tags: &[DeliveryTag]) {
@@ -286,6 +287,14 @@ impl Codec for Stomp {
         said
     }
 
+    fn hand_out(&mut self, delivery: Box<Delivery>) -> HandOut {
+        match self.delivered(&delivery) {
+            Some((outbound, Mode::Auto)) => HandOut::Settled(Some(outbound), Settlement::Acknowledge),
+            Some((outbound, Mode::Client | Mode::ClientIndividual)) => HandOut::Written(outbound),
+            None => HandOut::Settled(None, Settlement::Requeue),
+        }
+    }
+
     fn encode(&mut self, event: &Event) -> Option<Outbound> {
         match event {
             Event::Welcome { connection, server, user, .. } => {
@@ -294,7 +303,7 @@ impl Codec for Stomp {
                 Some(Outbound::Text(writer::connected(&frame)))
             }
             Event::Subscribed { id, .. } | Event::Done { id, .. } => self.done(id),
-            Event::Delivered(_) => self.delivered(event),
+            Event::Delivered(delivery) => self.delivered(delivery).map(|(outbound, _)| outbound),
             Event::Result { .. } => self.replied(event),
             Event::Error { id, code, message } => self.failed(id, *code, message),
             Event::Revoked { tags } => {

@@ -20,7 +20,7 @@ use crate::model::outgoing::{Outgoing, Target};
 use crate::model::topic::{Pattern, Topic};
 use crate::model::value::{Headers, Value};
 use crate::protocol::json::filter;
-use crate::protocol::{Command, Consumed, Echo, ErrorCode, Fault, Only, Said, Settling, Subscribe, Which};
+use crate::protocol::{Command, Consumed, Echo, ErrorCode, Fault, Only, Said, Subscribe, Which};
 
 /// What RabbitMQ's plugin takes anybody for who says nothing else; here it is as good as nothing.
 const GUEST: &str = "guest";
@@ -218,7 +218,6 @@ impl Stomp {
             Destination::Exchange { name, key } => (key, Some(name)),
             Destination::Queue(name) | Destination::ExistingQueue(name) => {
                 let prefetch = number(frame, "prefetch-count")?;
-                let settling = if mode == Mode::Auto { Settling::WhenSent } else { Settling::ByClient };
                 let (id, destination) = (id.map(str::to_owned), written.to_owned());
                 let queue = Queue { id, name: name.clone(), destination, mode, held: VecDeque::new() };
                 self.subscriptions.insert(key, Listening::Queue(queue));
@@ -226,7 +225,6 @@ impl Stomp {
                     id: receipt,
                     queue: Consumed::Queue(name),
                     prefetch,
-                    settling,
                     exclusive: false,
                 }));
             }

@@ -17,7 +17,7 @@ use super::uri::Policy;
 use super::value::{Dict, Payload, Value};
 use crate::model::delivery::{Delivery, DeliveryTag};
 use crate::model::outgoing::Reply;
-use crate::protocol::{Command, Consumed, Fault, Said, Settling};
+use crate::protocol::{Command, Consumed, Fault, Said};
 
 /// Bytes of the URI of an error: as of any other URI here.
 const ERROR_BYTES_MAX: usize = 255;
@@ -120,7 +120,6 @@ impl Wamp {
             id: Asked::naming(Kind::Register, request, registration).id(),
             queue: Consumed::Queue(uri),
             prefetch: Some(options.concurrency.unwrap_or(u16::MAX)),
-            settling: Settling::ByClient,
             exclusive: options.invoke == Invoke::Single,
         })
     }

@@ -53,13 +53,7 @@ fn id(number: usize) -> CommandId {
 }
 
 fn consume_command(queue: &str) -> Command {
-    Command::Consume {
-        id: None,
-        queue: Consumed::Queue(queue.into()),
-        prefetch: Some(u16::MAX),
-        settling: Settling::ByClient,
-        exclusive: false,
-    }
+    Command::Consume { id: None, queue: Consumed::Queue(queue.into()), prefetch: Some(u16::MAX), exclusive: false }
 }
 
 fn consume(session: &mut Session, queue: &str) -> Vec<Action> {
