@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::auth::Identity;
-use crate::config::{Bindings, ExchangeKind, Input, Settings, Supply};
+use crate::config::{Bindings, ExchangeKind, Settings};
 use crate::model::delivery::{QueueBinding, QueueDeclaration, Share};
 use crate::model::queue;
 use crate::model::topic::{Pattern, Topic};
@@ -35,27 +35,9 @@ pub struct Shares {
 struct Exchange {
     name: String,
     section: Arc<str>,
-    takes: Takes,
+    kind: ExchangeKind,
     /// What of it the source reads.
-    reads: Reads,
-}
-
-/// Which patterns are binding keys there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    /// Any.
-    Patterns,
-    /// Those of one topic.
-    Literals,
-    /// None is, but whoever is bound gets everything.
-    Everything,
-}
-
-/// What a source reads of its exchange.
-#[derive(Debug, Clone)]
-enum Reads {
-    Everything,
-    Listed(Vec<Pattern>),
+    reads: Vec<Pattern>,
 }
 
 /// The queue of a group.
@@ -98,19 +80,12 @@ impl Shares {
             if source.topic.is_some() {
                 return None;
             }
-            let (name, takes, bindings) = match &source.input {
-                Input::Exchange(input) => (&input.exchange, Takes::of(input.kind), &input.bindings),
-                Input::Stream(input) => match &input.supply {
-                    Supply::Exchange { exchange, bindings } => (exchange, Takes::Patterns, bindings),
-                    Supply::Others | Supply::Queue(_) => return None,
-                },
-                Input::Queue(_) => return None,
-            };
+            let (name, kind, bindings) = source.input.exchange()?;
             let reads = match bindings {
-                Bindings::OnDemand | Bindings::All => Reads::Everything,
-                Bindings::List(patterns) => Reads::Listed(patterns.clone()),
+                Bindings::OnDemand | Bindings::All => vec![Pattern::all()],
+                Bindings::List(patterns) => patterns.clone(),
             };
-            Some(Exchange { name: name.clone(), section: format!("source.{}", source.name).into(), takes, reads })
+            Some(Exchange { name: name.to_owned(), section: format!("source.{}", source.name).into(), kind, reads })
         };
         Self {
             queue_prefix: settings.amqp.queue_prefix.clone(),
@@ -143,28 +118,16 @@ impl Shares {
     }
 }
 
-impl Takes {
-    fn of(kind: ExchangeKind) -> Self {
-        match kind {
-            ExchangeKind::Topic => Self::Patterns,
-            ExchangeKind::Direct => Self::Literals,
-            ExchangeKind::Fanout | ExchangeKind::Headers => Self::Everything,
-        }
-    }
-}
-
 impl Exchange {
     /// What brings all that the pattern matches of what the source reads, and nothing else.
     fn binding(&self, pattern: &Pattern) -> Option<QueueBinding> {
-        let is_key = match self.takes {
-            Takes::Patterns => true,
-            Takes::Literals => pattern.is_literal(),
-            Takes::Everything => *pattern == Pattern::all(),
+        let is_key = match self.kind {
+            ExchangeKind::Topic => true,
+            ExchangeKind::Direct => pattern.is_literal(),
+            // There is no key, but whoever is bound gets everything.
+            ExchangeKind::Fanout | ExchangeKind::Headers => *pattern == Pattern::all(),
         };
-        let is_read = match &self.reads {
-            Reads::Everything => true,
-            Reads::Listed(listed) => listed.iter().any(|read| read.includes(pattern)),
-        };
+        let is_read = self.reads.iter().any(|read| read.includes(pattern));
         let (exchange, key) = (self.name.clone(), pattern.as_str().to_owned());
         (is_key && is_read).then(|| QueueBinding { exchange, key, section: self.section.clone() })
     }
@@ -174,7 +137,7 @@ impl Exchange {
 mod tests {
     use super::*;
     use crate::auth::Grants;
-    use crate::config::{ExchangeInput, Source, TemplatePart, TopicTemplate};
+    use crate::config::{ExchangeInput, Input, Source, TemplatePart, TopicTemplate};
 
     const READER: Grants = Grants { subscribe: true, publish: false, consume: false };
 

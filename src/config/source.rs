@@ -195,6 +195,18 @@ impl Source {
 }
 
 impl Input {
+    /// The exchange that fills it, with its type, and what is bound there; `None` where none does that we know of.
+    pub fn exchange(&self) -> Option<(&str, ExchangeKind, &Bindings)> {
+        match self {
+            Self::Exchange(input) => Some((&input.exchange, input.kind, &input.bindings)),
+            // It is bound by patterns.
+            Self::Stream(StreamInput { supply: Supply::Exchange { exchange, bindings }, .. }) => {
+                Some((exchange, ExchangeKind::Topic, bindings))
+            }
+            Self::Stream(_) | Self::Queue(_) => None,
+        }
+    }
+
     /// The queue whose messages it takes away, if it does.
     pub fn queue(&self) -> Option<&QueueInput> {
         match self {

@@ -1,6 +1,6 @@
 //! The exchanges that clients may name instead of a source, where their protocol knows exchanges.
 
-use crate::config::{ExchangeKind, Input, Settings, Supply};
+use crate::config::{ExchangeKind, Settings};
 use crate::model::topic::Pattern;
 use crate::protocol::Only;
 
@@ -23,18 +23,9 @@ impl Exchanges {
     /// Those of a configuration.
     pub fn new(settings: &Settings) -> Self {
         let entry = |source: &crate::config::Source| {
-            let (exchange, keyed) = match &source.input {
-                Input::Exchange(input) => {
-                    let keyed = matches!(input.kind, ExchangeKind::Topic | ExchangeKind::Direct);
-                    (input.exchange.clone(), keyed)
-                }
-                Input::Stream(input) => match &input.supply {
-                    Supply::Exchange { exchange, .. } => (exchange.clone(), true),
-                    _ => return None,
-                },
-                Input::Queue(_) => return None,
-            };
-            Some(Entry { exchange, source: source.name.clone(), keyed })
+            let (exchange, kind, _) = source.input.exchange()?;
+            let keyed = matches!(kind, ExchangeKind::Topic | ExchangeKind::Direct);
+            Some(Entry { exchange: exchange.to_owned(), source: source.name.clone(), keyed })
         };
         Self(settings.sources.iter().filter_map(entry).collect())
     }
@@ -61,7 +52,7 @@ impl Exchanges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ExchangeInput, Source};
+    use crate::config::{ExchangeInput, Input, Source};
 
     fn exchanges() -> Exchanges {
         let source = |name: &str, exchange: &str, kind| {
