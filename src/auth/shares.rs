@@ -19,9 +19,6 @@ use crate::model::topic::{Pattern, Topic};
 /// How long a member may hold one message: less than the 30 minutes after which RabbitMQ takes back all that a channel holds.
 const HOLD_MAX: Duration = Duration::from_secs(25 * 60);
 
-/// The section of the configuration that says how groups' queues are declared.
-const SECTION: &str = "mqtt";
-
 /// The exchanges that may be shared, and how queues are called and kept.
 #[derive(Debug, Clone, Default)]
 pub struct Shares {
@@ -51,8 +48,6 @@ pub struct SharedQueue {
     pub declaration: QueueDeclaration,
     /// How long one delivery may be held.
     pub hold_max: Duration,
-    /// The section of the configuration that opens it.
-    pub section: Arc<str>,
 }
 
 /// Why somebody cannot be a member.
@@ -114,7 +109,7 @@ impl Shares {
         let name = format!("{}share.{}.{}", self.queue_prefix, queue::escaped(&share.group), share.pattern.as_str());
         let queue = Topic::parse(&name).map_err(|_| NoShare::TooLong)?;
         let declaration = QueueDeclaration { expires: Some(self.expiry) };
-        Ok(SharedQueue { queue, bindings, declaration, hold_max: HOLD_MAX, section: SECTION.into() })
+        Ok(SharedQueue { queue, bindings, declaration, hold_max: HOLD_MAX })
     }
 }
 

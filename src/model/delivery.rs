@@ -62,14 +62,29 @@ pub struct ConsumeRequest {
     pub prefetch: u16,
     /// Whether nobody else may consume it meanwhile, on whatever node.
     pub exclusive: bool,
-    /// The section of the configuration that opens it.
-    pub section: Arc<str>,
-    /// Whether it is declared, and how.
-    pub declaration: Option<QueueDeclaration>,
-    /// What it is bound to once it is declared.
-    pub bindings: Vec<QueueBinding>,
+    /// Whose it is.
+    pub origin: QueueOrigin,
     /// How long one delivery may be held.
     pub hold_max: Duration,
+}
+
+/// Whose a queue is that clients consume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueOrigin {
+    /// The configuration opens it.
+    Opened {
+        /// In this section.
+        section: Arc<str>,
+        /// Whether it is declared, and how.
+        declaration: Option<QueueDeclaration>,
+    },
+    /// It is a group's own.
+    Group {
+        /// How it is declared.
+        declaration: QueueDeclaration,
+        /// What it is bound to.
+        bindings: Vec<QueueBinding>,
+    },
 }
 
 /// How a queue is declared: durable, and gone when nobody consumed it for some time.

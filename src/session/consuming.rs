@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::auth::Identity;
 use crate::auth::shares::{NoShare, SharedQueue};
 use crate::model::delivery::{
-    ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, DeliveryTag, QueueDeclaration, Settled, Settlement,
+    ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, DeliveryTag, QueueDeclaration, QueueOrigin, Settled,
+    Settlement,
 };
 use crate::model::topic::Topic;
 use crate::protocol::{Command, CommandId, Consumed, ErrorCode, Event, Failures};
@@ -149,17 +150,18 @@ impl Session {
                     asked: name.as_str().into(),
                     prefetch: prefetch.min(rules.prefetch_max),
                     exclusive,
-                    section: open.section,
-                    declaration: rules.declare.then_some(QueueDeclaration { expires: rules.expires }),
-                    bindings: Vec::new(),
+                    origin: QueueOrigin::Opened {
+                        section: open.section,
+                        declaration: rules.declare.then_some(QueueDeclaration { expires: rules.expires }),
+                    },
                     hold_max: rules.hold_max,
                 })
             }
             Consumed::Share(share) => {
                 let shared = self.terms.shares.open(identity, share).map_err(|why| (code(why), why.to_string()))?;
-                let SharedQueue { queue, bindings, declaration, hold_max, section } = shared;
-                let (asked, declaration) = (share.name.as_str().into(), Some(declaration));
-                Ok(ConsumeRequest { queue, asked, prefetch, exclusive, section, declaration, bindings, hold_max })
+                let SharedQueue { queue, bindings, declaration, hold_max } = shared;
+                let (asked, origin) = (share.name.as_str().into(), QueueOrigin::Group { declaration, bindings });
+                Ok(ConsumeRequest { queue, asked, prefetch, exclusive, origin, hold_max })
             }
         }
     }

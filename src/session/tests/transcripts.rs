@@ -16,7 +16,7 @@ use std::path::Path;
 use super::*;
 use crate::config::{Consume, Presence, Presences, Source};
 use crate::model::cursor::Epoch;
-use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, Settled};
+use crate::model::delivery::{ConsumeRefusal, Delivery, DeliveryTag, QueueOrigin, Settled};
 use crate::model::label::Label;
 use crate::model::outgoing::{Reply, Target};
 use crate::model::presence::{Member, Roster};
@@ -462,10 +462,7 @@ impl Player {
             }
             Action::Consume { consumption, request } => {
                 self.consumption = Some((consumption, request.asked.clone()));
-                let alone = if request.exclusive { ", alone" } else { "" };
-                let bound = request.bindings.iter().map(|one| format!(", bound to {} by {}", one.exchange, one.key));
-                let bound = bound.collect::<String>();
-                format!("consume {} {}, {} at a time{alone}{bound}", consumption.0, request.queue, request.prefetch)
+                consuming(consumption, &request)
             }
             Action::Order { consumption, order } => ordered(consumption, order),
             Action::Close { reason, detail } => {
@@ -476,6 +473,17 @@ impl Player {
         };
         vec![format!("= {asked}")]
     }
+}
+
+/// A queue that a session would consume.
+fn consuming(ConsumeKey(number): ConsumeKey, request: &ConsumeRequest) -> String {
+    let alone = if request.exclusive { ", alone" } else { "" };
+    let bindings = match &request.origin {
+        QueueOrigin::Opened { .. } => &[],
+        QueueOrigin::Group { bindings, .. } => bindings.as_slice(),
+    };
+    let bound: String = bindings.iter().map(|one| format!(", bound to {} by {}", one.exchange, one.key)).collect();
+    format!("consume {number} {}, {} at a time{alone}{bound}", request.queue, request.prefetch)
 }
 
 /// What a session wants of a queue that it consumes.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::hub::upstream::ConsumeJob;
 use crate::model::delivery::{
-    ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueBinding, QueueDeclaration, Settled,
+    ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueBinding, QueueDeclaration, QueueOrigin, Settled,
 };
 use crate::source::Backoff;
 
@@ -190,13 +190,15 @@ impl Consumption {
     }
 
     fn failure(&self, Unconsumed { error, binding }: &Unconsumed, live: &Live) -> Failure {
-        let ConsumeRequest { queue, section, bindings, .. } = &self.job.request;
-        let sentence = match binding {
-            Some(QueueBinding { exchange, section, .. }) => {
+        let ConsumeRequest { queue, origin, .. } = &self.job.request;
+        let sentence = match (binding, origin) {
+            (Some(QueueBinding { exchange, section, .. }), _) => {
                 words::of_exchange(error, exchange, (&live.peer, section)).0
             }
-            None if bindings.is_empty() => words::of_consumed(error, queue.as_str(), (&live.peer, section)),
-            None => words::of_share(error, queue.as_str(), &live.peer),
+            (None, QueueOrigin::Opened { section, .. }) => {
+                words::of_consumed(error, queue.as_str(), (&live.peer, section))
+            }
+            (None, QueueOrigin::Group { .. }) => words::of_share(error, queue.as_str(), &live.peer),
         };
         match words::refusal(error) {
             Some(Refusal::NotFound) => Failure::Refused(ConsumeRefusal::NotFound(sentence)),
@@ -239,19 +241,26 @@ impl Consumption {
 /// Declares and binds the queue if it is to be, and consumes it.
 async fn consume(channel: &Channel, request: &ConsumeRequest) -> Result<Consumer, Unconsumed> {
     let queue = request.queue.as_str();
-    if let Some(declaration) = request.declaration {
-        declare(channel, queue, declaration).await?;
-    }
-    for binding in &request.bindings {
-        let QueueBinding { exchange, key, .. } = binding;
-        let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
-        let bound =
-            channel.queue_bind(queue.into(), exchange.as_str().into(), key.as_str().into(), options, nothing).await;
-        bound.map_err(|error| Unconsumed { error, binding: Some(binding.clone()) })?;
+    match &request.origin {
+        QueueOrigin::Opened { declaration: None, .. } => {}
+        QueueOrigin::Opened { declaration: Some(declaration), .. } => declare(channel, queue, *declaration).await?,
+        QueueOrigin::Group { declaration, bindings } => {
+            declare(channel, queue, *declaration).await?;
+            for binding in bindings {
+                bind(channel, queue, binding).await?;
+            }
+        }
     }
     channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { exclusive: request.exclusive, ..BasicConsumeOptions::default() };
     Ok(channel.basic_consume(queue.into(), "client".into(), options, of_a_queue()).await?)
+}
+
+async fn bind(channel: &Channel, queue: &str, binding: &QueueBinding) -> Result<(), Unconsumed> {
+    let QueueBinding { exchange, key, .. } = binding;
+    let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
+    let bound = channel.queue_bind(queue.into(), exchange.as_str().into(), key.as_str().into(), options, nothing).await;
+    bound.map_err(|error| Unconsumed { error, binding: Some(binding.clone()) })
 }
 
 /// Declares a queue for clients.

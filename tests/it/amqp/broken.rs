@@ -6,7 +6,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, ExchangeKind};
 use passerelle::config::{self, Bindings, Secret};
 use passerelle::hub::interest::Standing;
-use passerelle::model::delivery::{ConsumeNews, ConsumeRequest};
+use passerelle::model::delivery::{ConsumeNews, ConsumeRequest, QueueOrigin};
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
 use passerelle::model::queue::QueueTemplate;
@@ -444,9 +444,7 @@ fn consume_request(queue: &str) -> ConsumeRequest {
         asked: queue.into(),
         prefetch: 1,
         exclusive: false,
-        section: "consume.test".into(),
-        declaration: None,
-        bindings: Vec::new(),
+        origin: QueueOrigin::Opened { section: "consume.test".into(), declaration: None },
         hold_max: Duration::from_secs(60),
     }
 }
