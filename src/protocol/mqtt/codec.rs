@@ -25,12 +25,14 @@ use super::wire::Text;
 use super::writer;
 use crate::model::close::CloseReason;
 use crate::model::cursor::JointCursor;
+use crate::model::delivery::Delivery as QueueDelivery;
 use crate::model::outgoing::Outgoing;
+use crate::model::publication::Draft;
 use crate::model::topic::Pattern;
 use crate::protocol::missing::{Missing, Untold};
 use crate::protocol::{
     Codec, CommandId, ErrorCode, Event, Fault, Gap, HandOut, Incoming, Keep, Message, Opening, Outbound, Receiving,
-    Said, Tick,
+    Said, Stage, Tick,
 };
 
 /// Bytes of a CONNECT, which anybody may send: a will's payload and a password are counted by two bytes each.
@@ -273,10 +275,7 @@ impl Mqtt {
                 if version < Version::V5 { None } else { self.written(&answer) }
             }
             Answers::Suback(packet, place) => {
-                // Only groups are refused for this: their filter no source can share.
-                let is_unshared = code == ErrorCode::Unsupported;
-                let reason = if is_unshared { ReasonCode::SharedSubscriptionsNotSupported } else { reason };
-                let answer = self.subscriptions.failed((packet, place), reason)?;
+                let answer = self.subscriptions.failed((packet, place), endings::of_subscribe(code))?;
                 let properties = self.words(sentence);
                 self.written(&Packet::Suback(super::packet::SubscriptionAcknowledgement { properties, ..answer }))
             }
@@ -310,6 +309,26 @@ impl Mqtt {
     fn take_missing(&mut self, message: &Message<'_>) -> Option<Missing> {
         let topic = &message.publication.draft.topic;
         self.untold.take_first(|pattern| pattern.matches(topic))
+    }
+
+    /// A PUBLISH for this client alone, with its packet id at QoS 1. Nothing where the client cannot be sent it: that counts as
+    /// if it had taken it [MQTT-3.1.2-25].
+    pub(super) fn written_for(
+        &mut self,
+        draft: (&Draft, Stage),
+        wanted: &Wanted,
+        missing: Option<&Missing>,
+    ) -> Option<(Outbound, Option<PacketId>)> {
+        let packet_id = (wanted.qos > Qos::AtMostOnce).then(|| self.window.take());
+        let delivery = packet_id.map_or(Delivery::AtMostOnce, |packet_id| {
+            Delivery::AtLeastOnce(Transmission { packet_id, duplicate: false })
+        });
+        let outbound = message::of_draft(draft, wanted, delivery, missing);
+        let outbound = outbound.filter(|outbound| outbound.bytes().len() <= self.client.packet_bytes_max);
+        if let (None, Some(packet_id)) = (&outbound, packet_id) {
+            self.window.settle(packet_id);
+        }
+        outbound.map(|outbound| (outbound, packet_id))
     }
 
     fn publisher(&self, message: &Message<'_>) -> Publisher {
@@ -412,25 +431,15 @@ impl Codec for Mqtt {
     fn message(&mut self, message: Message<'_>) -> Option<Outbound> {
         let wanted = Wanted::of(message.labels, &message.publication.draft, self.publisher(&message))?;
         let missing = self.take_missing(&message);
-        let delivery = match wanted.qos {
-            Qos::AtMostOnce => Delivery::AtMostOnce,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => {
-                Delivery::AtLeastOnce(Transmission { packet_id: self.window.take(), duplicate: false })
-            }
-        };
-        let draft = &message.publication.draft;
-        let outbound = message::of_draft((draft, message.stage), &wanted, delivery, missing.as_ref());
-        // [MQTT-3.1.2-25]: what is too large for the client counts as if it had taken it.
-        let outbound = outbound.filter(|outbound| outbound.bytes().len() <= self.client.packet_bytes_max);
-        match (&outbound, delivery.transmission()) {
-            (None, Some(transmission)) => _ = self.window.settle(transmission.packet_id),
-            (Some(Outbound::Binary(packet)), Some(_)) if !self.client.lifetime.is_zero() => self.window.keep(packet),
-            _ => {}
+        let place = (&message.publication.draft, message.stage);
+        let (outbound, packet_id) = self.written_for(place, &wanted, missing.as_ref())?;
+        if packet_id.is_some() && !self.client.lifetime.is_zero() {
+            self.window.keep(outbound.bytes());
         }
-        outbound
+        Some(outbound)
     }
 
-    fn hand_out(&mut self, delivery: Box<crate::model::delivery::Delivery>) -> HandOut {
+    fn hand_out(&mut self, delivery: Box<QueueDelivery>) -> HandOut {
         self.take_share(*delivery)
     }
 

@@ -43,13 +43,22 @@ pub(super) const fn of_connect(code: ErrorCode, has_credentials: bool) -> Reason
     }
 }
 
-/// The reason in a PUBACK, PUBREC, SUBACK or UNSUBACK.
+/// The reason in a PUBACK, PUBREC or UNSUBACK, and in a SUBACK but for [`of_subscribe`].
 pub(super) const fn of_failure(code: ErrorCode) -> ReasonCode {
     match code {
         ErrorCode::Unauthenticated | ErrorCode::Forbidden => ReasonCode::NotAuthorized,
         ErrorCode::Limit => ReasonCode::QuotaExceeded,
         ErrorCode::Unavailable | ErrorCode::Timeout => ReasonCode::UnspecifiedError,
         _ => ReasonCode::ImplementationSpecificError,
+    }
+}
+
+/// The reason in a SUBACK.
+pub(super) const fn of_subscribe(code: ErrorCode) -> ReasonCode {
+    match code {
+        // Only groups are refused for this: their filter no source can share.
+        ErrorCode::Unsupported => ReasonCode::SharedSubscriptionsNotSupported,
+        code => of_failure(code),
     }
 }
 
@@ -65,6 +74,7 @@ mod tests {
         }
         for code in ErrorCode::ALL {
             for kind in [PacketKind::Puback, PacketKind::Pubrec, PacketKind::Suback, PacketKind::Unsuback] {
+                assert!(of_subscribe(*code).kinds().contains(&PacketKind::Suback), "{code:?}");
                 let is_limit = *code == ErrorCode::Limit && kind == PacketKind::Unsuback;
                 assert!(is_limit || of_failure(*code).kinds().contains(&kind), "{code:?} in {kind:?}");
             }

@@ -73,7 +73,16 @@ impl Wanted {
     /// After all of these; nothing when none of them wants the message. It comes once, at the highest quality, with all their
     /// identifiers (MQTT 5.0 §3.3.4).
     pub(super) fn of(labels: &[Label], draft: &Draft, publisher: Publisher) -> Option<Self> {
-        let wishes = labels.iter().filter_map(Wish::of).filter(|wish| wish.wants(draft, publisher));
+        Self::of_wishes(labels.iter().filter_map(Wish::of), draft, publisher)
+    }
+
+    /// Likewise, where they are known as they are.
+    pub(super) fn of_wishes(
+        wishes: impl IntoIterator<Item = Wish>,
+        draft: &Draft,
+        publisher: Publisher,
+    ) -> Option<Self> {
+        let wishes = wishes.into_iter().filter(|wish| wish.wants(draft, publisher));
         let mut all: Option<Self> = None;
         for Wish { version, qos, retain_as_published, id, .. } in wishes {
             let none = Self { version, qos, retain_as_published: false, ids: Vec::new() };

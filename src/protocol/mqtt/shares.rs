@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::answers::Answers;
 use super::codec::Mqtt;
 use super::label::{Publisher, Wanted, Wish};
-use super::message;
-use super::packet::{Acknowledgement, Delivery as Quality, PacketId, Qos, Transmission};
+use super::packet::{Acknowledgement, PacketId, Qos};
 use super::subscriptions::Filter;
 use crate::model::delivery::{Delivery, DeliveryTag, Settlement, Share};
 use crate::protocol::{Command, Consumed, HandOut, Outbound, Said, Stage};
@@ -81,29 +80,20 @@ impl Mqtt {
     /// room too.
     fn has_room_for_share(&self) -> bool {
         let max = usize::from(self.window.max());
-        let share = if self.subscriptions.needs().acknowledgements { (max / 2).max(1) } else { max };
-        self.window.room() > 0 && self.shares.sent.len() < share
+        let within_half = self.shares.sent.len() < (max / 2).max(1);
+        self.window.room() > 0 && (within_half || !self.subscriptions.needs().acknowledgements)
     }
 
     /// The packet of a message of a group; what becomes of the message where the client is not sent it.
     fn write_share(&mut self, wish: &Wish, delivery: &Delivery) -> Result<Outbound, Settlement> {
         let Delivery { tag, draft, .. } = delivery;
         // What begins with a dollar is not meant by a filter that begins with a wildcard.
-        let wanted = Wanted::of(&[wish.label()], draft, Publisher::Other).ok_or(Settlement::Acknowledge)?;
-        let packet_id = (wish.qos > Qos::AtMostOnce).then(|| self.window.take());
-        let quality = packet_id.map_or(Quality::AtMostOnce, |packet_id| {
-            Quality::AtLeastOnce(Transmission { packet_id, duplicate: false })
-        });
-        let outbound = message::of_draft((draft, Stage::Live), &wanted, quality, None);
-        let fits = |outbound: &Outbound| outbound.bytes().len() <= self.client.packet_bytes_max;
-        let outbound = outbound.filter(fits);
-        match (&outbound, packet_id) {
-            (Some(_), Some(packet_id)) => _ = self.shares.sent.insert(packet_id, *tag),
-            (None, Some(_)) => self.window.settle_last(),
-            (_, None) => {}
-        }
+        let wanted = Wanted::of_wishes([*wish], draft, Publisher::Other).ok_or(Settlement::Acknowledge)?;
         // Coming again it would be no smaller: it is the broker's to keep it as a dead letter.
-        outbound.ok_or(Settlement::Discard)
+        let written = self.written_for((draft, Stage::Live), &wanted, None);
+        let (outbound, packet_id) = written.ok_or(Settlement::Discard)?;
+        self.shares.sent.extend(packet_id.map(|packet_id| (packet_id, *tag)));
+        Ok(outbound)
     }
 
     /// The client has acknowledged a packet: at QoS 1 with a reason from 0x80 on it will not have the message, and nobody else

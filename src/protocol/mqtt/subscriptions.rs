@@ -81,7 +81,9 @@ impl Subscriptions {
             _ => None,
         };
         let asked = self.asked.values().flatten().find_map(waits);
-        asked.or_else(|| self.standing.iter().find(|(filter, _)| is_it(filter)).map(|(_, wish)| *wish))
+        // Groups are the last, and few.
+        let mut groups = self.standing.iter().rev().take_while(|(filter, _)| matches!(filter, Filter::Shared(_)));
+        asked.or_else(|| groups.find(|(filter, _)| is_it(filter)).map(|(_, wish)| *wish))
     }
 
     /// These stood on an earlier connection, at these places.
@@ -118,9 +120,9 @@ impl Subscriptions {
 
     /// What they need, those that are only asked for too. A group's messages come by themselves.
     pub(super) fn needs(&self) -> Needs {
-        let waits = |asked: &'_ Asked| match asked {
+        let waits = |asked: &Asked| match asked {
             Asked::Waits(Filter::Own(_), wish) => Some(*wish),
-            _ => None,
+            Asked::Waits(Filter::Shared(_), _) | Asked::Answered(_) => None,
         };
         let asked = self.asked.values().flatten().filter_map(waits);
         let own = |(filter, wish): (&Filter, &Wish)| matches!(filter, Filter::Own(_)).then_some(*wish);
