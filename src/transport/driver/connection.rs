@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
 use crate::hub::turn::Delivery;
 use crate::model::close::CloseReason;
-use crate::model::delivery::ConsumeOrder;
+use crate::model::delivery::{ConsumeOrder, DeliveryTag, Settlement};
 use crate::model::topic::Pattern;
 use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
 use crate::session::{ClientName, ConsumeKey, JobKey, Session};
@@ -84,6 +84,8 @@ pub(super) struct Connection {
     pub(super) since: SystemTime,
     /// The queues that it consumes. What it holds of them goes back as soon as these are dropped.
     pub(super) consumptions: Vec<(ConsumeKey, mpsc::Sender<ConsumeOrder>)>,
+    /// Deliveries that its client does not settle: to be settled so when the socket has taken them.
+    pub(super) handed_out: Vec<(DeliveryTag, Settlement)>,
     /// Patterns with presence among whose members it counts.
     pub(super) attending: BTreeSet<Pattern>,
     /// Those of them whose members it is to be told when its socket has drained.
@@ -149,6 +151,7 @@ impl Connection {
             peer: admission.peer,
             since: SystemTime::now(),
             consumptions: Vec::new(),
+            handed_out: Vec::new(),
             attending: BTreeSet::new(),
             owed: BTreeSet::new(),
             calls: Vec::new(),
@@ -257,7 +260,8 @@ impl Connection {
         self.outbox.push_bounded(frame, bounds)
     }
 
-    /// Adds a delivery that this client alone holds, likewise. They are bounded by how many it may hold.
+    /// Adds a delivery that this client alone holds, likewise. They are bounded by how many it may hold: what the socket has not
+    /// taken is not settled.
     pub(super) fn hand_out(&mut self, frame: Bytes) {
         self.note_sent();
         self.delivered += 1;
@@ -273,6 +277,7 @@ impl Connection {
     /// Gives back what it holds of the queues that it consumes.
     pub(super) fn let_go(&mut self) {
         self.consumptions = Vec::new();
+        self.handed_out = Vec::new();
     }
 
     /// Writes what waits until the socket takes no more.

@@ -61,10 +61,12 @@ impl Driver {
         let tag = delivery.tag;
         match connection.codec.hand_out(delivery) {
             HandOut::Written(outbound) => self.write_delivery(connection, &outbound),
-            HandOut::Settled(outbound, settlement) => {
-                if let Some(outbound) = outbound {
-                    self.write_delivery(connection, &outbound);
-                }
+            // Who reads slowly holds no more than its prefetch, and what it was not sent goes back when it goes.
+            HandOut::Settled(Some(outbound), settlement) => {
+                self.write_delivery(connection, &outbound);
+                connection.handed_out.push((tag, settlement));
+            }
+            HandOut::Settled(None, settlement) => {
                 let mut actions = Vec::new();
                 connection.session.settle_at_once(tag, settlement, &mut actions);
                 self.perform(subscriber, connection, actions);
@@ -73,7 +75,20 @@ impl Driver {
         }
     }
 
-    fn write_delivery(&mut self, connection: &mut Connection, outbound: &Outbound) {
+    /// Settles what its client does not, once the socket has taken it.
+    pub(super) fn settle_taken(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        if connection.handed_out.is_empty() || !connection.outbox.is_empty() || !connection.is_open() {
+            return;
+        }
+        let mut actions = Vec::new();
+        for (tag, settlement) in std::mem::take(&mut connection.handed_out) {
+            connection.session.settle_at_once(tag, settlement, &mut actions);
+        }
+        self.perform(subscriber, connection, actions);
+    }
+
+    /// Writes a message that is this client's alone.
+    pub(super) fn write_delivery(&mut self, connection: &mut Connection, outbound: &Outbound) {
         let frame = self.wire.frame(connection.framing, outbound);
         self.shared.metrics.encodes(connection.protocol, 1);
         self.shared.metrics.deliveries(connection.protocol, 1, frame.len() as u64);

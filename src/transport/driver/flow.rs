@@ -314,6 +314,7 @@ impl Driver {
         if connection.outbox.is_empty() && std::mem::take(&mut connection.replays_when_drained) {
             self.queue_replay(self.ticket(subscriber), connection);
         }
+        self.settle_taken(subscriber, connection);
         self.tell_owed(subscriber, connection);
     }
 

@@ -276,6 +276,7 @@ impl Driver {
         connection.flush();
     }
 
+        self.settle_taken(subscriber, connection);
     fn act(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: Action) {
         match action {
             Action::Send(Event::Delivered(delivery)) => self.hand_out(subscriber, connection, delivery),

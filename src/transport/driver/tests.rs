@@ -3,11 +3,12 @@
 //!
 //! What single clients are owed stands apart: [`answers`] beside large messages, to be heard at their [`greeting`] and when
 //! they are [`leaving`], [`polls`] as a whole, what waits for bindings: [`openings`] or for a stream: [`awaiting`], and what
-//! comes with time: [`quiet`]. Sessions that outlive their connections: [`claiming`].
+//! comes with time: [`quiet`]. Sessions that outlive their connections: [`claiming`]; queues: [`consuming`].
 
 mod answers;
 mod awaiting;
 mod claiming;
+mod consuming;
 mod greeting;
 mod leaving;
 mod openings;
