@@ -101,6 +101,14 @@ impl Upstream {
         }
     }
 
+    /// Publishes without waiting for the broker's word, which nobody is left to hear: it is handed over when this returns, before
+    /// whatever is published next.
+    pub fn publish_unheard(&self, message: Outgoing) {
+        let (outcome, _) = oneshot::channel();
+        // As with its outcome.
+        let _ = self.publishes.try_send(PublishJob { message, outcome });
+    }
+
     fn repeats(&self) -> MutexGuard<'_, Repeats> {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -96,7 +96,7 @@ impl Driver {
             let is_resumed = !anew && connection.codec.restore(memory, &places);
             // A session that ends has its will published, however long it was to wait (MQTT 5.0 §3.1.3.2.2).
             if let (Some((_, will)), false) = (will, is_resumed) {
-                self.publish_will(will);
+                self.shared.upstream.publish_unheard(will);
             }
         }
         // What comes back is said behind the welcome.
@@ -118,12 +118,14 @@ impl Driver {
     pub(super) fn relinquish(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
         let Some(name) = connection.claimed.take() else { return };
         let kept = if self.draining { None } else { self.keep(subscriber, connection, &name) };
+        // Before its next connection can publish anything: what that says stands [MQTT-3.1.4-3].
+        self.execute(connection);
         let holder = self.holder(self.ticket(subscriber));
         let Some(kept) = self.shared.sessions.release(&name, &holder, kept.map(Box::new)) else { return };
         tracing::debug!("a session of MQTT ends with its connection: mqtt.sessions_max are kept");
         kept.timer.abort();
         if let Some((_, will)) = kept.will {
-            self.publish_will(will);
+            self.shared.upstream.publish_unheard(will);
         }
     }
 
@@ -148,14 +150,6 @@ impl Driver {
         connection.session.testament(message)
     }
 
-    pub(super) fn publish_will(&self, message: Outgoing) {
-        let upstream = self.shared.upstream.clone();
-        tokio::task::spawn_local(async move {
-            // Nobody is left to be told.
-            let _ = upstream.publish(message).await;
-        });
-    }
-
     fn holder(&self, ticket: Ticket) -> Holder {
         Holder { shard: self.number, ticket, controls: self.controls.clone() }
     }
@@ -168,8 +162,7 @@ async fn attend(sessions: Arc<Sessions>, upstream: Upstream, name: ClientName, f
         tokio::time::sleep_until(at.into()).await;
         let Due { will, next: later } = sessions.due(&name, Instant::now());
         if let Some(will) = will {
-            // As above.
-            let _ = upstream.publish(will).await;
+            upstream.publish_unheard(will);
         }
         next = later;
     }

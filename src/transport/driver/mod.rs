@@ -490,7 +490,6 @@ impl Driver {
         connection.abandon_calls();
         self.relinquish(subscriber, &mut connection);
         self.shard.leave(subscriber);
-        self.execute(&mut connection);
         let ticket = self.ticket(subscriber);
         self.awaiting.forget(ticket);
         self.paced.forget(ticket);

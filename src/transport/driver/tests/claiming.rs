@@ -11,9 +11,9 @@ fn connect(anew: bool) -> Vec<u8> {
     [&[0x10, 22, 0, 4][..], b"MQTT", &[5, flags, 0, 0, 5, 0x11, 0, 0, 0, 60, 0, 4], b"anna"].concat()
 }
 
-/// Likewise, with a will for topic `w` that waits for half a minute.
-fn connect_with_will() -> Vec<u8> {
-    let will = [&[5, 0x18, 0, 0, 0, 30, 0, 1, b'w', 0, 4][..], b"gone"].concat();
+/// Likewise, with a will for topic `w` that waits for so long.
+fn connect_with_will(delay_seconds: u8) -> Vec<u8> {
+    let will = [&[5, 0x18, 0, 0, 0, delay_seconds, 0, 1, b'w', 0, 4][..], b"gone"].concat();
     let head = [&[0x10, 37, 0, 4][..], b"MQTT", &[5, 4, 0, 0, 5, 0x11, 0, 0, 0, 60, 0, 4], b"anna"].concat();
     [head, will].concat()
 }
@@ -172,7 +172,7 @@ async fn a_will_waits_as_long_as_its_client_may_come_back() {
         let mut bench = Bench::new();
         let mut wills = Vec::new();
         for anew in [false, true] {
-            let mut client = bench.mqtt(&connect_with_will()).await;
+            let mut client = bench.mqtt(&connect_with_will(30)).await;
             bench.is_welcome_again(&mut client).await;
             drop(client);
             bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
@@ -186,6 +186,29 @@ async fn a_will_waits_as_long_as_its_client_may_come_back() {
             wills.push(will.map(|job| job.message.topic.to_string()));
         }
         assert_eq!(wills, [None, Some("w".to_owned())]);
+    })
+    .await;
+}
+
+/// What the new connection says of the topic stands [MQTT-3.1.4-3], however long the old line hangs.
+#[tokio::test]
+async fn a_will_comes_before_all_that_the_next_connection_publishes() {
+    const PUBLISH_BACK: [u8; 9] = [0x30, 7, 0, 1, b'w', 0, b'i', b's', b' '];
+    run(async {
+        let mut bench = Bench::new();
+        let mut first = bench.mqtt(&connect_with_will(0)).await;
+        bench.is_welcome_again(&mut first).await;
+        let mut second = bench.mqtt(&connect(false)).await;
+        assert!(bench.is_welcome_again(&mut second).await);
+        say(&mut second, 2, &PUBLISH_BACK);
+        let mut payloads = Vec::new();
+        let published = |bench: &mut Bench| {
+            payloads.extend(bench.jobs.publishes.try_recv().map(|job| job.message.payload));
+            payloads.len() == 2
+        };
+        bench.serve_jobs_until("both are published", published).await;
+        assert_eq!(payloads, [&b"gone"[..], b"is "]);
+        assert_eq!(bench.driver.open, 2, "the first has not answered yet");
     })
     .await;
 }
