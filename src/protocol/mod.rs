@@ -106,6 +106,9 @@ pub trait Codec {
         Tick::default()
     }
 
+    /// The client is not listened to at the moment: it is not silent.
+    fn excuse(&mut self) {}
+
     /// How the session's messages are to come at the moment.
     fn receiving(&self) -> Receiving {
         Receiving::Shared

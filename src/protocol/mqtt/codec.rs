@@ -419,6 +419,10 @@ impl Codec for Mqtt {
         Tick { send: None, end: is_over.then_some((CloseReason::Timeout, sentence)), next: self.keep_alive.next() }
     }
 
+    fn excuse(&mut self) {
+        self.keep_alive.hear();
+    }
+
     fn receiving(&self) -> Receiving {
         let is_plain = self.untold.is_empty() && self.client.packet_bytes_max == usize::MAX;
         match self.subscriptions.needs() {

@@ -350,6 +350,10 @@ impl Codec for Stomp {
         tick
     }
 
+    fn excuse(&mut self) {
+        self.beats.heard = true;
+    }
+
     fn receiving(&self) -> Receiving {
         if self.untold.is_empty() { Receiving::Shared } else { Receiving::Own(usize::MAX) }
     }

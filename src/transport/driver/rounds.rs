@@ -103,6 +103,9 @@ impl Driver {
         if !connection.is_open() {
             return;
         }
+        if !connection.takes_words() {
+            connection.codec.excuse();
+        }
         let Tick { send, end, next } = connection.codec.tick(now);
         if let Some(outbound) = send {
             self.send_outbound(ticket.subscriber, connection, &outbound);

@@ -5,7 +5,7 @@ use tokio::task::LocalSet;
 use super::answers::loading;
 use super::*;
 use crate::model::outgoing::PublishOutcome;
-use crate::protocol::raw;
+use crate::protocol::{mqtt, raw};
 use crate::session::ConsumeKey;
 
 /// A raw client that may have one publish in flight, has one, and has said more.
@@ -61,6 +61,34 @@ async fn who_is_not_read_is_not_silent() {
             bench.driver.rounds(now + HEARTBEAT * heartbeat);
         }
         assert!(bench.connection().is_open());
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// Nor is one whose protocol counts the seconds itself.
+#[tokio::test]
+async fn who_is_not_read_need_not_keep_its_promise() {
+    const CONNECT: &[u8] = b"\x10\x0d\0\x04MQTT\x05\x02\0\x02\0\0\0";
+    const PUBLISH: &[u8] = b"\x32\x07\0\x01a\0\x01\0x";
+    let test = async {
+        let mut settings = Settings::default();
+        settings.limits.publishes_in_flight_max = 1;
+        let mut bench = Bench::with(settings);
+        let (mut client, socket) = bench.connect(None);
+        bench.driver.admit(bench.admission(&mqtt::SUBPROTOCOLS[0], socket));
+        say(&mut client, 2, &[CONNECT, PUBLISH].concat());
+        bench.serve_jobs_until("it is not read", |bench| !bench.connection().session.reading()).await;
+        let now = Instant::now();
+        for second in 1..10 {
+            bench.driver.rounds(now + Duration::from_secs(second));
+        }
+        assert!(bench.connection().is_open());
+        bench.jobs.publishes.try_recv().unwrap().outcome.send(PublishOutcome::Confirmed { routed: true }).unwrap();
+        bench.serve_jobs_until("it is read", |bench| bench.connection().session.reading()).await;
+        for second in 10..20 {
+            bench.driver.rounds(now + Duration::from_secs(second));
+        }
+        assert_eq!(bench.driver.open, 0, "now it is silent");
     };
     LocalSet::new().run_until(test).await;
 }
