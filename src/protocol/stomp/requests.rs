@@ -217,7 +217,8 @@ impl Stomp {
             Destination::Topic(pattern) => (pattern, None),
             Destination::Exchange { name, key } => (key, Some(name)),
             Destination::Queue(name) | Destination::ExistingQueue(name) => {
-                let prefetch = number(frame, "prefetch-count")?;
+                // As many as may be where it does not say, and for 0, as with RabbitMQ's plugin.
+                let prefetch = number(frame, "prefetch-count")?.filter(|count| *count > 0).or(Some(u16::MAX));
                 let (id, destination) = (id.map(str::to_owned), written.to_owned());
                 let queue = Queue { id, name: name.clone(), destination, mode, held: VecDeque::new() };
                 self.subscriptions.insert(key, Listening::Queue(queue));
