@@ -72,7 +72,7 @@ fn play<'a>(
                 Ok(Said::Command(command)) => {
                     conversation.perform(|session, actions| session.command(command, actions))
                 }
-                Ok(Said::Answered(outbound)) => conversation.get(Some(outbound)),
+                Ok(Said::Answered(outbound) | Said::Delivered(outbound)) => conversation.get(Some(outbound)),
                 Err(fault) => conversation.perform(|session, actions| session.fault(fault, actions)),
             }
             left = left.checked_sub(1).expect("no more is said than there are bytes for");

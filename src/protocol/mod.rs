@@ -172,6 +172,8 @@ pub enum Said {
     Command(Command),
     /// Something that the codec itself answers.
     Answered(Outbound),
+    /// A message that the client has to settle, and for which the codec waited until it takes one more.
+    Delivered(Outbound),
     /// Nothing, or nothing more.
     Nothing,
 }

@@ -221,7 +221,7 @@ impl Mqtt {
         while let Some(packet) = self.window.next_again() {
             // As with those that are sent for the first time.
             if packet.len() <= self.client.packet_bytes_max {
-                self.said.push_back(Said::Answered(Outbound::Binary(packet)));
+                self.said.push_back(Said::Delivered(Outbound::Binary(packet)));
             } else {
                 self.window.settle_last();
             }

@@ -114,7 +114,7 @@ impl Mqtt {
                 None => Err(Settlement::Requeue),
             };
             self.said.push_back(match written {
-                Ok(outbound) => Said::Answered(outbound),
+                Ok(outbound) => Said::Delivered(outbound),
                 Err(settlement) => settle(delivery.tag, settlement),
             });
         }

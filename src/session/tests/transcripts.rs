@@ -118,7 +118,7 @@ impl Player {
             let mut actions = Vec::new();
             match said {
                 Ok(Said::Command(command)) => self.session.command(command, &mut actions),
-                Ok(Said::Answered(outbound)) => lines.extend(self.shown(outbound)),
+                Ok(Said::Answered(outbound) | Said::Delivered(outbound)) => lines.extend(self.shown(outbound)),
                 Ok(Said::Nothing) => return lines,
                 Err(fault) => self.session.fault(fault, &mut actions),
             }

@@ -123,6 +123,7 @@ impl Driver {
                 Err(_) => connection.die(CloseReason::Lost),
             }
         }
+        connection.flush();
         self.read_buffer = buffer;
     }
 
@@ -202,6 +203,7 @@ impl Driver {
                 Ok(Said::Nothing) => break,
                 Ok(Said::Command(command)) => self.command(subscriber, connection, command),
                 Ok(Said::Answered(outbound)) => self.send_outbound(subscriber, connection, &outbound),
+                Ok(Said::Delivered(outbound)) => self.write_delivery(connection, &outbound),
                 Err(fault) => {
                     let mut actions = Vec::new();
                     connection.session.fault(fault, &mut actions);
@@ -274,9 +276,9 @@ impl Driver {
             self.act(subscriber, connection, action);
         }
         connection.flush();
+        self.settle_taken(subscriber, connection);
     }
 
-        self.settle_taken(subscriber, connection);
     fn act(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: Action) {
         match action {
             Action::Send(Event::Delivered(delivery)) => self.hand_out(subscriber, connection, delivery),
@@ -392,7 +394,7 @@ impl Driver {
     /// did not go by themselves.
     pub(super) fn execute(&mut self, connection: &mut Connection) {
         if let Some(message) = self.will_of(connection).filter(|_| !self.draining) {
-            self.publish_will(message);
+            self.shared.upstream.publish_unheard(message);
         }
     }
 

@@ -307,7 +307,7 @@ fn what_is_restored_comes_before_anything_else_and_goes_on_where_it_stood() {
     assert_eq!(second.receiving(), Receiving::Own(0), "what was not acknowledged is not sent yet");
     welcome(&mut second);
     let all = said(&mut second, &[]);
-    let [Said::Command(Command::Subscribe(subscribe)), Said::Answered(Outbound::Binary(again))] = &all[..] else {
+    let [Said::Command(Command::Subscribe(subscribe)), Said::Delivered(Outbound::Binary(again))] = &all[..] else {
         panic!("{all:?}")
     };
     assert_eq!((subscribe.pattern.as_str(), &subscribe.after, &subscribe.label), ("a.b", &after, &Some(label)));

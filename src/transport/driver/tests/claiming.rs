@@ -136,6 +136,51 @@ async fn who_begins_anew_finds_nothing_and_a_second_connection_ends_the_first() 
     .await;
 }
 
+/// However much that is beside the bounds of what waits for a slow reader.
+#[tokio::test]
+async fn all_that_was_not_acknowledged_comes_again() {
+    const MESSAGES: usize = 35;
+    run(async {
+        let mut bench = Bench::new();
+        let mut first = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
+        assert!(!bench.is_welcome_again(&mut first).await);
+        assert_eq!(bench.packet(&mut first).await[0], 0x90);
+        bench.feed.append((0..MESSAGES).map(|_| draft("news", 30_000)).collect(), 0);
+        let mut sent = Vec::new();
+        for _ in 0..MESSAGES {
+            sent.push(packet_id(&bench.packet(&mut first).await));
+        }
+        drop(first);
+        bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
+        let mut second = bench.mqtt(&connect(false)).await;
+        assert!(bench.is_welcome_again(&mut second).await);
+        for id in sent {
+            let again = bench.packet(&mut second).await;
+            assert_eq!((again[0], packet_id(&again)), (PUBLISH_AGAIN, id));
+        }
+    })
+    .await;
+}
+
+/// Also where its client says nothing more than that it is back, and its line before still stands.
+#[tokio::test]
+async fn who_takes_its_session_over_is_sent_all_at_once() {
+    run(async {
+        let mut bench = Bench::new();
+        let mut first = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
+        assert!(!bench.is_welcome_again(&mut first).await);
+        assert_eq!(bench.packet(&mut first).await[0], 0x90);
+        bench.publish(1);
+        let unanswered = bench.packet(&mut first).await;
+        let mut second = bench.mqtt(&connect(false)).await;
+        assert!(bench.is_welcome_again(&mut second).await);
+        assert_eq!(packet_id(&bench.packet(&mut second).await), packet_id(&unanswered));
+        bench.publish(1);
+        assert_eq!(bench.packet(&mut second).await[0], PUBLISH, "and what comes then");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn many_that_come_at_once_have_it_one_after_the_other() {
     run(async {
