@@ -740,6 +740,7 @@ export class Client {
   /** @param {number} code @param {string} reason */
   #lost(code, reason) {
     this.#letGo();
+    if (this.state === "closed") return; // By who heard what is revoked.
     const verdict = comeBack(code);
     if (verdict === "no")
       return this.#shut(new PasserelleError("closed", `the server closed with ${code}: ${reason}`), { code, reason });
@@ -807,9 +808,10 @@ export class Client {
     if (this.state === "closed") return;
     const socket = this.#socket;
     this.#letGo();
+    socket?.close(1000);
+    if (/** @type {State} */ (this.state) === "closed") return; // By who heard what is revoked.
     globalThis.removeEventListener?.("online", this.#wake);
     /** @type {any} */ (globalThis).document?.removeEventListener("visibilitychange", this.#wake);
-    socket?.close(1000);
     this.#become("closed");
     this.#emit("close", { ...close, reconnect_in_ms: null });
     for (const send of [...this.#waiting]) send();

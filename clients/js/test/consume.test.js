@@ -189,3 +189,20 @@ test("a handle that was cancelled does not end the one that came after it", asyn
   await other.ready;
   assert.equal(line.socket.of("cancel").length, 1);
 });
+
+for (const [how, end] of [
+  ["the line is lost", (line) => line.socket.ends(1006)],
+  ["the client is closed", (line) => line.client.close()],
+  ["the server says that it is over", (line) => line.socket.ends(4403)],
+]) {
+  test(`who closes the client when a message is revoked is told so once, where ${how}`, async () => {
+    const line = await consuming({ onrevoked: () => line.client.close() });
+    line.socket.says(delivery(1));
+    end(line);
+    const closes = line.of("close").map(({ reconnect_in_ms }) => reconnect_in_ms);
+    assert.deepEqual(closes, [null]);
+    assert.deepEqual([line.client.state, line.clock.pending], ["closed", []]);
+    await line.clock.advance(60_000);
+    assert.equal(line.sockets.length, 1);
+  });
+}
