@@ -86,7 +86,7 @@ function socketUrl(url) {
  * @returns {"no" | "yes" | "later" | "token"}
  */
 export function comeBack(code) {
-  if ([1000, 1002, 1003, 1007, 1008, 1009, 4403].includes(code)) return "no";
+  if ([1000, 1002, 1003, 1007, 1008, 1009, 4403, 4409].includes(code)) return "no";
   if (code === 1013 || code === 4429) return "later";
   return code === 4401 ? "token" : "yes";
 }

@@ -1,20 +1,25 @@
 // Coming back: by close code, with which pauses, with which token, and when silence counts as a lost line.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { comeBack } from "../passerelle.js";
 import { WELCOME, fakeLine, openLine, settled, welcomed } from "../testing/fakes.js";
 
-const TABLE = {
-  no: [1000, 1002, 1003, 1007, 1008, 1009, 4403],
-  yes: [1001, 1005, 1006, 1011, 1012, 4400, 4408],
-  later: [1013, 4429],
-  token: [4401],
-};
+/** What the server's table of endings says, in the client's words. */
+const VERDICTS = { no: "no", yes: "yes", "yes, later": "later", "with a new token": "token" };
 
-test("the table of close codes", () => {
+const ENDINGS = readFileSync(new URL("../../../docs/close-codes.md", import.meta.url), "utf8");
+/** The codes of each verdict; that of a close without a code is in no table. */
+const TABLE = { no: [], yes: [1005], later: [], token: [] };
+for (const [, code, reconnect] of ENDINGS.matchAll(/^\| (\d+) \| [^|]+ \| ([^|]+) \|/gm)) {
+  TABLE[VERDICTS[reconnect]].push(Number(code));
+}
+
+test("the table of close codes is that of the server", () => {
   for (const [verdict, codes] of Object.entries(TABLE)) {
+    assert.notEqual(codes.length, 0);
     for (const code of codes) assert.equal(comeBack(code), verdict, `${code}`);
   }
 });
