@@ -41,6 +41,8 @@ const PROBE_MS = 5_000;
  *   A message of a queue. `held` is true until it is settled, or revoked: then somebody else gets it.
  * @typedef {{prefetch?: number, onmessage?: (delivery: Delivery) => void,
  *   onrevoked?: (delivery: Delivery) => void}} ConsumeOptions
+ * @typedef {{id: number, text: string, resolve: (reply: any) => void, reject: (error: Error) => void}} Request
+ *   What has an id and is answered once. Its `text` is written when it is asked for and sent when there is a line.
  * @typedef {"connecting" | "open" | "waiting" | "closed"} State
  * @typedef {{now: () => number, after: (ms: number, run: () => void) => () => void, random: () => number}} Clock
  * @typedef {{token?: string | ((last: {rejected: boolean}) => string | undefined | Promise<string | undefined>),
@@ -459,8 +461,8 @@ export class Client {
   /** The one timer of the line's life: to come back, for the welcome, or the watchdog. */
   #cancelTimer = () => {};
   #cancelPump = () => {};
-  /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */ #requests = new Map();
-  /** @type {Set<() => void>} */ #waiting = new Set();
+  /** Sent and not answered yet. @type {Map<number, Pick<Request, "resolve" | "reject">>} */ #requests = new Map();
+  /** For the line, in order, each with what ends its time. @type {Map<Request, () => void>} */ #waiting = new Map();
   /** @type {Map<string, Subscription>} */ #subscriptions = new Map();
   /** Unsubscribed while they replayed, and not answered yet: till then their messages come. @type {Set<Subscription>} */
   #leaving = new Set();
@@ -682,10 +684,12 @@ export class Client {
     this.#openedAt = this.#clock.now();
     this.#retries = 0;
     this.#watch();
-    this.#become("open");
-    this.#emit("open", welcome);
-    for (const send of [...this.#waiting]) send();
+    this.state = "open";
+    // What waited goes out before anything that a page does when it hears of the line.
     this.#pump();
+    for (const request of this.#waited()) this.#transmit(request);
+    this.#emit("state", { state: this.state });
+    this.#emit("open", welcome);
   }
 
   /**
@@ -814,7 +818,7 @@ export class Client {
     /** @type {any} */ (globalThis).document?.removeEventListener("visibilitychange", this.#wake);
     this.#become("closed");
     this.#emit("close", { ...close, reconnect_in_ms: null });
-    for (const send of [...this.#waiting]) send();
+    for (const request of this.#waited()) request.reject(this.#unavailable());
     for (const subscription of this.#subscriptions.values()) subscription._end(error);
     this.#subscriptions.clear();
     const closed = error ?? new PasserelleError("closed", "this client is closed");
@@ -828,38 +832,48 @@ export class Client {
     this.#cancelTimer = this.#clock.after(ms, run);
   }
 
-  // Requests: what has an id and is answered once.
+  // Requests.
 
   /** @param {Record<string, any>} frame @returns {Promise<any>} */
-  async #request(frame) {
-    if (!this.#isOpen) await this.#opened();
-    const id = this.#nextId++;
-    const text = JSON.stringify({ ...frame, id });
-    const limit = this.welcome?.max_message_bytes ?? Infinity;
-    if (text.length * 3 > limit && new TextEncoder().encode(text).length > limit) {
-      throw new PasserelleError("limit", `the message is larger than the ${limit} bytes that the server takes`);
-    }
+  #request(frame) {
     return new Promise((resolve, reject) => {
-      this.#requests.set(id, { resolve, reject });
-      this.#socket.send(text);
+      const id = this.#nextId++;
+      const request = { id, text: JSON.stringify({ ...frame, id }), resolve, reject };
+      if (this.#isOpen) this.#transmit(request);
+      else this.#await(request);
     });
   }
 
-  /** Waits for the line, with a bound on how long and on how many. @returns {Promise<void>} */
-  #opened() {
-    return new Promise((resolve, reject) => {
-      const unavailable = () =>
-        reject(new PasserelleError("unavailable", `there is no line to the server (${this.state})`));
-      if (this.state === "closed" || this.#waiting.size >= WAITING_MAX) return unavailable();
-      const settle = () => {
-        cancel();
-        this.#waiting.delete(settle);
-        if (this.#isOpen) resolve();
-        else unavailable();
-      };
-      const cancel = this.#clock.after(this.#options.wait_ms, settle);
-      this.#waiting.add(settle);
-    });
+  /** @param {Request} request */
+  #transmit({ id, text, resolve, reject }) {
+    const limit = this.welcome?.max_message_bytes ?? Infinity;
+    if (text.length * 3 > limit && new TextEncoder().encode(text).length > limit) {
+      return reject(new PasserelleError("limit", `the message is larger than the ${limit} bytes that the server takes`));
+    }
+    this.#requests.set(id, { resolve, reject });
+    this.#socket.send(text);
+  }
+
+  /** Waits for the line, with a bound on how long and on how many. @param {Request} request */
+  #await(request) {
+    if (this.state === "closed" || this.#waiting.size >= WAITING_MAX) return request.reject(this.#unavailable());
+    const giveUp = () => {
+      this.#waiting.delete(request);
+      request.reject(this.#unavailable());
+    };
+    this.#waiting.set(request, this.#clock.after(this.#options.wait_ms, giveUp));
+  }
+
+  /** Takes all that waited, in order. @returns {Request[]} */
+  #waited() {
+    for (const cancel of this.#waiting.values()) cancel();
+    const requests = [...this.#waiting.keys()];
+    this.#waiting.clear();
+    return requests;
+  }
+
+  #unavailable() {
+    return new PasserelleError("unavailable", `there is no line to the server (${this.state})`);
   }
 
   /** @param {Record<string, any>} frame */

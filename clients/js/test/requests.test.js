@@ -65,6 +65,40 @@ test("a request waits for the line, but not for ever", async () => {
   assert.deepEqual(line.socket.of("publish"), [], "what was answered with unavailable is not sent after all");
 });
 
+test("what waited for the line goes out in order, before what is asked for when it opens", async () => {
+  const line = await fakeLine();
+  const publish = (number) => line.client.publish("a", number).catch(() => {});
+  line.client.on("state", ({ state }) => state === "open" && publish(3));
+  line.client.on("open", () => publish(4));
+  for (const number of [1, 2]) publish(number);
+  await welcomed(line);
+  assert.deepEqual(
+    line.socket.of("publish").map(({ data }) => data),
+    [1, 2, 3, 4],
+  );
+});
+
+test("what waits for the line goes out as it was when it was asked for", async () => {
+  const line = await fakeLine();
+  const order = { items: [1] };
+  line.client.publish("a", order).catch(() => {});
+  order.items.push(2);
+  await welcomed(line);
+  assert.deepEqual(line.socket.of("publish")[0].data, { items: [1] });
+});
+
+test("what cannot be written is refused at once, what is too large when the line says so", async () => {
+  const line = await fakeLine();
+  await assert.rejects(line.client.publish("a", 1n), TypeError);
+  const large = assert.rejects(line.client.publish("a", "x".repeat(200)), { code: "limit" });
+  const small = assert.rejects(line.client.publish("a", "x"), { code: "unavailable" });
+  await welcomed(line, { ...WELCOME, max_message_bytes: 100 });
+  await large;
+  assert.equal(line.socket.of("publish").length, 1);
+  line.client.close();
+  await small;
+});
+
 test("only so many requests wait for the line", async () => {
   const line = await fakeLine();
   const waiting = Array.from({ length: 1_000 }, () => line.client.publish("a", 1));
