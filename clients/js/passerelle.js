@@ -390,6 +390,7 @@ export class Subscription {
 export class Consumption {
   /** Not on the wire, asked for, answered by `ok`. @type {"idle" | "asked" | "standing"} */ _stage = "idle";
   /** The id of the consume on the wire. @type {number | null} */ _id = null;
+  /** Whether it was consumed before. */ _hasStood = false;
 
   /** @param {Client} client @param {string} queue @param {ConsumeOptions} options */
   constructor(client, queue, options) {
@@ -971,7 +972,7 @@ export class Client {
     const fault = new PasserelleError(error.code, error.message);
     consumption._stage = "idle";
     this.#emit("error", fault);
-    if (error.code === "unavailable") return this.#pumpLater();
+    if (passes(error, consumption)) return this.#pumpLater();
     this.#consumptions.delete(consumption.queue);
     consumption._reject(fault);
   }
@@ -1098,6 +1099,7 @@ export class Client {
     if (!consumption) return;
     this.#retries = 0;
     consumption._stage = "standing";
+    consumption._hasStood = true;
     consumption._resolve();
   }
 
@@ -1234,6 +1236,14 @@ function hears({ options, _stage, _progress }, message) {
   if (message.replay) return _stage === "standing";
   return _stage === "standing" || (_progress.replaying && _progress.resumes);
 }
+
+/**
+ * Whether a refusal to let a queue be consumed is of the moment. Who consumed it before may be in its own way: the server
+ * may take long to see that a line of ours is gone.
+ * @param {{code: string}} error @param {Consumption} consumption
+ */
+const passes = ({ code }, { _hasStood }) =>
+  code === "unavailable" || (_hasStood && (code === "limit" || code === "in_use"));
 
 /** The fields that carry data on the wire. @param {any} data */
 function body(data) {

@@ -125,6 +125,31 @@ test("a refusal rejects and is an event; what is unavailable is asked for again"
   await away.ready;
 });
 
+for (const code of ["limit", "in_use"]) {
+  test(`${code} passes for a queue that was consumed before, perhaps by a line that is not seen to be gone`, async () => {
+    const line = await openLine();
+    const refuse = () => line.socket.says({ op: "error", id: line.socket.of("consume").at(-1).id, code, message: "no" });
+    const stranger = line.client.consume("jobs", {}, () => {});
+    refuse();
+    await assert.rejects(stranger.ready, { code });
+
+    const got = [];
+    line.client.consume("jobs", {}, ({ data }) => got.push(data));
+    line.socket.says({ op: "ok", id: line.socket.of("consume").at(-1).id });
+    line.socket.ends(1006);
+    await line.clock.advance(250);
+    await welcomed(line);
+    for (const pause of [187.5, 375, 750]) {
+      refuse();
+      await line.clock.advance(pause);
+    }
+    assert.equal(line.socket.of("consume").length, 4);
+    line.socket.says({ op: "ok", id: line.socket.of("consume").at(-1).id }, delivery(1));
+    assert.deepEqual(got, [1]);
+    assert.equal(line.of("error").length, 4);
+  });
+}
+
 test("a queue that ends later is told, and can be consumed anew", async () => {
   const line = await consuming();
   const { id } = line.socket.of("consume")[0];
