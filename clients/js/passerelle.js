@@ -44,6 +44,7 @@ const PROBE_MS = 5_000;
  * @typedef {{id: number, text: string, resolve: (reply: any) => void, reject: (error: Error) => void}} Request
  *   What has an id and is answered once. Its `text` is written when it is asked for and sent when there is a line.
  * @typedef {"connecting" | "open" | "waiting" | "closed"} State
+ * @typedef {"none" | "since" | "last"} Replay Which older messages come: those since a place, or the last ones.
  * @typedef {{now: () => number, after: (ms: number, run: () => void) => () => void, random: () => number}} Clock
  * @typedef {{token?: string | ((last: {rejected: boolean}) => string | undefined | Promise<string | undefined>),
  *   client?: string, WebSocket?: any, backoff_min_ms?: number, backoff_max_ms?: number, later_ms?: number,
@@ -207,6 +208,36 @@ class Memory {
   }
 }
 
+/** What `last` brings: so many of each topic, before anything that was published since. */
+class History {
+  /** How many of each topic came, once it is on its way. @type {Map<string, number> | null} */ #came = null;
+  #each;
+
+  /** @param {number} each */
+  constructor(each) {
+    this.#each = each;
+  }
+
+  /** It is asked for: nothing of it has come. */
+  ask() {
+    this.#came = null;
+  }
+
+  /** From here on it comes. */
+  begin() {
+    this.#came = new Map();
+  }
+
+  /** Whether a replayed message can be of it: with one more of a topic it is over. @param {Message} message */
+  takes({ source, topic }) {
+    if (!this.#came) return true;
+    const key = `${source} ${topic}`;
+    const came = (this.#came.get(key) ?? 0) + 1;
+    this.#came.set(key, came);
+    return came <= this.#each && this.#came.size <= REMEMBERED_MAX;
+  }
+}
+
 /**
  * What one subscription has seen, and so where it goes on after a lost line.
  *
@@ -216,20 +247,29 @@ class Memory {
  * subscriptions run ahead of each other, and a message moves those only by which it comes; the others remember it.
  *
  * What is shared with one that has a rate is remembered even so: the replay of that one may bring it again.
+ *
+ * What `last` brings is older than where the subscription began, so no place tells how much of it has come. Where the
+ * line is lost meanwhile, what was published since is asked for first, and then `last` again, for the rest.
  */
 class Progress {
-  /** @param {CursorsBySource} after Where to start; empty for now. */
-  constructor(after) {
-    /** What a subscribe hands back as `after`. @type {CursorsBySource} */
+  /**
+   * @param {CursorsBySource} after Where to start; empty for now.
+   * @param {number | undefined} last How many of each topic to bring first where there is no such place.
+   */
+  constructor(after, last) {
+    /** Everything that was published since then has come or will. @type {CursorsBySource} */
     this.saved = { ...after };
     /** What was delivered although `saved` does not cover it. */
     this.ahead = new Memory();
     /** What was delivered, is covered, and may come again. */
     this.behind = new Memory();
-    /** Whether older messages are still to come: from before the subscribe is sent until `caught_up`. */
-    this.replaying = false;
-    /** Whether it was ever where the session stood: then what it replays is what came since, and no older history. */
+    /** What of `last` is still to come, or may be. @type {History | null} */
+    this.history = last && !this.resumes ? new History(last) : null;
+    /** Which older messages are still to come: from before the subscribe is sent until `caught_up`. @type {Replay} */
+    this.replay = "none";
+    /** Whether it was ever where the session stood: then what it replays since then is no older history. */
     this.stood = false;
+    this.begin();
   }
 
   /** Whether there is a place to go on from. */
@@ -237,26 +277,46 @@ class Progress {
     return Object.keys(this.saved).length > 0;
   }
 
-  /** Starts over on a new line. @param {boolean} replays */
-  begin(replays) {
-    this.replaying = replays;
+  /** Whether older messages are still to come. */
+  get replaying() {
+    return this.replay !== "none";
+  }
+
+  /** Whether what it replays is new to all who listened. */
+  get replaysNews() {
+    return this.stood && this.replay !== "last";
+  }
+
+  /** Starts over: by default as on a new line. @param {Replay} replay */
+  begin(replay = this.resumes ? "since" : this.history ? "last" : "none") {
+    this.replay = replay;
+    if (replay === "last") this.history?.ask();
+  }
+
+  /** Takes over where everything that comes from now on begins. @param {CursorsBySource} cursors @param {boolean} shares */
+  subscribed(cursors, shares) {
+    if (this.replay !== "last") return this.stand(cursors, shares);
+    Object.assign(this.saved, cursors);
+    this.stood = true;
+    this.history?.begin();
   }
 
   /**
-   * Takes over where the session stands: `subscribed` and `position`.
+   * Takes over where the session stands.
    * @param {CursorsBySource} cursors @param {boolean} shares Whether any subscription has a rate.
    */
   stand(cursors, shares) {
     if (this.replaying) return;
     Object.assign(this.saved, cursors);
     this.stood = true;
-    if (shares) this.behind.take(this.ahead);
+    if (shares || this.history) this.behind.take(this.ahead);
     else this.ahead.clear();
   }
 
   /** Takes over where the replay ended. @param {CursorsBySource} cursors @param {boolean} shares As above. */
   caughtUp(cursors, shares) {
-    this.replaying = false;
+    if (this.replay === "last") this.history = null;
+    this.replay = "none";
     this.stand(cursors, shares);
   }
 
@@ -270,7 +330,15 @@ class Progress {
     if (this.replaying || !moves) return matching && this.#early(message);
     const fresh = this.saved[message.source] !== message.cursor;
     this.saved[message.source] = message.cursor;
-    return matching && (shared ? !this.ahead.has(message) && this.behind.add(message) : fresh);
+    const remembers = shared || this.history;
+    return matching && (remembers ? !this.ahead.has(message) && this.behind.add(message) : fresh);
+  }
+
+  /** Hears a replayed message that is for nobody else. @param {Message} message */
+  own(message) {
+    if (this.replay !== "last" || this.history?.takes(message)) return;
+    this.history = null;
+    this.replay = "since";
   }
 
   /**
@@ -280,9 +348,10 @@ class Progress {
    * @param {{alone: boolean, shared: boolean}} how Whether it is this one's if it replays; `shared` as above.
    */
   replayed(message, { alone, shared }) {
-    if (!this.replaying || !alone || !this.resumes) return this.#early(message);
+    if (this.replay !== "since" || !alone) return this.#early(message);
     this.saved[message.source] = message.cursor;
-    return !this.ahead.has(message) && (shared ? this.behind.add(message) : !this.behind.has(message));
+    const remembers = shared || this.history;
+    return !this.ahead.has(message) && (remembers ? this.behind.add(message) : !this.behind.has(message));
   }
 
   /** @param {Message} message */
@@ -312,7 +381,7 @@ export class Subscription {
     this.options = options;
     /** The filter as the server reads it. @type {Filter | null} */
     this._filter = JSON.parse(JSON.stringify(options.filter ?? null));
-    this._progress = new Progress(options.after ?? {});
+    this._progress = new Progress(options.after ?? {}, options.last);
     this._resolve = (/** @type {{resumed: boolean}} */ _) => {};
     this._reject = (/** @type {Error} */ _) => {};
     /**
@@ -325,12 +394,15 @@ export class Subscription {
       this._reject = reject;
     });
     this.ready.catch(() => {}); // The refusal is an event of the client too; nobody has to await this.
-    this._progress.begin(this._replayKey() !== "");
   }
 
-  /** The newest cursor of each source: keep it to go on there after a reload, with `after`. @returns {CursorsBySource} */
+  /**
+   * The newest cursor of each source: keep it to go on there after a reload, with `after`. Empty until all that `last`
+   * brings has come.
+   * @returns {CursorsBySource}
+   */
   get cursors() {
-    return { ...this._progress.saved };
+    return this._progress.history ? {} : { ...this._progress.saved };
   }
 
   unsubscribe() {
@@ -357,11 +429,18 @@ export class Subscription {
     return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
   }
 
-  /** What this subscription asks to be sent again; two with the same key can replay together. Empty: nothing. */
-  _replayKey() {
+  /** Whether it is to be asked for, with which replay. The rest of `last` is asked for once the subscription stands. */
+  get _due() {
+    const { replay, history } = this._progress;
+    if (this._stage === "idle") return replay;
+    return this._stage === "standing" && history && replay !== "last" ? "last" : undefined;
+  }
+
+  /** What a replay brings; two with the same key can replay together. Empty: nothing. @param {Replay} replay */
+  _replayKey(replay = this._progress.replay) {
+    if (replay === "last") return `last of ${this.pattern}`;
     const cursors = Object.entries(this._progress.saved).sort(([one], [other]) => (one < other ? -1 : 1));
-    if (cursors.length > 0) return JSON.stringify(cursors);
-    return this.options.last ? `last of ${this.pattern}` : "";
+    return replay === "since" ? JSON.stringify(cursors) : "";
   }
 
   /** @param {Message} message */
@@ -795,7 +874,7 @@ export class Client {
     this.#socket = null;
     for (const subscription of this.#subscriptions.values()) {
       subscription._stage = "idle";
-      subscription._progress.begin(subscription._replayKey() !== "");
+      subscription._progress.begin();
     }
     for (const consumption of this.#consumptions.values()) consumption._stage = "idle";
     const requests = [...this.#requests.values()];
@@ -897,28 +976,27 @@ export class Client {
     // Those with a rate wait for the others, so they come last.
     const all = [...this.#subscriptions.values()].sort((one, other) => Number(isPaced(one)) - Number(isPaced(other)));
     for (const subscription of all) {
-      if (subscription._stage !== "idle") continue;
-      const key = subscription._replayKey();
+      const replay = subscription._due;
+      if (!replay) continue;
+      const key = subscription._replayKey(replay);
       const waits = (/** @type {Subscription} */ other) =>
         goesFirst(other, subscription) && other._replayKey() !== key && share(other, subscription);
-      if (key === "" || !all.some(waits)) this.#ask(subscription, key);
+      if (replay === "none" || !all.some(waits)) this.#ask(subscription, replay);
     }
   }
 
-  /** @param {Subscription} subscription @param {string} key */
-  #ask(subscription, key) {
+  /** @param {Subscription} subscription @param {Replay} replay */
+  #ask(subscription, replay) {
     const { source, last, on_slow, max_rate } = subscription.options;
-    const { saved, resumes } = subscription._progress;
-    subscription._stage = "asked";
+    if (subscription._stage === "idle") subscription._stage = "asked";
     subscription._id = this.#nextId++;
-    subscription._progress.begin(key !== "");
-    const after = resumes ? saved : undefined;
+    subscription._progress.begin(replay);
     this.#send({
       op: "subscribe",
       id: subscription._id,
       pattern: subscription.pattern,
-      after,
-      last: resumes ? undefined : last,
+      after: replay === "since" ? subscription._progress.saved : undefined,
+      last: replay === "last" ? last : undefined,
       source,
       on_slow,
       max_rate,
@@ -928,11 +1006,16 @@ export class Client {
 
   /** @param {Subscription} subscription @param {{code: string, message: string}} error */
   #subscribeFailed(subscription, error) {
+    const { pattern, _stage, _progress } = subscription;
     const fault = new PasserelleError(error.code, error.message);
+    const standsStill = _stage === "standing" && _progress.replay === "last";
     subscription._stage = "idle";
+    _progress.begin();
     this.#emit("error", fault);
     if (error.code === "unavailable" || error.code === "timeout") return this.#pumpLater();
-    this.#subscriptions.delete(subscription.pattern);
+    this.#subscriptions.delete(pattern);
+    // It was refused the rest of `last`: what it had asked for before stands.
+    if (standsStill) this.#request({ op: "unsubscribe", pattern }).catch(quiet);
     subscription._end(fault);
     this.#pump();
   }
@@ -1107,11 +1190,13 @@ export class Client {
   #subscribed(frame) {
     const subscription = this.#byId(frame.id);
     if (!subscription) return;
+    const comes = subscription._stage === "asked";
     this.#retries = 0;
     subscription._stage = "standing";
-    subscription._progress.stand(frame.cursors ?? {}, this.#paces);
+    subscription._progress.subscribed(frame.cursors ?? {}, this.#paces);
     subscription._resolve({ resumed: frame.resumed === true });
-    if (subscription.options.onpresence) this.#askPresence(subscription);
+    if (comes && subscription.options.onpresence) this.#askPresence(subscription);
+    if (subscription._due) this.#pump();
   }
 
   // Presence.
@@ -1192,7 +1277,8 @@ export class Client {
     const unheard = [...this.#leaving, ...asked].filter((one) => wants(one, message));
     const candidates = [...replaying, ...unheard];
     const alone = candidates.length === 1;
-    const forAll = candidates.length > 0 && candidates.every((one) => isPaced(one) && one._progress.stood);
+    if (alone) candidates[0]._progress.own(message);
+    const forAll = candidates.length > 0 && candidates.every((one) => isPaced(one) && one._progress.replaysNews);
     for (const one of forAll ? matching : replaying) {
       if (one._progress.replayed(message, { alone, shared })) one._deliver(message);
     }

@@ -3,31 +3,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { fakeLine, message, openLine, welcomed } from "../testing/fakes.js";
+import { caughtUp, collect, fakeLine, message, openLine, reconnect, replayed, subscribed, welcomed } from "../testing/fakes.js";
 
-function collect(line, pattern, options = {}) {
-  const got = [];
-  const subscription = line.client.subscribe(pattern, { ...options, onmessage: ({ data }) => got.push(data) });
+/** Subscribes and is answered. */
+function listen(line, pattern, options = {}) {
+  const listening = collect(line, pattern, options);
   subscribed(line, pattern);
-  return { subscription, got };
-}
-
-/** The server answers the newest subscribe of this pattern. */
-function subscribed(line, pattern) {
-  const { id } = line.socket.of("subscribe").findLast((frame) => frame.pattern === pattern);
-  line.socket.says({ op: "subscribed", id, pattern, cursors: { events: "c0" }, resumed: false });
-  return id;
-}
-
-const caughtUp = (id, number) => ({ op: "caught_up", id, cursors: { events: `c${number}` } });
-
-const replayed = (number, topic) => message(number, topic, { replay: true });
-
-/** The line breaks and comes back. */
-async function reconnect(line) {
-  line.socket.ends(1006);
-  await line.clock.advance(60_000);
-  await welcomed(line);
+  return listening;
 }
 
 /** Who asked on this line, in order, and from where. */
@@ -35,16 +17,16 @@ const asked = (line) => line.socket.of("subscribe").map(({ pattern, after }) => 
 
 test("the rate goes out with the subscribe", async () => {
   const line = await openLine();
-  collect(line, "a", { max_rate: 5, on_slow: "latest" });
+  listen(line, "a", { max_rate: 5, on_slow: "latest" });
   const [{ max_rate, on_slow }] = line.socket.of("subscribe");
   assert.deepEqual([max_rate, on_slow], [5, "latest"]);
 });
 
 test("a message moves the subscription by which it comes and reaches all that match it", async () => {
   const line = await openLine();
-  const all = collect(line, "#");
-  const slow = collect(line, "a.*", { max_rate: 2 });
-  const slower = collect(line, "a.x", { max_rate: 1 });
+  const all = listen(line, "#");
+  const slow = listen(line, "a.*", { max_rate: 2 });
+  const slower = listen(line, "a.x", { max_rate: 1 });
   line.socket.says(message(9, "b"), message(5, "a.y"), message(3, "a.x"));
   assert.deepEqual([all.got, slow.got, slower.got], [[9, 5, 3], [5, 3], [3]]);
   const cursors = [all, slow, slower].map(({ subscription }) => subscription.cursors.events);
@@ -55,8 +37,8 @@ test("a message moves the subscription by which it comes and reaches all that ma
 
 test("after a lost line what has no rate does not wait for what has one", async () => {
   const line = await openLine();
-  collect(line, "a", { max_rate: 1 });
-  collect(line, "#");
+  listen(line, "a", { max_rate: 1 });
+  listen(line, "#");
   line.socket.says(message(1, "a"), message(2, "b"));
   await reconnect(line);
   assert.deepEqual(asked(line), [["#", "c2"]]);
@@ -66,7 +48,7 @@ test("after a lost line what has no rate does not wait for what has one", async 
 
 test("nobody waits for what has a rate, which may never catch up", async () => {
   const line = await openLine();
-  const [busy, quiet] = ["p.#", "r.#"].map((pattern) => collect(line, pattern, { max_rate: 2 }));
+  const [busy, quiet] = ["p.#", "r.#"].map((pattern) => listen(line, pattern, { max_rate: 2 }));
   line.socket.says(message(1, "p.1"), message(2, "r.1"));
   await reconnect(line);
   assert.deepEqual(asked(line), [["p.#", "c1"], ["r.#", "c2"]]);
@@ -75,14 +57,14 @@ test("nobody waits for what has a rate, which may never catch up", async () => {
   const cursors = [busy, quiet].map(({ subscription }) => subscription.cursors.events);
   assert.deepEqual([busy.got, quiet.got, cursors], [[1, 3, 4], [2, 7], ["c4", "c7"]]);
 
-  const late = ["r.*", "p.*"].map((pattern) => collect(line, pattern, { last: 1 }).subscription.pattern);
+  const late = ["r.*", "p.*"].map((pattern) => listen(line, pattern, { last: 1 }).subscription.pattern);
   assert.deepEqual(asked(line).slice(2), late.map((pattern) => [pattern, undefined]));
 });
 
 test("those with a rate that are about the same messages get each once and skip none", async () => {
   const line = await openLine();
-  const slow = collect(line, "a.*", { max_rate: 2 });
-  const slower = collect(line, "*.x", { max_rate: 1 });
+  const slow = listen(line, "a.*", { max_rate: 2 });
+  const slower = listen(line, "*.x", { max_rate: 1 });
   line.socket.says(message(1, "a.x"), message(4, "b.x"), message(2, "a.y"));
   await reconnect(line);
   assert.deepEqual(asked(line), [["a.*", "c2"], ["*.x", "c4"]]);
@@ -98,8 +80,8 @@ test("those with a rate that are about the same messages get each once and skip 
 
 test("one with a rate that replays brings the other nothing that it had by its own", async () => {
   const line = await openLine();
-  const slow = collect(line, "a.*", { max_rate: 2 });
-  const slower = collect(line, "a.x", { max_rate: 1 });
+  const slow = listen(line, "a.*", { max_rate: 2 });
+  const slower = listen(line, "a.x", { max_rate: 1 });
   line.socket.says(message(1, "a.y"), message(2, "a.x"), message(3, "a.x"));
   await reconnect(line);
   assert.deepEqual(asked(line), [["a.*", "c1"], ["a.x", "c3"]]);
@@ -110,14 +92,14 @@ test("one with a rate that replays brings the other nothing that it had by its o
 
 test("what one with a rate brings as it replays comes to all who have not had it", async () => {
   const line = await openLine();
-  const all = collect(line, "#");
-  const slow = collect(line, "a.*", { max_rate: 1 });
+  const all = listen(line, "#");
+  const slow = listen(line, "a.*", { max_rate: 1 });
   line.socket.says(message(1, "a.x"), message(4, "b"));
   await reconnect(line);
   const id = subscribed(line, "#");
   line.socket.says(replayed(5, "a.x"), message(6, "a.y"), caughtUp(id, 6), message(7, "a.x"));
   subscribed(line, "a.*");
-  const fresh = collect(line, "a.z");
+  const fresh = listen(line, "a.z");
   line.socket.says(...[2, 3, 5, 6, 7].map((number) => replayed(number, "a.x")), replayed(8, "a.z"), message(9, "b"));
   assert.deepEqual(all.got, [1, 4, 5, 6, 7, 2, 3, 8, 9], "2 and 3 had been left to the slower one, 8 is new");
   assert.deepEqual([slow.got, fresh.got], [[1, 6, 7, 2, 3, 5, 8], [8]]);
@@ -127,11 +109,11 @@ test("what one with a rate brings as it replays comes to all who have not had it
 
 test("the history that one with a rate was given to begin with comes to it alone", async () => {
   const line = await openLine();
-  const all = collect(line, "#");
+  const all = listen(line, "#");
   const [after, last] = [
     ["a.*", { after: { events: "c1" } }],
     ["b.*", { last: 3 }],
-  ].map(([pattern, options]) => collect(line, pattern, { ...options, max_rate: 1 }));
+  ].map(([pattern, options]) => listen(line, pattern, { ...options, max_rate: 1 }));
   line.socket.says(replayed(2, "a.x"), replayed(3, "b.x"));
   assert.deepEqual([all.got, after.got, last.got], [[], [2], [3]]);
 });
@@ -152,8 +134,8 @@ test("what has a rate waits until all others that are about the same messages ha
 
 test("of two with the same rate the one that was asked for first brings a message", async () => {
   const line = await openLine();
-  const made = ["a.*", "*.x"].map((pattern) => collect(line, pattern, { max_rate: 1 }).subscription);
-  collect(line, "a.y");
+  const made = ["a.*", "*.x"].map((pattern) => listen(line, pattern, { max_rate: 1 }).subscription);
+  listen(line, "a.y");
   line.socket.says(message(1, "a.z"), message(2, "b.x"), message(3, "b"));
   await reconnect(line);
   for (const pattern of ["*.x", "a.y", "a.*"]) line.socket.says(caughtUp(subscribed(line, pattern), 5));
@@ -167,8 +149,8 @@ test("of two with the same rate the one that was asked for first brings a messag
 
 test("what came by the rate of another does not come again after a lost line", async () => {
   const line = await openLine();
-  const all = collect(line, "#");
-  const slow = collect(line, "a", { max_rate: 2 });
+  const all = listen(line, "#");
+  const slow = listen(line, "a", { max_rate: 2 });
   line.socket.says(message(1, "a"), message(2, "b"), message(3, "a"), message(4, "a"));
   await reconnect(line);
   assert.deepEqual(asked(line), [["#", "c2"]], "of a it may have had some and not others");

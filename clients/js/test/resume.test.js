@@ -3,31 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { fakeLine, message, openLine, settled, welcomed } from "../testing/fakes.js";
-
-/** Subscribes and collects the numbers of what comes. */
-function collect(line, pattern, options = {}) {
-  const got = [];
-  const subscription = line.client.subscribe(pattern, { ...options, onmessage: ({ data }) => got.push(data) });
-  return { subscription, got };
-}
-
-/** The server answers the newest subscribe of this pattern. */
-function subscribed(line, pattern, number, rest = {}) {
-  const { id } = line.socket.of("subscribe").findLast((frame) => frame.pattern === pattern);
-  line.socket.says({ op: "subscribed", id, pattern, cursors: { events: `c${number}` }, resumed: false, ...rest });
-  return id;
-}
-
-/** The server says that a replay has ended, and where. */
-const caughtUp = (id, number) => ({ op: "caught_up", id, cursors: { events: `c${number}` } });
-
-/** The line breaks and comes back. */
-async function reconnect(line) {
-  line.socket.ends(1006);
-  await line.clock.advance(60_000);
-  await welcomed(line);
-}
+import { caughtUp, collect, fakeLine, message, openLine, reconnect, settled, subscribed, welcomed } from "../testing/fakes.js";
 
 test("a message goes to every subscription that it matches, and to no other", async () => {
   const line = await openLine();
@@ -227,24 +203,6 @@ test("when two replay together, what may belong to either moves neither", async 
   line.socket.says(message(3, "a.b", { replay: true }), caughtUp(id, 9));
   assert.deepEqual([wide.got, narrow.got], [[2, 3], [3]]);
   assert.deepEqual(wide.subscription.cursors, { events: "c9" });
-});
-
-test("last is asked for once, and its messages move no cursor", async () => {
-  const line = await openLine();
-  const { subscription, got } = collect(line, "a", { last: 2 });
-  assert.equal(line.socket.of("subscribe")[0].last, 2);
-  const id = subscribed(line, "a", 9);
-  line.socket.says(message(3, "a", { replay: true }));
-  assert.deepEqual(subscription.cursors, {});
-  await reconnect(line);
-  assert.equal(line.socket.of("subscribe")[0].last, 2, "it had not caught up");
-  const again = subscribed(line, "a", 9);
-  assert.notEqual(again, id);
-  line.socket.says(message(3, "a", { replay: true }), message(4, "a", { replay: true }), caughtUp(again, 9));
-  assert.deepEqual(got, [3, 4]);
-  await reconnect(line);
-  const [{ last, after }] = line.socket.of("subscribe");
-  assert.deepEqual([last, after], [undefined, { events: "c9" }]);
 });
 
 test("ready tells whether anything was missed; a gap goes to its subscription and to the client", async () => {

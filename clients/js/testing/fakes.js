@@ -143,3 +143,30 @@ export const message = (number, topic, rest = {}) => ({
   timestamp_ms: number,
   ...rest,
 });
+
+/** One of a replay. */
+export const replayed = (number, topic, rest = {}) => message(number, topic, { replay: true, ...rest });
+
+/** Subscribes and collects the numbers of what comes. */
+export function collect(line, pattern, options = {}) {
+  const got = [];
+  const subscription = line.client.subscribe(pattern, { ...options, onmessage: ({ data }) => got.push(data) });
+  return { subscription, got };
+}
+
+/** The server answers the newest subscribe of this pattern. */
+export function subscribed(line, pattern, number = 0, rest = {}) {
+  const { id } = line.socket.of("subscribe").findLast((frame) => frame.pattern === pattern);
+  line.socket.says({ op: "subscribed", id, pattern, cursors: { events: `c${number}` }, resumed: false, ...rest });
+  return id;
+}
+
+/** The server says that a replay has ended, and where. */
+export const caughtUp = (id, number) => ({ op: "caught_up", id, cursors: { events: `c${number}` } });
+
+/** The line breaks and comes back. */
+export async function reconnect(line) {
+  line.socket.ends(1006);
+  await line.clock.advance(60_000);
+  await welcomed(line);
+}
