@@ -62,7 +62,7 @@ enum Entry {
         to: Holder,
         /// What the one before has left of it.
         left: Option<Box<Kept>>,
-        /// Who else would have it.
+        /// Who else would have it, and who does what is due of it.
         waiting: Vec<oneshot::Sender<()>>,
     },
     /// Its client is away.
@@ -81,11 +81,21 @@ pub(crate) enum Claimed {
 }
 
 /// What is due of a session that is kept.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) will: Option<Outgoing>,
-    /// When to look again; never when it is kept no more.
-    pub(crate) next: Option<Instant>,
+    pub(crate) next: Next,
+}
+
+/// When a session is to be looked at again.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Then.
+    At(Instant),
+    /// When its claimant has it, or is gone before it had it.
+    Over(oneshot::Receiver<()>),
+    /// It is kept no more.
+    Never,
 }
 
 impl Holder {
@@ -115,11 +125,7 @@ impl Sessions {
     /// Wants a session for a connection.
     pub(crate) fn claim(&self, name: &ClientName, claimant: &Holder) -> Claimed {
         self.with(|book| match book.entries.get_mut(name) {
-            Some(Entry::Passing { waiting, .. }) => {
-                let (over, is_over) = oneshot::channel();
-                waiting.push(over);
-                Claimed::Busy(is_over)
-            }
+            Some(Entry::Passing { waiting, .. }) => Claimed::Busy(wait(waiting)),
             Some(entry @ Entry::Held(_)) => {
                 let passing = Entry::Passing { to: claimant.clone(), left: None, waiting: Vec::new() };
                 match std::mem::replace(entry, passing) {
@@ -179,15 +185,24 @@ impl Sessions {
     /// What is due of a session that is kept. One whose time is up is forgotten.
     pub(crate) fn due(&self, name: &ClientName, now: Instant) -> Due {
         self.with(|book| {
-            let Some(Entry::Kept(kept)) = book.entries.get_mut(name) else { return Due { will: None, next: None } };
+            let kept = match book.entries.get_mut(name) {
+                Some(Entry::Kept(kept)) => kept,
+                // Its client is there.
+                Some(Entry::Passing { left: Some(_), waiting, .. }) => {
+                    return Due { will: None, next: Next::Over(wait(waiting)) };
+                }
+                Some(Entry::Passing { left: None, .. } | Entry::Held(_)) | None => {
+                    return Due { will: None, next: Next::Never };
+                }
+            };
             let is_over = kept.expires_at <= now;
             let will = kept.will.take_if(|(at, _)| is_over || *at <= now).map(|(_, message)| message);
-            let next = (!is_over).then(|| kept.due_at());
-            if is_over {
-                book.entries.remove(name);
-                book.kept -= 1;
+            if !is_over {
+                return Due { will, next: Next::At(kept.due_at()) };
             }
-            Due { will, next }
+            book.entries.remove(name);
+            book.kept -= 1;
+            Due { will, next: Next::Never }
         })
     }
 
@@ -195,6 +210,13 @@ impl Sessions {
         // Nothing is left half done where something could panic.
         work(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// One more waits until a session has passed.
+fn wait(waiting: &mut Vec<oneshot::Sender<()>>) -> oneshot::Receiver<()> {
+    let (over, is_over) = oneshot::channel();
+    waiting.push(over);
+    is_over
 }
 
 impl Book {

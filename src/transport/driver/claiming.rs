@@ -16,7 +16,7 @@ use crate::session::{ClientName, Completion, JobKey};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
 use crate::transport::driver::rota::Ticket;
 use crate::transport::driver::{Control, Driver, News};
-use crate::transport::sessions::{Claimed, Due, Holder, Kept, Sessions};
+use crate::transport::sessions::{Claimed, Holder, Kept, Next, Sessions};
 
 /// What the earlier connection of a client is told.
 const TAKEN_OVER: &str = "another connection came with this client id: give each client an id of its own";
@@ -156,14 +156,19 @@ impl Driver {
 }
 
 /// Does what is due of a session that is kept, until it is kept no more.
-async fn attend(sessions: Arc<Sessions>, upstream: Upstream, name: ClientName, first: Instant) {
-    let mut next = Some(first);
-    while let Some(at) = next {
-        tokio::time::sleep_until(at.into()).await;
-        let Due { will, next: later } = sessions.due(&name, Instant::now());
-        if let Some(will) = will {
+pub(super) async fn attend(sessions: Arc<Sessions>, upstream: Upstream, name: ClientName, first: Instant) {
+    let mut next = Next::At(first);
+    loop {
+        match next {
+            Next::At(at) => tokio::time::sleep_until(at.into()).await,
+            // It says so by dropping its end.
+            Next::Over(is_over) => _ = is_over.await,
+            Next::Never => return,
+        }
+        let due = sessions.due(&name, Instant::now());
+        if let Some(will) = due.will {
             upstream.publish_unheard(will);
         }
-        next = later;
+        next = due.next;
     }
 }

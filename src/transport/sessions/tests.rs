@@ -90,13 +90,49 @@ async fn a_will_is_due_once_and_at_the_end_at_the_latest() {
         left.expires_at = at(60);
         assert_eq!(left.due_at(), will_at.min(at(60)));
         sessions.release(&name(), &holder(0), Some(left));
-        assert_eq!(sessions.due(&name(), at(1)), Due { will: None, next: Some(will_at.min(at(60))) });
+        assert_eq!(due(&sessions, at(1)), (None, Some(will_at.min(at(60)))));
         if will_at < at(60) {
-            assert_eq!(sessions.due(&name(), at(6)), Due { will: Some(will.clone()), next: Some(at(60)) });
-            assert_eq!(sessions.due(&name(), at(60)), Due { will: None, next: None });
+            assert_eq!(due(&sessions, at(6)), (Some(will.clone()), Some(at(60))));
+            assert_eq!(due(&sessions, at(60)), (None, None));
         } else {
-            assert_eq!(sessions.due(&name(), at(60)), Due { will: Some(will.clone()), next: None });
+            assert_eq!(due(&sessions, at(60)), (Some(will.clone()), None));
         }
-        assert_eq!((sessions.kept(), sessions.due(&name(), at(61))), (0, Due { will: None, next: None }));
+        assert_eq!((sessions.kept(), due(&sessions, at(61))), (0, (None, None)));
+    }
+}
+
+/// What is due, and when something is due next.
+fn due(sessions: &Sessions, now: Instant) -> (Option<Outgoing>, Option<Instant>) {
+    let Due { will, next } = sessions.due(&name(), now);
+    let next = match next {
+        Next::At(at) => Some(at),
+        Next::Over(_) => panic!("it does not pass"),
+        Next::Never => None,
+    };
+    (will, next)
+}
+
+#[tokio::test]
+async fn what_is_due_while_a_session_passes_is_done_if_its_claimant_is_gone() {
+    let sessions = Sessions::new(1);
+    let will = Outgoing::new(Topic::parse("gone").unwrap(), bytes::Bytes::new());
+    for is_gone in [true, false] {
+        sessions.claim(&name(), &holder(0));
+        sessions.claim(&name(), &holder(1));
+        let left = kept(Some((Instant::now(), will.clone())));
+        let expires_at = left.as_ref().unwrap().expires_at;
+        sessions.release(&name(), &holder(0), left);
+        let Due { will: None, next: Next::Over(mut is_over) } = sessions.due(&name(), expires_at) else {
+            panic!("its client may have it in a moment")
+        };
+        assert_eq!(is_over.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        if is_gone {
+            sessions.abandon(&name(), &holder(1));
+        } else {
+            sessions.settle(&name(), &holder(1));
+        }
+        assert_eq!(is_over.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(due(&sessions, expires_at), (is_gone.then(|| will.clone()), None));
+        assert_eq!(sessions.kept(), 0);
     }
 }

@@ -3,7 +3,11 @@
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::protocol::mqtt;
+use crate::model::outgoing::Outgoing;
+use crate::protocol::mqtt::{self, Memory};
+use crate::session::ClientName;
+use crate::transport::driver::claiming;
+use crate::transport::sessions::{Holder, Kept};
 
 /// `CONNECT` of 5.0 by client `anna`, with a session that lasts a minute: to begin anew or to go on.
 fn connect(anew: bool) -> Vec<u8> {
@@ -254,6 +258,36 @@ async fn a_will_comes_before_all_that_the_next_connection_publishes() {
         bench.serve_jobs_until("both are published", published).await;
         assert_eq!(payloads, [&b"gone"[..], b"is "]);
         assert_eq!(bench.driver.open, 2, "the first has not answered yet");
+    })
+    .await;
+}
+
+/// Otherwise it would wait for a client that is gone, and be kept for ever.
+#[tokio::test]
+async fn a_will_that_is_due_while_its_session_passes_is_published_when_the_claimant_is_gone() {
+    run(async {
+        let mut bench = Bench::new();
+        let sessions = bench.driver.shared.sessions.clone();
+        let name = ClientName { user: None, client: "anna".into() };
+        let holder =
+            |shard| Holder { shard, ticket: Ticket::of(SubscriberId(0)), controls: bench.driver.controls.clone() };
+        let [first, second] = [holder(0), holder(1)];
+        sessions.claim(&name, &first);
+        sessions.claim(&name, &second);
+        let now = Instant::now();
+        let will = Outgoing::new(Topic::parse("w").unwrap(), Bytes::new());
+        let upstream = bench.driver.shared.upstream.clone();
+        let attending = tokio::task::spawn_local(claiming::attend(sessions.clone(), upstream, name.clone(), now));
+        let timer = attending.abort_handle();
+        let left = Kept { memory: Memory::empty(), places: vec![], expires_at: now, will: Some((now, will)), timer };
+        sessions.release(&name, &first, Some(Box::new(left)));
+        bench.serve_jobs().await;
+        assert!(bench.jobs.publishes.try_recv().is_err(), "its client is there");
+        sessions.abandon(&name, &second);
+        let job = tokio::time::timeout(PATIENCE, bench.jobs.publishes.recv()).await.unwrap();
+        assert_eq!(job.map(|job| job.message.topic.to_string()).as_deref(), Some("w"));
+        tokio::time::timeout(PATIENCE, attending).await.unwrap().unwrap();
+        assert_eq!(sessions.kept(), 0);
     })
     .await;
 }
