@@ -129,10 +129,10 @@ pub trait Codec {
         None
     }
 
-    /// Goes on where an earlier connection of the client ended, with its subscriptions from these places. False when it
+    /// Goes on where an earlier connection of the client ended, with each subscription from its place. False when it
     /// cannot: then nothing is left of that session.
-    fn restore(&mut self, memory: mqtt::Memory, places: &[(Pattern, JointCursor)]) -> bool {
-        let _ = (memory, places);
+    fn restore(&mut self, memory: mqtt::Memory, place: &dyn Fn(&Pattern) -> JointCursor) -> bool {
+        let _ = (memory, place);
         false
     }
 

@@ -4,7 +4,7 @@
 //! A session passes from one connection to another in two steps, because only the shard of the first can end it: the second
 //! claims it and has the first let go; what that leaves is then the second's. Whoever else claims it meanwhile waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -44,8 +44,8 @@ pub(crate) struct Holder {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) memory: Memory,
-    /// Where its subscriptions stood.
-    pub(crate) places: Vec<(Pattern, JointCursor)>,
+    /// Where each of its subscriptions stood.
+    pub(crate) places: BTreeMap<Pattern, JointCursor>,
     pub(crate) expires_at: Instant,
     /// What is to be published, and when, if nobody has come back until then.
     pub(crate) will: Option<(Instant, Outgoing)>,

@@ -205,10 +205,13 @@ impl Subscription {
         })
     }
 
-    /// Where it stands in each of its sources.
+    /// Where it stands in each of its sources. A cursor of which nothing was judged yet stays what it is.
     pub(super) fn cursors(&self, lanes: &[Lane]) -> JointCursor {
         let of_part = |part: &Part| {
             let lane = lanes.get(part.source.index())?;
+            if let Progress::Waiting { after: Some(after) } = part.progress {
+                return Some((lane.info().name.to_string(), after));
+            }
             Some(lane.info().named_cursor(self.floor(part.source, lane.position())?))
         };
         JointCursor(self.parts.iter().filter_map(of_part).collect())

@@ -465,14 +465,14 @@ impl Codec for Mqtt {
         Some(Keep { memory, lifetime, will_delay: self.will_delay })
     }
 
-    fn restore(&mut self, memory: Memory, places: &[(Pattern, JointCursor)]) -> bool {
+    fn restore(&mut self, memory: Memory, place: &dyn Fn(&Pattern) -> JointCursor) -> bool {
         if memory.version != self.client.version {
             return false;
         }
         self.is_restored = true;
         self.window.send_again(memory.unacknowledged);
         self.upward.restore(memory.unreleased);
-        self.subscriptions.restore(memory.standing, places);
+        self.subscriptions.restore(memory.standing, place);
         self.go_on();
         true
     }

@@ -7,6 +7,7 @@ use super::label::Wish;
 use super::packet::{PacketId, Version};
 use super::subscriptions::Filter;
 use super::window::Unacknowledged;
+use crate::model::topic::Pattern;
 
 /// Of one session.
 #[derive(Debug)]
@@ -21,9 +22,14 @@ pub struct Memory {
     pub(super) unreleased: Vec<PacketId>,
 }
 
-#[cfg(test)]
 impl Memory {
+    /// Whether it is subscribed to a pattern, by itself.
+    pub fn listens_to(&self, pattern: &Pattern) -> bool {
+        self.standing.contains_key(&Filter::Own(pattern.clone()))
+    }
+
     /// Of a session that was not subscribed to anything.
+    #[cfg(test)]
     pub(crate) fn empty() -> Self {
         Self { version: Version::V5, standing: BTreeMap::new(), unacknowledged: Vec::new(), unreleased: Vec::new() }
     }

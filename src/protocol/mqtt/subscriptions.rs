@@ -86,14 +86,13 @@ impl Subscriptions {
         asked.or_else(|| groups.find(|(filter, _)| is_it(filter)).map(|(_, wish)| *wish))
     }
 
-    /// These stood on an earlier connection, at these places.
-    pub(super) fn restore(&mut self, standing: BTreeMap<Filter, Wish>, places: &[(Pattern, JointCursor)]) {
-        let place = |filter: &Filter| {
-            let Filter::Own(pattern) = filter else { return None };
-            places.iter().find(|(known, _)| known == pattern).map(|(_, after)| after.clone())
+    /// These stood on an earlier connection, each at its place.
+    pub(super) fn restore(&mut self, standing: BTreeMap<Filter, Wish>, place: &dyn Fn(&Pattern) -> JointCursor) {
+        let place = |filter: &Filter| match filter {
+            Filter::Own(pattern) => place(pattern),
+            Filter::Shared(_) => JointCursor::default(),
         };
-        let restored = standing.keys().map(|filter| (filter.clone(), place(filter).unwrap_or_default()));
-        self.restored = restored.collect();
+        self.restored = standing.keys().map(|filter| (filter.clone(), place(filter))).collect();
         self.standing = standing;
     }
 

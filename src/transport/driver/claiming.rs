@@ -11,6 +11,7 @@ use crate::hub::index::SubscriberId;
 use crate::hub::upstream::Upstream;
 use crate::model::close::CloseReason;
 use crate::model::outgoing::Outgoing;
+use crate::model::topic::Pattern;
 use crate::protocol::Keep as Keeping;
 use crate::session::{ClientName, Completion, JobKey};
 use crate::transport::driver::connection::{Connection, Ending, Keep};
@@ -93,7 +94,11 @@ impl Driver {
         if let Some(kept) = left {
             let Kept { memory, places, will, timer, .. } = *kept;
             timer.abort();
-            let is_resumed = !anew && connection.codec.restore(memory, &places);
+            let place = |pattern: &Pattern| places.get(pattern).cloned().unwrap_or_default();
+            let is_resumed = !anew && connection.codec.restore(memory, &place);
+            if is_resumed {
+                connection.left = places;
+            }
             // A session that ends has its will published, however long it was to wait (MQTT 5.0 §3.1.3.2.2).
             if let (Some((_, will)), false) = (will, is_resumed) {
                 self.shared.upstream.publish_unheard(will);
@@ -135,7 +140,12 @@ impl Driver {
         let expires_at = now + lifetime;
         let will_at = (!will_delay.is_zero()).then(|| now + will_delay.min(lifetime));
         let will = will_at.and_then(|at| Some((at, self.will_of(connection)?)));
-        let places = self.shard.places(subscriber);
+        let mut places = std::mem::take(&mut connection.left);
+        for (pattern, after) in self.shard.places(subscriber) {
+            // Of two on a pattern more is to come of the older one.
+            places.entry(pattern).or_insert(after);
+        }
+        places.retain(|pattern, _| memory.listens_to(pattern));
         self.shard.lease_claims(subscriber, expires_at);
         self.has_leases = true;
         let first = will.as_ref().map_or(expires_at, |(at, _)| *at);

@@ -2,7 +2,7 @@
 //!
 //! It writes to its socket and reads nothing of the hub: the driver decides what is written and when.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
 use crate::hub::turn::Delivery;
 use crate::model::close::CloseReason;
+use crate::model::cursor::JointCursor;
 use crate::model::delivery::{ConsumeOrder, DeliveryTag, Settlement};
 use crate::model::topic::Pattern;
 use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
@@ -94,6 +95,8 @@ pub(super) struct Connection {
     calls: Vec<(JobKey, CancellationToken)>,
     /// The session that it has claimed.
     pub(super) claimed: Option<ClientName>,
+    /// Where subscriptions of that stood before, until they are asked for: from then on the shard knows.
+    pub(super) left: BTreeMap<Pattern, JointCursor>,
     /// What it collects, and when that is answered, if it is a poll.
     pub(super) polling: Option<Box<Polling>>,
     /// Its place among all connections, given back when it goes.
@@ -156,6 +159,7 @@ impl Connection {
             owed: BTreeSet::new(),
             calls: Vec::new(),
             claimed: None,
+            left: BTreeMap::new(),
             polling: None,
             _seat: admission.seat,
         }

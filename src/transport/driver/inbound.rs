@@ -347,6 +347,7 @@ impl Driver {
 
     fn subscribe(&mut self, subscriber: SubscriberId, connection: &mut Connection, action: SubscribeAction) {
         let id = SubscriptionId(action.subscription.0);
+        let pattern = action.wanted.pattern.clone();
         let request = SubscribeRequest {
             id,
             wanted: action.wanted,
@@ -356,7 +357,9 @@ impl Driver {
             flow: action.flow,
             max_rate: action.max_rate,
         };
-        let opening = match self.shard.subscribe(subscriber, request) {
+        let opening = self.shard.subscribe(subscriber, request);
+        connection.left.remove(&pattern);
+        let opening = match opening {
             Ok(opening) => opening,
             Err(refusal) => return self.opened(subscriber, connection, id, Err(refusal)),
         };

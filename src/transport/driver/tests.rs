@@ -282,10 +282,16 @@ fn draft(topic: &str, payload_bytes: usize) -> Draft {
     }
 }
 
-/// A short frame of a client, under a mask that changes nothing.
+/// Says something in one frame.
 fn say(client: &mut TcpStream, opcode: u8, payload: &[u8]) {
-    let head = [0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0];
-    client.write_all(&[&head, payload].concat()).unwrap();
+    client.write_all(&frame_of(opcode, payload)).unwrap();
+}
+
+/// A frame of a client, under a mask that changes nothing.
+fn frame_of(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u16).to_be_bytes();
+    let length = if payload.len() < 126 { vec![0x80 | length[1]] } else { vec![0x80 | 126, length[0], length[1]] };
+    [&[0x80 | opcode], &length[..], &[0; 4], payload].concat()
 }
 
 /// The next text of a server.

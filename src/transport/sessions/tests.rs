@@ -17,7 +17,7 @@ fn holder(shard: usize) -> Holder {
 fn kept(will: Option<(Instant, Outgoing)>) -> Option<Box<Kept>> {
     let timer = tokio::spawn(async {}).abort_handle();
     let expires_at = Instant::now() + Duration::from_secs(60);
-    Some(Box::new(Kept { memory: Memory::empty(), places: Vec::new(), expires_at, will, timer }))
+    Some(Box::new(Kept { memory: Memory::empty(), places: BTreeMap::new(), expires_at, will, timer }))
 }
 
 fn is_given_at_once(claimed: &Claimed, is_kept: bool) -> bool {

@@ -146,6 +146,23 @@ fn no_position_is_told_to_an_event_stream_that_waits_for_its_bindings() {
     assert_eq!(bench.shard.cursors(subscriber).0.len(), 2);
 }
 
+/// Whoever goes on in its place would otherwise not be told what such a cursor means.
+#[test]
+fn the_place_of_what_waits_is_the_cursor_that_it_came_with() {
+    let mut bench = Bench::new();
+    append(&bench.hub, 0, "x");
+    bench.settle(&[]);
+    let subscriber = bench.shard.join(CursorForm::Each);
+    let foreign = |name: &str| (name.to_owned(), Cursor { epoch: Epoch(7), offset: 9 });
+    let after = JointCursor(SOURCES.iter().map(|name| foreign(name)).collect());
+    let request = SubscribeRequest { after: after.clone(), ..bench.request("x", &[]) };
+    let id = request.id;
+    bench.shard.subscribe(subscriber, request).unwrap();
+    assert_eq!(bench.shard.places(subscriber), [(Pattern::parse("x").unwrap(), after)]);
+    bench.shard.activate(subscriber, id);
+    assert_eq!(bench.shard.places(subscriber)[0].1.0[0].1.offset, 1 + BINDING);
+}
+
 #[test]
 fn claims_that_are_leased_outlive_their_subscriber_until_the_last_lease_ends() {
     let mut bench = Bench::new();

@@ -1,5 +1,7 @@
 //! Sessions that outlive their connections, over real sockets.
 
+use std::collections::BTreeMap;
+
 use tokio::task::LocalSet;
 
 use super::*;
@@ -7,7 +9,7 @@ use crate::model::outgoing::Outgoing;
 use crate::protocol::mqtt::{self, Memory};
 use crate::session::ClientName;
 use crate::transport::driver::claiming;
-use crate::transport::sessions::{Holder, Kept};
+use crate::transport::sessions::{Claimed, Holder, Kept};
 
 /// `CONNECT` of 5.0 by client `anna`, with a session that lasts a minute: to begin anew or to go on.
 fn connect(anew: bool) -> Vec<u8> {
@@ -25,22 +27,66 @@ fn connect_with_will(delay_seconds: u8) -> Vec<u8> {
 /// `SUBSCRIBE` to everything at QoS 1.
 const SUBSCRIBE: [u8; 9] = [0x82, 7, 0, 1, 0, 0, 1, b'#', 1];
 
+/// More than are asked for at once, in as many packets.
+const MANY: usize = PACKETS * FILTERS;
+const PACKETS: usize = 5;
+const FILTERS: usize = 1_000;
+
+/// `SUBSCRIBE`s to so many topics at QoS 1.
+fn subscribe_to_many() -> Vec<u8> {
+    let filter = |number: usize| [&[0, 4], format!("{number:04}").as_bytes(), &[1]].concat();
+    let packet = |packet: usize| {
+        let filters: Vec<u8> = (0..FILTERS).flat_map(|number| filter(packet * FILTERS + number)).collect();
+        let length = filters.len() + 3;
+        [&[0x82, length as u8 | 0x80, (length >> 7) as u8, 0, packet as u8 + 1, 0], &filters[..]].concat()
+    };
+    (0..PACKETS).flat_map(packet).collect()
+}
+
 const DISCONNECT: [u8; 2] = [0xe0, 0];
 
 /// The kind of a packet in its first byte.
 const PUBLISH: u8 = 0x32;
 const PUBLISH_AGAIN: u8 = 0x3a;
 
+fn anna() -> ClientName {
+    ClientName { user: None, client: "anna".into() }
+}
+
 impl Bench {
     /// A client that has said this.
     async fn mqtt(&mut self, words: &[u8]) -> TcpStream {
         let (mut client, socket) = self.connect(None);
-        let row = &mqtt::SUBPROTOCOLS[0];
-        let opening = Opening { session_expiry_max: HEARTBEAT, ..Opening::default() };
-        let admission = Admission { codec: (row.codec)(opening), ..self.admission(row, socket) };
+        let admission = self.mqtt_admission(socket);
         self.driver.admit(admission);
         say(&mut client, 2, words);
         client
+    }
+
+    fn mqtt_admission(&self, socket: Socket) -> Admission {
+        let row = &mqtt::SUBPROTOCOLS[0];
+        let opening = Opening { session_expiry_max: HEARTBEAT, ..Opening::default() };
+        Admission { codec: (row.codec)(opening), ..self.admission(row, socket) }
+    }
+
+    /// A client that has said this together with its request.
+    fn mqtt_at_once(&mut self, socket: Socket, words: &[u8]) {
+        let admission = Admission { leftover: frame_of(2, words), ..self.mqtt_admission(socket) };
+        self.driver.admit(admission);
+    }
+
+    /// What is kept of the client's session, which is kept on.
+    fn kept<R>(&self, look: impl FnOnce(&Kept) -> R) -> R {
+        let sessions = &self.driver.shared.sessions;
+        let Claimed::Now(Some(kept)) = sessions.claim(&anna(), &self.holder(1)) else { panic!("it is kept") };
+        let seen = look(&kept);
+        assert!(sessions.release(&anna(), &self.holder(1), Some(kept)).is_none());
+        seen
+    }
+
+    /// A connection of another shard.
+    fn holder(&self, shard: usize) -> Holder {
+        Holder { shard, ticket: Ticket::of(SubscriberId(0)), controls: self.driver.controls.clone() }
     }
 
     /// The next packet that a client is sent, acknowledged where it is a message.
@@ -262,28 +308,82 @@ async fn a_will_comes_before_all_that_the_next_connection_publishes() {
     .await;
 }
 
+/// What came while it was away would be lost, and nothing would say so.
+#[tokio::test]
+async fn who_is_gone_again_before_it_is_welcome_finds_its_place_the_next_time() {
+    run(async {
+        let mut bench = Bench::new();
+        let mut client = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
+        assert!(!bench.is_welcome_again(&mut client).await);
+        assert_eq!(bench.packet(&mut client).await[0], 0x90);
+        drop(client);
+        bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
+        bench.publish(1);
+        let (client, socket) = bench.connect(None);
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        bench.mqtt_at_once(socket, &connect(false));
+        assert_eq!((bench.driver.open, bench.driver.shared.sessions.kept()), (0, 1), "it is gone again");
+        let mut client = bench.mqtt(&connect(false)).await;
+        assert!(bench.is_welcome_again(&mut client).await);
+        assert_eq!(bench.packet(&mut client).await[0], PUBLISH);
+    })
+    .await;
+}
+
+/// Another connection may come while the one before still asks for what was left to it.
+#[tokio::test]
+async fn places_that_were_not_asked_for_yet_stay_what_they_were() {
+    run(async {
+        let mut bench = Bench::new();
+        let (mut client, socket) = bench.connect(None);
+        bench.mqtt_at_once(socket, &[connect(true), subscribe_to_many()].concat());
+        assert!(!bench.is_welcome_again(&mut client).await);
+        for _ in 0..PACKETS {
+            assert_eq!(bench.packet(&mut client).await[0], 0x90);
+        }
+        drop(client);
+        bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
+        let before = bench.kept(|kept| kept.places.clone());
+        assert_eq!(before.len(), MANY);
+        bench.publish(1);
+        bench.serve_jobs().await;
+        let (_client, socket) = bench.connect(None);
+        bench.mqtt_at_once(socket, &connect(false));
+        let left = bench.connection().left.clone();
+        assert!(!left.is_empty() && left.len() < MANY, "{} are left", left.len());
+        let ticket = bench.driver.ticket(SubscriberId(0));
+        bench.driver.yield_to_another(ticket, oneshot::channel().0);
+        bench.kept(|kept| {
+            assert_eq!(kept.places.len(), MANY);
+            for pattern in left.keys() {
+                assert_eq!(kept.places[pattern], before[pattern]);
+            }
+        });
+    })
+    .await;
+}
+
 /// Otherwise it would wait for a client that is gone, and be kept for ever.
 #[tokio::test]
 async fn a_will_that_is_due_while_its_session_passes_is_published_when_the_claimant_is_gone() {
     run(async {
         let mut bench = Bench::new();
         let sessions = bench.driver.shared.sessions.clone();
-        let name = ClientName { user: None, client: "anna".into() };
-        let holder =
-            |shard| Holder { shard, ticket: Ticket::of(SubscriberId(0)), controls: bench.driver.controls.clone() };
-        let [first, second] = [holder(0), holder(1)];
-        sessions.claim(&name, &first);
-        sessions.claim(&name, &second);
+        let [first, second] = [1, 2].map(|shard| bench.holder(shard));
+        sessions.claim(&anna(), &first);
+        sessions.claim(&anna(), &second);
         let now = Instant::now();
         let will = Outgoing::new(Topic::parse("w").unwrap(), Bytes::new());
         let upstream = bench.driver.shared.upstream.clone();
-        let attending = tokio::task::spawn_local(claiming::attend(sessions.clone(), upstream, name.clone(), now));
+        let attending = tokio::task::spawn_local(claiming::attend(sessions.clone(), upstream, anna(), now));
         let timer = attending.abort_handle();
-        let left = Kept { memory: Memory::empty(), places: vec![], expires_at: now, will: Some((now, will)), timer };
-        sessions.release(&name, &first, Some(Box::new(left)));
+        let left =
+            Kept { memory: Memory::empty(), places: BTreeMap::new(), expires_at: now, will: Some((now, will)), timer };
+        sessions.release(&anna(), &first, Some(Box::new(left)));
         bench.serve_jobs().await;
         assert!(bench.jobs.publishes.try_recv().is_err(), "its client is there");
-        sessions.abandon(&name, &second);
+        sessions.abandon(&anna(), &second);
         let job = tokio::time::timeout(PATIENCE, bench.jobs.publishes.recv()).await.unwrap();
         assert_eq!(job.map(|job| job.message.topic.to_string()).as_deref(), Some("w"));
         tokio::time::timeout(PATIENCE, attending).await.unwrap().unwrap();
