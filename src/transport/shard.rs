@@ -43,8 +43,27 @@ pub(crate) struct Site {
     /// Polls that are not answered.
     pub(crate) waiting: Waiting,
     terms: Arc<Terms>,
-    number: usize,
-    sessions: Cell<u64>,
+    names: Names,
+}
+
+/// Names for the sessions of a shard. Others remember them for longer than this node runs, a stream in what it keeps and nodes
+/// of the same name in who is there: so none is given twice, here, elsewhere or after a restart.
+struct Names {
+    /// The node's name and what this shard has drawn at its start.
+    prefix: String,
+    given: Cell<u64>,
+}
+
+impl Names {
+    fn new(node: &str) -> Self {
+        Self { prefix: format!("{node}-{:016x}", fastrand::u64(..)), given: Cell::new(0) }
+    }
+
+    fn next(&self) -> Arc<str> {
+        let number = self.given.get() + 1;
+        self.given.set(number);
+        format!("{}-{number}", self.prefix).into()
+    }
 }
 
 /// A running shard.
@@ -72,11 +91,10 @@ pub(crate) fn start(number: usize, shared: &Arc<Shared>, seats: &Seats) -> io::R
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
         let (gate, terms) = (Gate::new(&shared.settings), Arc::new(Terms::new(&shared.settings)));
         let (admitted, admissions) = mpsc::channel(WAITING_MAX);
-        let (sessions, waiting) = (Cell::new(0), Waiting::default());
+        let (names, waiting) = (Names::new(&shared.settings.amqp.node), Waiting::default());
         let waits = waiting.clone();
         let inbox = Inbox { admissions, controls: control, own_controls, number, doorbell, waiting: waits };
-        let site =
-            Rc::new(Site { gate, terms, shared: shared.clone(), admissions: admitted, waiting, number, sessions });
+        let site = Rc::new(Site { gate, terms, shared: shared.clone(), admissions: admitted, waiting, names });
         LocalSet::new().block_on(&runtime, async move {
             tokio::task::spawn_local(receive(sockets, site, seats));
             Driver::run(shared, inbox).await
@@ -146,12 +164,26 @@ impl Site {
         }
     }
 
-    /// A session for somebody, or for a stranger with what he is told. Its name is unique in this run of the node.
+    /// A session for somebody, or for a stranger with what he is told.
     pub(crate) fn session(&self, known: Known, protocol: &'static Subprotocol) -> Session {
-        let number = self.sessions.get() + 1;
-        self.sessions.set(number);
-        let connection = format!("{}-{}-{number}", self.shared.settings.amqp.node, self.number).into();
-        let start = Start { connection, protocol, admission: known.map_err(Arc::from), at: Instant::now() };
+        let start =
+            Start { connection: self.names.next(), protocol, admission: known.map_err(Arc::from), at: Instant::now() };
         Session::new(self.terms.clone(), start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// What a stream kept of `echo: false` would otherwise be withheld from whoever has the name after a restart.
+    #[test]
+    fn no_name_is_given_twice_whatever_starts_anew() {
+        let starts: Vec<Names> = (0..3).map(|_| Names::new("node")).collect();
+        let names: HashSet<Arc<str>> = starts.iter().flat_map(|names| [names.next(), names.next()]).collect();
+        assert_eq!(names.len(), 6, "{names:?}");
+        assert!(names.iter().all(|name| name.starts_with("node-")));
     }
 }
