@@ -130,9 +130,13 @@ impl Queue {
         if over { self.pop().map(|(_, entry)| entry) } else { None }
     }
 
-    /// Takes the first message if the queue holds more than it may.
+    /// Takes the first message if the queue holds more than it may. One that refuses publishes has confirmed what it holds: when
+    /// requeued messages make it too long, it only refuses until it is shorter.
     pub(crate) fn pop_excess(&mut self) -> Option<Entry> {
         let rules = &self.declaration.rules;
+        if rules.overflow != Overflow::DropHead {
+            return None;
+        }
         let over = rules.max_length.is_some_and(|most| self.entries.len() as u64 > most)
             || rules.max_length_bytes.is_some_and(|most| self.body_bytes as u64 > most);
         if over { self.pop().map(|(_, entry)| entry) } else { None }

@@ -551,6 +551,22 @@ fn a_refusing_queue_makes_its_publisher_a_nack() {
     assert_eq!(bench.ready("q"), 1);
 }
 
+/// Its publishers have the broker's word for all of it.
+#[test]
+fn a_refusing_queue_keeps_what_comes_back_to_it_though_it_is_full() {
+    for overflow in ["reject-publish", "reject-publish-dlx"] {
+        let mut bench = Bench::new();
+        let [at, holder] = [bench.channel(), bench.channel()];
+        bench.queue_with(at, "q", &[("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", text(overflow))]);
+        assert!(bench.publish(at, "", "q", "a").accepted);
+        assert!(bench.get(holder, "q").is_some());
+        assert!(bench.publish(at, "", "q", "b").accepted, "there was room");
+        bench.broker.close_session(holder.session);
+        assert_eq!(bench.ready("q"), 2, "{overflow}");
+        assert!(!bench.publish(at, "", "q", "c").accepted);
+    }
+}
+
 #[test]
 fn no_queue_is_taken_for_a_stream() {
     let mut bench = Bench::new();
