@@ -243,6 +243,13 @@ impl Channel {
         }
     }
 
+    /// The queue and the key of a binding. One that names neither is by the queue's name (`queue.bind`, field `queue`).
+    fn bound(&self, name: &str, key: &str) -> Result<(Name, Name), Fault> {
+        let queue = self.resolve(name)?;
+        let key = if name.is_empty() && key.is_empty() { queue.clone() } else { key.into() };
+        Ok((queue, key))
+    }
+
     fn queue(&mut self, method: queue::AMQPMethod, turn: &mut Turn<'_>) -> Result<(), Fault> {
         match method {
             queue::AMQPMethod::Declare(mut method) => {
@@ -254,18 +261,14 @@ impl Channel {
                 turn.reply_unless(method.nowait, AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)));
             }
             queue::AMQPMethod::Bind(method) => {
-                let queue = self.resolve(method.queue.as_str())?;
-                // A binding that names neither queue nor key is one by the queue's name (`queue.bind`, field `queue`).
-                let by_name = method.queue.as_str().is_empty() && method.routing_key.as_str().is_empty();
-                let key = if by_name { &*queue } else { method.routing_key.as_str() };
-                let link = Link { source: method.exchange.as_str(), key, arguments: &method.arguments };
+                let (queue, key) = self.bound(method.queue.as_str(), method.routing_key.as_str())?;
+                let link = Link { source: method.exchange.as_str(), key: &key, arguments: &method.arguments };
                 turn.broker.bind_queue(turn.at, &queue, &link)?;
                 turn.reply_unless(method.nowait, AMQPClass::Queue(queue::AMQPMethod::BindOk(queue::BindOk {})));
             }
             queue::AMQPMethod::Unbind(method) => {
-                let queue = self.resolve(method.queue.as_str())?;
-                let key = method.routing_key.as_str();
-                let link = Link { source: method.exchange.as_str(), key, arguments: &method.arguments };
+                let (queue, key) = self.bound(method.queue.as_str(), method.routing_key.as_str())?;
+                let link = Link { source: method.exchange.as_str(), key: &key, arguments: &method.arguments };
                 turn.broker.unbind_queue(turn.at, &queue, &link)?;
                 turn.reply(AMQPClass::Queue(queue::AMQPMethod::UnbindOk(queue::UnbindOk {})));
             }

@@ -48,7 +48,10 @@ fn declare(number: u16, queue: &str) -> Vec<u8> {
 }
 
 pub(super) fn publish(number: u16, routing_key: &str, mandatory: bool, body: &[u8]) -> Vec<u8> {
-    let head = basic::Publish { routing_key: short(routing_key), mandatory, ..Default::default() };
+    send(number, basic::Publish { routing_key: short(routing_key), mandatory, ..Default::default() }, body)
+}
+
+fn send(number: u16, head: basic::Publish, body: &[u8]) -> Vec<u8> {
     let header =
         AMQPContentHeader { class_id: 60, body_size: body.len() as u64, properties: BasicProperties::default() };
     let mut all = method(number, basic(basic::AMQPMethod::Publish(head)));
@@ -257,6 +260,24 @@ fn every_mistake_has_its_code() {
         client.say(&mut broker, &declare(1, "q"));
         assert_eq!(client.refused(&mut broker, &mistake), expected, "{name}");
     }
+}
+
+/// Neither names queue nor key: both mean the queue that was declared last, by its name.
+#[test]
+fn what_was_bound_without_a_name_is_unbound_without_one() {
+    let mut broker = broker(1 << 20);
+    let mut client = Client::open(&mut broker);
+    let exchange = short("amq.direct");
+    let bind = queue::Bind { exchange: exchange.clone(), ..Default::default() };
+    let bind = method(1, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
+    let unbind = queue::Unbind { exchange: exchange.clone(), ..Default::default() };
+    let unbind = method(1, AMQPClass::Queue(queue::AMQPMethod::Unbind(unbind)));
+    let message = basic::Publish { exchange, routing_key: short("q"), mandatory: true, ..Default::default() };
+    let message = send(1, message, b"");
+    client.say(&mut broker, &[declare(1, "q"), bind].concat());
+    assert!(client.say(&mut broker, &message).is_empty(), "it is routed");
+    assert_eq!(names(&client.say(&mut broker, &unbind)), [(50, 51)]);
+    assert_eq!(names(&client.say(&mut broker, &message))[0], (60, 50), "it comes back");
 }
 
 #[test]
