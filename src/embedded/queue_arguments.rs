@@ -97,7 +97,10 @@ fn check_type(arguments: &FieldTable) -> Result<(), Fault> {
     let kind = name(arguments, "x-queue-type")?;
     match kind.as_deref() {
         None | Some("classic") => {}
-        Some(kind @ ("quorum" | "stream")) => return Err(Fault::unsupported(&format!("queues of type {kind}"))),
+        // RabbitMQ without the type refuses the queue and spares the connection.
+        Some(kind @ ("quorum" | "stream")) => {
+            return Err(Fault::precondition(format!("the embedded broker has no queues of type {kind}: use RabbitMQ")));
+        }
         Some(_) => return Err(invalid("x-queue-type", "to be classic")),
     }
     match FOREIGN.iter().find(|name| field(arguments, name).is_some()) {
@@ -110,7 +113,7 @@ impl Rules {
     /// Reads the arguments; those without meaning here (`x-queue-mode` and what nobody knows) are ignored, as RabbitMQ does.
     ///
     /// # Errors
-    /// 406 for a value that makes no sense, 540 for the queue types of RabbitMQ that are not here.
+    /// 406 for a value that makes no sense, and for the queue types of RabbitMQ that are not here.
     pub(crate) fn parse(arguments: &FieldTable) -> Result<Self, Fault> {
         check_type(arguments)?;
         let overflow = match name(arguments, "x-overflow")?.as_deref() {
@@ -186,9 +189,11 @@ mod tests {
 
     #[test]
     fn other_types_of_queue_are_for_rabbitmq() {
-        let fault = parse("x-queue-type", text("stream")).unwrap_err();
-        assert_eq!(fault.code, Code::NotImplemented);
-        assert!(fault.text.contains("use RabbitMQ"));
+        for kind in ["stream", "quorum"] {
+            let fault = parse("x-queue-type", text(kind)).unwrap_err();
+            assert_eq!(fault.code, Code::PreconditionFailed, "the connection is spared");
+            assert!(fault.text.contains("use RabbitMQ"));
+        }
         assert_eq!(parse("x-queue-type", text("classic")), Ok(Rules::default()));
         assert_eq!(parse("x-something", text("else")), Ok(Rules::default()));
     }

@@ -262,7 +262,7 @@ impl Settler<'_> {
         }
     }
 
-    /// The embedded broker has no streams, and one source that keeps asking for one takes the others down with it.
+    /// The embedded broker has no streams.
     pub(super) fn streams_need_rabbitmq(&mut self, settings: &Settings) {
         let sources = settings.sources.iter().filter(|_| settings.embedded.is_some());
         for source in sources.filter(|source| matches!(source.input, Input::Stream(_))) {

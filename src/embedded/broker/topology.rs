@@ -221,8 +221,8 @@ impl Broker {
     /// `queue.declare`; an empty name is replaced by one of ours.
     ///
     /// # Errors
-    /// 403 for reserved names, 404 when passive and missing, 405 for somebody else's, 406 when it is there and different
-    /// or its arguments make no sense, 506 at the limit, 540 for queue types that are not here.
+    /// 403 for reserved names, 404 when passive and missing, 405 for somebody else's, 406 when it is there and different,
+    /// its arguments make no sense or its type is not here, 506 at the limit.
     pub(crate) fn declare_queue(&mut self, at: ChannelRef, method: &queue::Declare) -> Result<queue::DeclareOk, Fault> {
         let name = method.queue.as_str();
         if name.starts_with(REPLY_TO) {

@@ -211,6 +211,9 @@ fn mistakes() -> Vec<Mistake> {
     let unknown = exchange::Declare { exchange: short("x"), kind: short("odd"), ..Default::default() };
     let plugin = exchange::Declare { exchange: short("x"), kind: short("x-odd"), ..Default::default() };
     let durable = queue::Declare { queue: short("q"), durable: true, ..Default::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert(short("x-queue-type"), AMQPValue::LongString("stream".into()));
+    let stream = queue::Declare { queue: short("s"), durable: true, arguments, ..Default::default() };
     let immediate = basic::Publish { immediate: true, ..Default::default() };
     let queue_method = |declare| method(1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
     let exchange_method = |declare| method(1, AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)));
@@ -228,6 +231,7 @@ fn mistakes() -> Vec<Mistake> {
         ("missing queue", queue_method(passive), (404, (50, 10))),
         ("reserved name", exchange_method(reserved), (403, (40, 10))),
         ("declared otherwise", queue_method(durable), (406, (50, 10))),
+        ("stream", queue_method(stream), (406, (50, 10))),
         ("unknown tag", method(1, basic(basic::AMQPMethod::Ack(basic::Ack::default()))), (406, (60, 80))),
         ("bad frame end", bad_end, (501, (0, 0))),
         ("unknown frame", vec![4, 0, 1, 0, 0, 0, 0, 0xCE], (501, (0, 0))),

@@ -159,7 +159,7 @@ async fn queue_source(live: &Live, settings: &Settings, input: &QueueInput, key:
     }
 }
 
-/// The stream is there, is one and as it is to be, and so is the exchange that it is bound to.
+/// The stream is there, is one and as it is to be, or can be made; and so is the exchange that it is bound to.
 async fn stream_source(live: &Live, (input, supply): (&StreamInput, &Supply), key: &str) -> Result<(), Trouble> {
     if let Supply::Exchange { exchange, .. } = supply {
         let asked = within(probe::exchange(live, exchange)).await;
@@ -170,7 +170,8 @@ async fn stream_source(live: &Live, (input, supply): (&StreamInput, &Supply), ke
     match unless_declared(looked, input.declare).map_err(trouble)? {
         Some(false) => Err(words::not_a_stream(&input.stream)),
         Some(true) if input.declare => streams::declare(live, &live.channel().await?, input, key).await,
-        Some(true) | None => Ok(()),
+        Some(true) => Ok(()),
+        None => within(probe::new_stream(live, &input.stream)).await.map_err(trouble),
     }
 }
 

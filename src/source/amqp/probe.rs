@@ -5,7 +5,7 @@ use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::protocol::basic::AMQPProperties;
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Queue};
 
 use crate::source::Trouble;
@@ -41,6 +41,18 @@ pub(super) async fn is_stream(live: &Live, name: &str) -> lapin::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if words::is_of_a_queue(&error) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether a stream may be declared that is not there: asks for one that goes with the connection, which no stream can.
+pub(super) async fn new_stream(live: &Live, name: &str) -> lapin::Result<()> {
+    let (channel, name) = (channel(live).await?, short(name).map_err(other)?);
+    let options = QueueDeclareOptions { durable: true, exclusive: true, ..QueueDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    match channel.queue_declare(name, options, arguments).await {
+        Err(error) if words::refusal(&error) == Some(Refusal::Precondition) && !words::has_no_streams(&error) => Ok(()),
+        asked => asked.map(drop),
     }
 }
 

@@ -84,6 +84,12 @@ pub(crate) fn is_of_a_queue(error: &Error) -> bool {
     refusal(error) == Some(Refusal::Precondition) && quoted(error).contains(super::stream::OFFSET)
 }
 
+/// Whether a stream was refused because the broker is the embedded one of another passerelle.
+pub(crate) fn has_no_streams(error: &Error) -> bool {
+    refusal(error) == Some(Refusal::Precondition)
+        && quoted(error).starts_with("PRECONDITION_FAILED - the embedded broker has no queues of type ")
+}
+
 /// The broker's own words, or the library's, fit for a line of the log: they may quote what a client sent.
 pub(crate) fn quoted(error: &Error) -> String {
     match error.kind() {
@@ -314,6 +320,11 @@ pub(crate) fn of_stream(error: &Error, stream: &str, (peer, key): (&Peer, &str))
             quoted(error)
         ),
         Some(Refusal::Precondition) if is_of_a_queue(error) => not_a_stream(stream).0,
+        Some(Refusal::Precondition) if has_no_streams(error) => format!(
+            "stream '{stream}' needs RabbitMQ, and at {} is an embedded broker of passerelle: correct amqp.url, or read an \
+             exchange or a queue",
+            peer.address
+        ),
         Some(Refusal::Precondition) => format!(
             "stream '{stream}' exists on vhost '{vhost}' with other settings: correct {key}.retention_age and \
              {key}.retention_bytes, or remove {key}.declare ({})",

@@ -13,6 +13,7 @@ use passerelle::model::topic::Pattern;
 use passerelle::source::amqp;
 
 use super::bridge::*;
+use super::embedded::Running;
 use crate::rabbit::Rabbit;
 
 fn stream_source(name: &str, input: StreamInput) -> Source {
@@ -49,6 +50,33 @@ async fn finds(settings: &Settings, expected: &[(&str, &str)]) {
     let matches = found.iter().zip(expected);
     let says = matches.into_iter().all(|(found, (key, words))| found.key == *key && found.message.contains(words));
     assert!(says && found.len() == expected.len(), "{found:#?}");
+}
+
+/// A node on another's embedded broker has none to read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_looked_for_at_a_broker_that_can_have_none() {
+    let running = Running::start();
+    let stream = StreamInput { declare: true, ..StreamInput::new("s") };
+    let mut settings = Settings { sources: vec![stream_source("s", stream)], ..Settings::default() };
+    settings.amqp.urls = vec![Secret::new(format!("amqp://guest:guest@{}", running.address))];
+    let says = format!("stream 's' needs RabbitMQ, and at {} is an embedded broker", running.address);
+    finds(&settings, &[("source.s", &says)]).await;
+    running.stop().await;
+}
+
+/// A stream that is not there yet is not made to see whether it can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_may_not_be_declared_is_named_and_none_is_made() {
+    let rabbit = Rabbit::shared();
+    let name = unique("stream");
+    let stream = StreamInput { declare: true, ..StreamInput::new(&name) };
+    let mut settings = settings(rabbit, vec![stream_source("s", stream)]);
+    let user = as_user(rabbit, &mut settings);
+    finds(&settings, &[]).await;
+    rabbit.ctl(&["set_permissions", &user, "^passerelle", ".*", ".*"]);
+    finds(&settings, &[("source.s", &format!("may not use stream '{name}"))]).await;
+    let listed = rabbit.ctl(&["list_queues", "name", "--no-table-headers"]);
+    assert!(listed.lines().all(|each| each != name), "{listed}");
 }
 
 /// An exchange that goes with its last binding goes with one that is made to see whether it can be.

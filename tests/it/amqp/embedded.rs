@@ -35,14 +35,14 @@ fn impatient(address: SocketAddr) -> Settings {
 }
 
 /// A listener of the test's own.
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
     end: CancellationToken,
     task: JoinHandle<io::Result<()>>,
 }
 
 impl Running {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
@@ -52,7 +52,7 @@ impl Running {
         Self { address, end: end.clone(), task: tokio::spawn(listener.run(end)) }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.end.cancel();
         self.task.await.unwrap().unwrap();
     }
