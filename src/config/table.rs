@@ -639,8 +639,8 @@ const PUBLISH: &[Key] = &[
         "publish.repeat_window",
         WHILE,
         "\"2m\"",
-        "For how long a publish that is repeated with the same topic, message_id and payload is answered as the first was, \
-         and not sent again.",
+        "For how long a publish that is repeated to the same topic or queue with the same message_id and payload is answered \
+         as the first was, and not sent again.",
     ),
     Key::new("publish.repeats_max", SOME, "65536", "Publishes that are remembered for that, over all sessions."),
 ];

@@ -38,7 +38,7 @@ pub struct Outgoing {
 }
 
 /// Where a message goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// To the exchange that the configuration says for its topic, and for what it is: a publish or a call.
     Routed,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::model::outgoing::{Outgoing, PublishOutcome};
+use crate::model::outgoing::{Outgoing, PublishOutcome, Target};
 use crate::model::topic::Topic;
 
 /// What makes two publishes the same: who publishes, where to, the id that they chose, and what. Without the last, strangers
@@ -17,6 +17,8 @@ use crate::model::topic::Topic;
 pub(super) struct Key {
     user: Option<Arc<str>>,
     topic: Topic,
+    /// A topic and a queue may have one name.
+    target: Target,
     message_id: String,
     /// Of the payload.
     hash: u64,
@@ -28,7 +30,9 @@ impl Key {
         let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
         let mut hasher = DefaultHasher::new();
         hasher.write(&message.payload);
-        Some(Self { user: message.user.clone(), topic: message.topic.clone(), message_id, hash: hasher.finish() })
+        let Outgoing { user, topic, target, .. } = message;
+        let (user, topic, target) = (user.clone(), topic.clone(), target.clone());
+        Some(Self { user, topic, target, message_id, hash: hasher.finish() })
     }
 }
 
@@ -117,7 +121,23 @@ mod tests {
     const DONE: PublishOutcome = PublishOutcome::Confirmed { routed: true };
 
     fn key(message_id: &str) -> Key {
-        Key { user: None, topic: Topic::parse("a").unwrap(), message_id: message_id.into(), hash: 0 }
+        Key::of(&message(message_id)).unwrap()
+    }
+
+    fn message(message_id: &str) -> Outgoing {
+        let message_id = Some(message_id.into());
+        Outgoing { message_id, ..Outgoing::new(Topic::parse("a").unwrap(), "x".into()) }
+    }
+
+    #[test]
+    fn one_message_for_a_topic_and_for_a_queue_of_its_name_are_two() {
+        let to = |target| Key::of(&Outgoing { target, ..message("m") }).unwrap();
+        let (mut repeats, now) = (Repeats::new(WINDOW, 9), Instant::now());
+        for target in [Target::Routed, Target::Queue] {
+            assert!(matches!(repeats.claim(&to(target.clone()), now), Claim::First), "{target:?}");
+            repeats.settle(to(target), Some(&DONE), now);
+        }
+        assert!(matches!(repeats.claim(&to(Target::Queue), now), Claim::Answered(DONE)));
     }
 
     #[test]
