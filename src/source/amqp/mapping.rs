@@ -4,7 +4,6 @@
 //! [`Rejection`]; what is merely odd is shown as well as it can be.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use lapin::message::Delivery;
@@ -18,6 +17,7 @@ use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
 use super::inspect::{ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, RETAINED_HEADER, SHORTENED_HEADER};
+use super::marks::Place;
 use super::stream::OFFSET;
 
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
@@ -69,7 +69,7 @@ impl Mapper {
     /// When the delivery cannot become a message.
     pub(crate) fn draft(&mut self, delivery: &mut Delivery, now: UnixMillis) -> Result<Draft, Rejection> {
         let topic = self.topic(delivery)?;
-        let attributes = attributes(&delivery.properties, delivery.redelivered);
+        let attributes = attributes(delivery);
         let payload = Bytes::from(std::mem::take(&mut delivery.data));
         Ok(Draft { topic, payload, attributes, received_at: now })
     }
@@ -126,7 +126,7 @@ pub(crate) fn consumed(delivery: &mut Delivery, queue: &Topic, now: UnixMillis) 
     tell_if_shortened(delivery, queue.as_str());
     let key = Some(delivery.routing_key.as_str()).filter(|key| !key.is_empty());
     let topic = key.and_then(|key| Topic::parse(key).ok()).unwrap_or_else(|| queue.clone());
-    let attributes = attributes(&delivery.properties, delivery.redelivered);
+    let attributes = attributes(delivery);
     Draft { topic, payload: std::mem::take(&mut delivery.data).into(), attributes, received_at: now }
 }
 
@@ -158,16 +158,18 @@ fn push_field(text: &mut String, properties: &AMQPProperties, name: &str) -> Res
     written.map_err(|_| Rejection::TemplateField)
 }
 
-fn attributes(properties: &AMQPProperties, redelivered: bool) -> Attributes {
-    let headers = properties.headers().as_ref().map(headers).unwrap_or_default();
+fn attributes(delivery: &Delivery) -> Attributes {
+    let properties = &delivery.properties;
+    let (place, fields) = (place(delivery), properties.headers().as_ref());
+    let headers = fields.map(headers).unwrap_or_default();
     Attributes {
         content_type: property(properties.content_type()),
         message_id: property(properties.message_id()),
         correlation_id: property(properties.correlation_id()),
         published_at: published_at(&headers, *properties.timestamp()),
-        origin: origin(properties),
-        retained: is_marked(properties, RETAINED_HEADER),
-        redelivered: redelivered || is_marked(properties, REDELIVERED_HEADER),
+        origin: fields.and_then(|fields| place.origin(fields)),
+        retained: fields.is_some_and(|fields| place.is_retained(fields)),
+        redelivered: delivery.redelivered || is_marked(properties, REDELIVERED_HEADER),
         headers,
     }
 }
@@ -177,12 +179,9 @@ fn is_marked(properties: &AMQPProperties, header: &str) -> bool {
     properties.headers().as_ref().is_some_and(|headers| headers.contains_key(header))
 }
 
-/// The connection that published it and does not want it back.
-fn origin(properties: &AMQPProperties) -> Option<Arc<str>> {
-    match properties.headers().as_ref()?.inner().get(ORIGIN_HEADER)? {
-        AMQPValue::LongString(name) => Some(String::from_utf8_lossy(name.as_bytes()).as_ref().into()),
-        _ => None,
-    }
+/// Where it was published.
+pub(crate) fn place(delivery: &Delivery) -> Place<'_> {
+    Place { exchange: delivery.exchange.as_str(), key: delivery.routing_key.as_str() }
 }
 
 /// A property's text, if it has any; what was not UTF-8 in it shows as the replacement character.

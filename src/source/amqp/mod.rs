@@ -42,6 +42,7 @@ mod inspect;
 mod intake;
 mod link;
 mod mapping;
+mod marks;
 mod outbound;
 mod presence;
 mod probe;

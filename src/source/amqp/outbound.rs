@@ -12,7 +12,8 @@ use crate::model::outgoing::{Outgoing, PublishOutcome, RETAINED_KEY, Target};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
 
-use super::inspect::{ID_HEADER, ORIGIN_HEADER, RETAINED_HEADER};
+use super::inspect::ID_HEADER;
+use super::marks::Place;
 
 /// Bytes of all header fields of one publish, as they stand on the wire; they must fit one frame with the properties.
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;
@@ -139,9 +140,13 @@ pub(crate) fn checked(
         Err(sentence) => return Err((answer, sentence)),
     };
     let Outgoing { topic, payload, origin, retained, .. } = message;
-    let headers = with_origin(headers, origin.as_deref());
-    let headers = if retained { as_retained(headers) } else { headers };
     let Destination { exchange, key } = destination;
+    let place = Place { exchange, key: topic.as_str() };
+    let headers = match origin {
+        Some(connection) => place.not_for(&connection, headers),
+        None => headers,
+    };
+    let headers = if retained { for_every_node(place.retained(headers)) } else { headers };
     Ok(Outbound { exchange: exchange.to_owned(), key, topic, payload, properties, headers, answer })
 }
 
@@ -196,26 +201,11 @@ fn headers(headers: &Headers) -> Result<FieldTable, String> {
     budget.table(headers, 1)
 }
 
-/// The same with the connection that does not want the message back.
-fn with_origin(mut headers: FieldTable, origin: Option<&str>) -> FieldTable {
-    if let Some(origin) = origin
-        && let Ok(name) = ShortString::try_new(ORIGIN_HEADER)
-    {
-        headers.insert(name, AMQPValue::LongString(LongString::from(origin)));
-    }
-    headers
-}
-
 /// The same of a message that is to be retained: by a second key it comes to every node that keeps such, and the broker takes
 /// that out again.
-fn as_retained(mut headers: FieldTable) -> FieldTable {
+fn for_every_node(mut headers: FieldTable) -> FieldTable {
     let key = AMQPValue::LongString(LongString::from(RETAINED_KEY));
-    let keys = AMQPValue::FieldArray(FieldArray::from(vec![key]));
-    for (name, value) in [(RETAINED_HEADER, AMQPValue::Boolean(true)), ("BCC", keys)] {
-        if let Ok(name) = ShortString::try_new(name) {
-            headers.insert(name, value);
-        }
-    }
+    headers.insert("BCC".into(), AMQPValue::FieldArray(FieldArray::from(vec![key])));
     headers
 }
 

@@ -26,7 +26,8 @@ use super::connection::{ANSWER_TIMEOUT, Live};
 use super::exchange::short;
 use super::inspect::{ID_HEADER, REDELIVERED_HEADER};
 use super::intake::Intake;
-use super::mapping::Mapper;
+use super::mapping::{self, Mapper};
+use super::marks::Place;
 use super::publisher::too_large;
 use super::receive::{self, Complaints, delivered, take_ready};
 use super::stream::{OFFSET, declare};
@@ -189,11 +190,17 @@ impl Relay {
     fn fit(&mut self, live: &Live, delivery: &mut Delivery) -> Result<(Topic, AMQPProperties), Rejection> {
         let topic = self.mapper.topic(delivery)?;
         let given = std::mem::take(&mut delivery.properties);
+        let given = mapping::place(delivery).hand_on(self.place(&topic), given);
         let properties = properties(given, delivery.redelivered, &live.peer.user);
         match too_large(&properties, live.frame_bytes_max().saturating_sub(OFFSET_BYTES)) {
             Some(_) => Err(Rejection::Properties),
             None => Ok((topic, properties)),
         }
+    }
+
+    /// Where a message goes into the stream.
+    fn place<'a>(&'a self, topic: &'a Topic) -> Place<'a> {
+        Place { exchange: &self.stream.stream, key: topic.as_str() }
     }
 
     async fn publish(
@@ -203,7 +210,8 @@ impl Relay {
         payload: &[u8],
     ) -> Result<PublisherConfirm, Trouble> {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, key) = (short(&self.stream.stream)?, short(topic.as_str())?);
+        let Place { exchange, key } = self.place(&topic);
+        let (exchange, key) = (short(exchange)?, short(key)?);
         let published = channel.basic_publish(exchange, key, options, payload, properties).await;
         published.map_err(|error| Trouble(words::quoted(&error)))
     }

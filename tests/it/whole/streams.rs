@@ -6,6 +6,7 @@ use std::time::Duration;
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{Client, EventStream, Service};
 use super::{Broker, own_host, word};
@@ -110,6 +111,26 @@ async fn expect(client: &mut Client, numbers: std::ops::Range<u64>) -> Value {
 async fn expect_caught_up(client: &mut Client) {
     let news = client.news().await;
     assert_eq!(news["op"], "caught_up", "{news}");
+}
+
+/// A stream keeps no lists of what is in its messages' headers, and what we mark them with has to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_no_echo_gets_none_from_a_stream() {
+    let stream = Stream::new().await;
+    let program = stream.serve(&[("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "true")]).await;
+    let (mut own, mut other) = (Client::json(&program).await, Client::json(&program).await);
+    own.subscribe(&stream.topic("a")).await;
+    other.subscribe(&stream.topic("a")).await;
+    for (number, echo) in [(1, false), (2, true)] {
+        let publish = json!({ "op": "publish", "topic": stream.topic("a"), "data": number, "echo": echo });
+        own.send(Message::text(publish.to_string())).await;
+    }
+    expect(&mut other, 1..3).await;
+    let mut news = own.news().await;
+    while news["op"] == "ok" {
+        news = own.news().await;
+    }
+    assert_eq!(news["data"], json!(2), "{news}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

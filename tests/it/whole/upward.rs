@@ -90,6 +90,27 @@ async fn who_wants_no_echo_gets_none_live_or_late() {
     }
 }
 
+/// A service that answers with the properties of what it got copies our marks too, which were of another topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_no_echo_gets_what_a_service_makes_of_it() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let (asked, told) = (word(), word());
+        let service = Service::connect(&program.amqp).await;
+        let mut seen = service.listen(&format!("q{asked}"), Some(&asked)).await;
+        let mut client = Client::json(&program).await;
+        client.subscribe(&told).await;
+        let publish = json!({ "op": "publish", "topic": asked, "data": 1, "echo": false });
+        assert_eq!(client.ask(publish).await["routed"], true);
+        let properties = Service::next(&mut seen).await.properties;
+        let options = BasicPublishOptions::default();
+        let sent = service.channel.basic_publish("amq.topic".into(), told.as_str().into(), options, b"2", properties);
+        sent.await.expect("a publish");
+        let message = client.news().await;
+        assert_eq!((&message["topic"], &message["data"]), (&json!(told), &json!(2)), "{broker:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_queue_takes_is_told() {
     for broker in Broker::BOTH {

@@ -139,9 +139,13 @@ fn normal_value(value: &Value) -> String {
 
 #[test]
 fn what_is_retained_goes_to_every_node_by_a_key_that_nobody_sees() {
-    let marked = as_retained(FieldTable::default());
-    let fields = marked.inner();
-    assert_eq!(fields.get(RETAINED_HEADER), Some(&AMQPValue::Boolean(true)));
-    let Some(AMQPValue::FieldArray(keys)) = fields.get("BCC") else { panic!("{fields:?}") };
+    let message = Outgoing { retained: true, ..Outgoing::new(Topic::parse("a").unwrap(), Bytes::new()) };
+    let settings = Settings::default();
+    let destination = Destination::of_publish(&settings, &message).unwrap();
+    let (place, _) = oneshot::channel();
+    let made = checked(message, destination, Answer::Request(place)).unwrap();
+    let published = Place { exchange: &made.exchange, key: made.topic.as_str() };
+    assert!(published.is_retained(&made.headers));
+    let Some(AMQPValue::FieldArray(keys)) = made.headers.inner().get("BCC") else { panic!("{:?}", made.headers) };
     assert_eq!(keys.as_slice(), [AMQPValue::LongString(LongString::from(RETAINED_KEY))]);
 }
