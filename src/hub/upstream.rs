@@ -14,13 +14,29 @@ use crate::config::Publish;
 use crate::model::delivery::{ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest};
 use crate::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Request};
 
-/// A publish and the place for its outcome. Dropping the place abandons the answer, not the message.
+/// A publish and the promise of its outcome. Whoever stops waiting for that abandons the answer, not the message.
 #[derive(Debug)]
 pub struct PublishJob {
     /// What to publish.
     pub message: Outgoing,
-    /// Where the outcome goes.
-    pub outcome: oneshot::Sender<PublishOutcome>,
+    /// What the outcome is owed to.
+    pub outcome: Promise,
+}
+
+/// The promise of a publish's outcome: to whoever waits for it, and to those who repeat it. Dropped without one it says that the
+/// server stops.
+#[derive(Debug)]
+pub struct Promise {
+    answer: oneshot::Sender<PublishOutcome>,
+    first: Option<First>,
+}
+
+/// The first of several publishes under one message id; given up when it is dropped.
+#[derive(Debug)]
+pub struct First {
+    repeats: Arc<Mutex<Repeats>>,
+    /// Boxed: most publishes have none, and each is moved several times.
+    key: Option<Box<Key>>,
 }
 
 /// A call and the place for its outcome. Dropping the place cancels the call.
@@ -85,41 +101,32 @@ impl Upstream {
     }
 
     /// Publishes and waits for the broker's word. What was confirmed a short while ago under the same message id is not
-    /// published again.
+    /// published again. Dropping the future changes nothing of that.
     pub async fn publish(&self, message: Outgoing) -> PublishOutcome {
-        let Some(key) = Key::of(&message) else { return self.publish_once(message).await };
-        let claim = self.repeats().claim(&key, Instant::now());
-        match claim {
-            Claim::Answered(outcome) => outcome,
-            Claim::Second(first) => first.await.unwrap_or_else(|_| PublishOutcome::Unavailable(GIVEN_UP.into())),
-            Claim::First => {
-                let mut first = First { upstream: self, key: Some(key) };
-                let outcome = self.publish_once(message).await;
-                first.settle(Some(&outcome));
-                outcome
+        let mut first = None;
+        if let Some(key) = Key::of(&message) {
+            let claim = locked(&self.repeats).claim(&key, Instant::now());
+            match claim {
+                Claim::Answered(outcome) => return outcome,
+                Claim::Second(first) => return first.await.unwrap_or_else(|_| unavailable(GIVEN_UP)),
+                Claim::First => first = Some(First { repeats: self.repeats.clone(), key: Some(Box::new(key)) }),
             }
         }
+        let (answer, told) = oneshot::channel();
+        match self.publishes.try_send(PublishJob { message, outcome: Promise { answer, first } }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(job)) => job.outcome.tell(unavailable(FULL)),
+            Err(mpsc::error::TrySendError::Closed(job)) => job.outcome.tell(unavailable(STOPPING)),
+        }
+        told.await.unwrap_or_else(|_| unavailable(STOPPING))
     }
 
     /// Publishes without waiting for the broker's word, which nobody is left to hear: it is handed over when this returns, before
     /// whatever is published next.
     pub fn publish_unheard(&self, message: Outgoing) {
-        let (outcome, _) = oneshot::channel();
+        let (answer, _) = oneshot::channel();
         // As with its outcome.
-        let _ = self.publishes.try_send(PublishJob { message, outcome });
-    }
-
-    fn repeats(&self) -> MutexGuard<'_, Repeats> {
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn publish_once(&self, message: Outgoing) -> PublishOutcome {
-        let (outcome, answer) = oneshot::channel();
-        match self.publishes.try_send(PublishJob { message, outcome }) {
-            Ok(()) => answer.await.unwrap_or_else(|_| PublishOutcome::Unavailable(STOPPING.into())),
-            Err(mpsc::error::TrySendError::Full(_)) => PublishOutcome::Unavailable(FULL.into()),
-            Err(mpsc::error::TrySendError::Closed(_)) => PublishOutcome::Unavailable(STOPPING.into()),
-        }
+        let _ = self.publishes.try_send(PublishJob { message, outcome: Promise { answer, first: None } });
     }
 
     /// Calls and waits for the answer. Dropping the future cancels the call.
@@ -151,24 +158,42 @@ impl Upstream {
     }
 }
 
-/// The first of several publishes under one message id; given up when it is dropped.
-struct First<'a> {
-    upstream: &'a Upstream,
-    key: Option<Key>,
+impl Promise {
+    /// Tells the outcome.
+    pub fn tell(self, outcome: PublishOutcome) {
+        if let Some(first) = self.first {
+            first.tell(&outcome);
+        }
+        // Whoever asked may have gone.
+        let _ = self.answer.send(outcome);
+    }
 }
 
-impl First<'_> {
+impl First {
+    /// Tells the outcome to those who repeat it.
+    pub fn tell(mut self, outcome: &PublishOutcome) {
+        self.settle(Some(outcome));
+    }
+
     fn settle(&mut self, outcome: Option<&PublishOutcome>) {
         if let Some(key) = self.key.take() {
-            self.upstream.repeats().settle(key, outcome, Instant::now());
+            locked(&self.repeats).settle(*key, outcome, Instant::now());
         }
     }
 }
 
-impl Drop for First<'_> {
+impl Drop for First {
     fn drop(&mut self) {
         self.settle(None);
     }
+}
+
+fn locked(repeats: &Mutex<Repeats>) -> MutexGuard<'_, Repeats> {
+    repeats.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unavailable(sentence: &str) -> PublishOutcome {
+    PublishOutcome::Unavailable(sentence.into())
 }
 
 const GIVEN_UP: &str = "the first publish under this message_id was given up: it may or may not have been sent";
@@ -177,3 +202,45 @@ const NEWS_MAX: usize = 64;
 
 const FULL: &str = "too many messages wait for the broker: try again later";
 const STOPPING: &str = "the server is stopping: connect again";
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::topic::Topic;
+
+    const DONE: PublishOutcome = PublishOutcome::Confirmed { routed: true };
+
+    fn message() -> Outgoing {
+        let message_id = Some("m".to_owned());
+        Outgoing { message_id, ..Outgoing::new(Topic::parse("a").unwrap(), Bytes::new()) }
+    }
+
+    fn look(publish: std::pin::Pin<&mut impl Future<Output = PublishOutcome>>) -> Poll<PublishOutcome> {
+        publish.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn upstream() -> (Upstream, UpstreamJobs) {
+        Upstream::new(9, &crate::config::Settings::default().publish)
+    }
+
+    /// A line that was lost takes the waiting along, as a request over HTTP does.
+    #[test]
+    fn who_no_longer_waits_has_published_all_the_same() {
+        let (upstream, mut jobs) = upstream();
+        {
+            let lost = pin!(upstream.publish(message()));
+            assert!(look(lost).is_pending());
+        }
+        let mut again = pin!(upstream.publish(message()));
+        assert!(look(again.as_mut()).is_pending());
+        jobs.publishes.try_recv().unwrap().outcome.tell(DONE);
+        assert_eq!(look(again), Poll::Ready(DONE));
+        assert_eq!(look(pin!(upstream.publish(message()))), Poll::Ready(DONE));
+        assert!(jobs.publishes.try_recv().is_err(), "it was published once");
+    }
+}

@@ -7,6 +7,7 @@ use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, Sho
 use tokio::sync::oneshot;
 
 use crate::config::Settings;
+use crate::hub::upstream::Promise;
 use crate::metrics::Metrics;
 use crate::model::outgoing::{Outgoing, PublishOutcome, RETAINED_KEY, Target};
 use crate::model::topic::Topic;
@@ -47,7 +48,7 @@ pub(crate) struct Outbound {
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// A client's publish, which is counted.
-    Publish(oneshot::Sender<PublishOutcome>),
+    Publish(Promise),
     /// The request of a call, which is counted as a call.
     Request(oneshot::Sender<PublishOutcome>),
 }
@@ -55,15 +56,14 @@ pub(crate) enum Answer {
 impl Answer {
     /// Tells; whoever has stopped waiting misses it.
     pub(crate) fn give(self, metrics: &Metrics, outcome: PublishOutcome) {
-        let place = match self {
-            Self::Publish(place) => {
+        match self {
+            Self::Publish(promise) => {
                 metrics.publish(&outcome);
-                place
+                promise.tell(outcome);
             }
-            Self::Request(place) => place,
-        };
-        // The receiver may have gone with its session.
-        let _ = place.send(outcome);
+            // The receiver may have gone with its session.
+            Self::Request(place) => _ = place.send(outcome),
+        }
     }
 }
 

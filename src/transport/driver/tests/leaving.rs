@@ -45,7 +45,7 @@ async fn who_hangs_up_while_it_is_not_read_holds_no_delivery_back() {
             bench.serve_jobs_until("it is published", take).await;
             let job = job.unwrap();
             assert_eq!(job.message.payload, text);
-            job.outcome.send(PublishOutcome::Confirmed { routed: true }).unwrap();
+            job.outcome.tell(PublishOutcome::Confirmed { routed: true });
         }
         bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
     };
@@ -83,7 +83,7 @@ async fn who_is_not_read_need_not_keep_its_promise() {
             bench.driver.rounds(now + Duration::from_secs(second));
         }
         assert!(bench.connection().is_open());
-        bench.jobs.publishes.try_recv().unwrap().outcome.send(PublishOutcome::Confirmed { routed: true }).unwrap();
+        bench.jobs.publishes.try_recv().unwrap().outcome.tell(PublishOutcome::Confirmed { routed: true });
         bench.serve_jobs_until("it is read", |bench| bench.connection().session.reading()).await;
         for second in 10..20 {
             bench.driver.rounds(now + Duration::from_secs(second));
