@@ -167,12 +167,30 @@ impl Promise {
         // Whoever asked may have gone.
         let _ = self.answer.send(outcome);
     }
+
+    /// Tells whoever waits that it is not known yet whether the message arrived. Who repeats it is told the same, until the first
+    /// is told the outcome after all; there is none where nobody can repeat it.
+    pub fn doubt(self, sentence: &str) -> Option<First> {
+        let doubt = unavailable(sentence);
+        if let Some(first) = &self.first {
+            first.doubt(&doubt);
+        }
+        // Whoever asked may have gone.
+        let _ = self.answer.send(doubt);
+        self.first
+    }
 }
 
 impl First {
     /// Tells the outcome to those who repeat it.
     pub fn tell(mut self, outcome: &PublishOutcome) {
         self.settle(Some(outcome));
+    }
+
+    fn doubt(&self, doubt: &PublishOutcome) {
+        if let Some(key) = &self.key {
+            locked(&self.repeats).doubt(key, doubt);
+        }
     }
 
     fn settle(&mut self, outcome: Option<&PublishOutcome>) {
@@ -242,5 +260,25 @@ mod tests {
         assert_eq!(look(again), Poll::Ready(DONE));
         assert_eq!(look(pin!(upstream.publish(message()))), Poll::Ready(DONE));
         assert!(jobs.publishes.try_recv().is_err(), "it was published once");
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_not_published_again_until_its_outcome_is_known() {
+        for (outcome, is_published_again) in [(Some(DONE), false), (Some(unavailable("no")), true), (None, true)] {
+            let (upstream, mut jobs) = upstream();
+            let (mut first, mut second) = (pin!(upstream.publish(message())), pin!(upstream.publish(message())));
+            assert!(look(first.as_mut()).is_pending() && look(second.as_mut()).is_pending());
+            let late = jobs.publishes.try_recv().unwrap().outcome.doubt("who knows").unwrap();
+            for told in [first, second, pin!(upstream.publish(message()))] {
+                assert_eq!(look(told), Poll::Ready(unavailable("who knows")));
+            }
+            match &outcome {
+                Some(outcome) => late.tell(outcome),
+                None => drop(late),
+            }
+            let mut again = pin!(upstream.publish(message()));
+            assert_eq!(look(again.as_mut()).is_pending(), is_published_again, "{outcome:?}");
+            assert_eq!(jobs.publishes.try_recv().is_ok(), is_published_again);
+        }
     }
 }

@@ -43,13 +43,15 @@ pub(super) enum Claim {
     First,
     /// The first is under way: its answer comes here, or nothing when it was given up.
     Second(oneshot::Receiver<PublishOutcome>),
-    /// This was the answer.
+    /// This was the answer, or is what is known.
     Answered(PublishOutcome),
 }
 
 #[derive(Debug)]
 enum Entry {
     UnderWay(Vec<oneshot::Sender<PublishOutcome>>),
+    /// Its client was told this; what became of it is not known yet.
+    InDoubt(PublishOutcome),
     Answered(PublishOutcome),
 }
 
@@ -81,7 +83,16 @@ impl Repeats {
                 waiting.push(sender);
                 Claim::Second(receiver)
             }
-            Some(Entry::Answered(outcome)) => Claim::Answered(outcome.clone()),
+            Some(Entry::InDoubt(outcome) | Entry::Answered(outcome)) => Claim::Answered(outcome.clone()),
+        }
+    }
+
+    /// Whether the first one arrived is not known, and may be so later: until then this is what everybody is told.
+    pub(super) fn doubt(&mut self, key: &Key, doubt: &PublishOutcome) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && let Entry::UnderWay(waiting) = std::mem::replace(entry, Entry::InDoubt(doubt.clone()))
+        {
+            tell(waiting, doubt);
         }
     }
 
@@ -90,10 +101,7 @@ impl Repeats {
         if let Some(Entry::UnderWay(waiting)) = self.entries.remove(&key)
             && let Some(outcome) = outcome
         {
-            for sender in waiting {
-                // Whoever repeated it may have gone.
-                let _ = sender.send(outcome.clone());
-            }
+            tell(waiting, outcome);
         }
         if let Some(outcome @ PublishOutcome::Confirmed { routed: true }) = outcome {
             self.entries.insert(key.clone(), Entry::Answered(outcome.clone()));
@@ -110,6 +118,13 @@ impl Repeats {
             self.entries.remove(key);
             self.ages.pop_front();
         }
+    }
+}
+
+fn tell(waiting: Vec<oneshot::Sender<PublishOutcome>>, outcome: &PublishOutcome) {
+    for sender in waiting {
+        // Whoever repeated it may have gone.
+        let _ = sender.send(outcome.clone());
     }
 }
 

@@ -7,8 +7,8 @@ use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, Sho
 use tokio::sync::oneshot;
 
 use crate::config::Settings;
-use crate::hub::upstream::Promise;
-use crate::metrics::Metrics;
+use crate::hub::upstream::{First, Promise};
+use crate::metrics::{Metrics, PublishResult};
 use crate::model::outgoing::{Outgoing, PublishOutcome, RETAINED_KEY, Target};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
@@ -63,6 +63,20 @@ impl Answer {
             }
             // The receiver may have gone with its session.
             Self::Request(place) => _ = place.send(outcome),
+        }
+    }
+
+    /// Tells that it is not known yet whether the message arrived; who may still be told is left.
+    pub(crate) fn doubt(self, metrics: &Metrics, sentence: &str) -> Option<First> {
+        match self {
+            Self::Publish(promise) => {
+                metrics.publish(PublishResult::Unavailable);
+                promise.doubt(sentence)
+            }
+            Self::Request(_) => {
+                self.give(metrics, PublishOutcome::Unavailable(sentence.to_owned()));
+                None
+            }
         }
     }
 }

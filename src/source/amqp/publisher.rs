@@ -16,7 +16,7 @@ use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::hub::upstream::PublishJob;
+use crate::hub::upstream::{First, PublishJob};
 use crate::model::outgoing::PublishOutcome;
 use crate::source::Trouble;
 
@@ -113,7 +113,7 @@ impl Publisher {
                 trouble = self.link.lost(&live) => return format!("{trouble}; it is not known whether the message arrived"),
                 Ok(()) = blocked.changed() => {
                     if let Some(reason) = blocked.borrow_and_update().clone() {
-                        session.fail_all(&blocked_sentence(&reason));
+                        session.doubt_all(&doubt_sentence(&reason));
                     }
                 }
                 Some((id, confirmed)) = session.confirms.next() => session.settle(id, confirmed),
@@ -132,6 +132,13 @@ fn blocked_sentence(reason: &str) -> String {
     format!("the broker accepts no messages now ({reason}): try again later")
 }
 
+/// Of what was sent before the broker said so: it keeps what it has not read, and takes it when it can.
+fn doubt_sentence(reason: &str) -> String {
+    format!(
+        "the broker accepts no messages now ({reason}); it is not known whether this one arrives when it does again"
+    )
+}
+
 /// The publishes on one connection.
 struct Session {
     context: Arc<Context>,
@@ -139,6 +146,8 @@ struct Session {
     channel: Option<Channel>,
     /// What somebody still waits for, by id.
     waiting: HashMap<i64, Waiting>,
+    /// What nobody waits for and somebody may repeat, by id: the broker's late word is for those.
+    doubtful: HashMap<i64, First>,
     /// When each of them is late, in order; those answered since are passed over.
     deadlines: VecDeque<(Instant, i64)>,
     /// What the broker has not confirmed yet, whether anybody still waits for it or not.
@@ -163,6 +172,7 @@ impl Session {
             live,
             channel: None,
             waiting: HashMap::new(),
+            doubtful: HashMap::new(),
             deadlines: VecDeque::new(),
             confirms: FuturesUnordered::new(),
             exchanges: HashMap::new(),
@@ -211,17 +221,25 @@ impl Session {
             return self.answer(id, PublishOutcome::Refused("the topic is too long".into()));
         };
         let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let mut sending =
+            Box::pin(async move { channel.basic_publish(exchange, key, options, &payload, properties).await });
         let mut blocked = self.live.blocked.subscribe();
         tokio::select! {
             biased;
-            sent = channel.basic_publish(exchange, key, options, &payload, properties) => match sent {
+            sent = &mut sending => match sent {
                 Ok(confirm) => self.confirms.push(Box::pin(confirmed(id, confirm))),
                 Err(error) => self.channel_failed(&error),
             },
-            // A blocked or dead connection writes nothing, perhaps for ever.
-            _ = blocked.wait_for(Option::is_some) => self.fail_all(&blocked_sentence("it is low on resources")),
+            // A blocked or dead connection writes nothing, perhaps for ever. What the library has it writes when it can.
+            _ = blocked.wait_for(Option::is_some) => {
+                self.confirms.push(Box::pin(sent_late(id, sending)));
+                self.doubt_all(&doubt_sentence("it is low on resources"));
+            }
             () = self.live.life.gone.cancelled() => {}
-            () = tokio::time::sleep_until(late.into()) => self.time_out(),
+            () = tokio::time::sleep_until(late.into()) => {
+                self.confirms.push(Box::pin(sent_late(id, sending)));
+                self.time_out();
+            }
         }
     }
 
@@ -301,7 +319,7 @@ impl Session {
             }
             // Those of a channel that is gone were all answered when it went.
             Err(error) if self.waiting.contains_key(&id) => self.channel_failed(&error),
-            Err(_) => {}
+            Err(_) => drop(self.doubtful.remove(&id)),
         }
     }
 
@@ -339,6 +357,7 @@ impl Session {
     fn abandon_channel(&mut self, sentence: &str) {
         self.fail_all(sentence);
         self.channel = None;
+        self.doubtful.clear();
         self.confirms.clear();
         self.deadlines.clear();
         self.live.returned.clear();
@@ -350,9 +369,22 @@ impl Session {
         }
     }
 
+    /// Tells all in flight that nobody knows yet.
+    fn doubt_all(&mut self, sentence: &str) {
+        let ids: Vec<i64> = self.waiting.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.doubt(id, sentence));
+    }
+
+    fn doubt(&mut self, id: i64, sentence: &str) {
+        let first = self.waiting.remove(&id).and_then(|waiting| waiting.answer.doubt(&self.context.metrics, sentence));
+        self.doubtful.extend(first.map(|first| (id, first)));
+    }
+
     fn answer(&mut self, id: i64, outcome: PublishOutcome) {
         if let Some(waiting) = self.waiting.remove(&id) {
             waiting.answer.give(&self.context.metrics, outcome);
+        } else if let Some(first) = self.doubtful.remove(&id) {
+            first.tell(&outcome);
         }
     }
 
@@ -369,7 +401,7 @@ impl Session {
     fn time_out(&mut self) {
         let now = Instant::now();
         while let Some((_, id)) = self.deadlines.pop_front_if(|(late, _)| *late <= now) {
-            self.answer(id, PublishOutcome::Unavailable(TIMED_OUT.into()));
+            self.doubt(id, TIMED_OUT);
         }
         let abandoned = self.confirms.len().saturating_sub(self.waiting.len());
         if abandoned > self.context.settings.publish.in_flight_max / 2 {
@@ -415,6 +447,17 @@ pub(crate) fn too_large(properties: &AMQPProperties, frame_bytes_max: usize) -> 
 
 async fn confirmed(id: i64, confirm: PublisherConfirm) -> (i64, lapin::Result<Confirmation>) {
     (id, confirm.await)
+}
+
+/// The same of what could not be written at once.
+async fn sent_late(
+    id: i64,
+    sending: impl Future<Output = lapin::Result<PublisherConfirm>>,
+) -> (i64, lapin::Result<Confirmation>) {
+    match sending.await {
+        Ok(confirm) => confirmed(id, confirm).await,
+        Err(error) => (id, Err(error)),
+    }
 }
 
 #[cfg(test)]

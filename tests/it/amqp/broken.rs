@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, ExchangeKind};
 use passerelle::config::{self, Bindings, Secret};
 use passerelle::hub::interest::Standing;
 use passerelle::model::delivery::{ConsumeNews, ConsumeRequest, QueueOrigin};
 use passerelle::model::gap::GapReason;
-use passerelle::model::outgoing::{CallOutcome, PublishOutcome, Request};
+use passerelle::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Request};
 use passerelle::model::queue::QueueTemplate;
 use passerelle::model::topic::{Pattern, Topic};
 use passerelle::source::amqp;
@@ -18,9 +19,13 @@ use crate::rabbit::{Rabbit, connect};
 
 /// Publishes until an answer of this kind comes.
 async fn publish_until(bridge: &Bridge, topic: &str, wanted: impl Fn(&PublishOutcome) -> bool) -> PublishOutcome {
+    repeat_until(bridge, &outgoing(topic, "x"), wanted).await
+}
+
+async fn repeat_until(bridge: &Bridge, message: &Outgoing, wanted: impl Fn(&PublishOutcome) -> bool) -> PublishOutcome {
     let publishing = async {
         loop {
-            let outcome = bridge.upstream.publish(outgoing(topic, "x")).await;
+            let outcome = bridge.upstream.publish(message.clone()).await;
             if wanted(&outcome) {
                 return outcome;
             }
@@ -113,6 +118,61 @@ async fn a_broker_out_of_memory_refuses_publishes_and_still_delivers() {
     // Stopping while blocked must end too.
     rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "1000"]);
     publish_until(&bridge, "a", says).await;
+    bridge.stop().await;
+}
+
+/// The broker takes it when it reads on: nobody may be told that it was not taken, and who repeats it must not double it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_to_a_broker_that_stopped_reading_is_in_doubt_and_arrives_once() {
+    let rabbit = Rabbit::start();
+    let client = Client::connect(&rabbit).await;
+    client.exchange("x", ExchangeKind::Topic).await;
+    let mut settings = settings(&rabbit, vec![exchange_source("events", "x")]);
+    settings.publish.exchange = "x".into();
+    settings.publish.timeout = Duration::from_secs(1);
+    let bridge = Bridge::start(&settings);
+    let _claim = bridge.claim("events", "a").await;
+    publish_until(&bridge, "warm", is_confirmed).await;
+    let is_in_doubt = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unavailable(why) if why.contains("it is not known whether"));
+    let mut sent: Vec<Outgoing> = Vec::new();
+    let mut burst = async || {
+        let numbers = sent.len()..sent.len() + 100;
+        let numbered = |number: String| Outgoing { message_id: Some(number.clone()), ..outgoing("a", &number) };
+        sent.extend(numbers.clone().map(|number| numbered(number.to_string())));
+        let outcomes =
+            join_all(sent[numbers.clone()].iter().map(|message| bridge.upstream.publish(message.clone()))).await;
+        let doubtful = numbers.zip(&outcomes).find(|(_, outcome)| is_in_doubt(outcome)).map(|(number, _)| number);
+        if let Some(number) = doubtful {
+            let again = bridge.upstream.publish(sent[number].clone()).await;
+            assert!(is_in_doubt(&again) || is_confirmed(&again), "{again:?}");
+        }
+        (doubtful.is_some(), outcomes.iter().all(is_confirmed))
+    };
+    rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "1000"]);
+    let alarmed = async {
+        loop {
+            match burst().await {
+                (_, true) => {}
+                (has_doubts, false) => break has_doubts,
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, alarmed).await.expect("an alarm"), "it found some in flight");
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    publish_until(&bridge, "warm", is_confirmed).await;
+    rabbit.freeze();
+    assert_eq!(burst().await, (true, false));
+    rabbit.thaw();
+    for message in &sent {
+        repeat_until(&bridge, message, |outcome| *outcome == PublishOutcome::Confirmed { routed: true }).await;
+    }
+    client.publish("x", "a", "last").await;
+    until("all have come", || bridge.payloads("events").last().is_some_and(|last| last == "last")).await;
+    let mut came = bridge.payloads("events");
+    came.sort();
+    came.dedup();
+    assert_eq!(came.len(), bridge.log("events").len(), "each once: {:?}", bridge.payloads("events"));
+    assert_eq!(came.len(), sent.len() + 1);
     bridge.stop().await;
 }
 
