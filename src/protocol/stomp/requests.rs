@@ -1,7 +1,7 @@
 //! What a client's frames ask for.
 //!
-//! Each frame that asks for a receipt gets it once it is done: a `SEND` when the broker has confirmed it, a `SUBSCRIBE` when
-//! everything that is published from then on will come.
+//! Each frame that asks for a receipt gets it once it is done: a `SEND` when the broker has confirmed it, but for a request, of
+//! which the reply says so; a `SUBSCRIBE` when everything that is published from then on will come.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
