@@ -200,7 +200,7 @@ impl Session {
                 let timeout = timeout.unwrap_or(self.terms.call_timeout);
                 let longest = self.terms.call_timeout_max;
                 if timeout > longest {
-                    let message = format!("\"timeout_ms\" may be at most {} (call.timeout_max)", longest.as_millis());
+                    let message = format!("the timeout may be at most {} ms (call.timeout_max)", longest.as_millis());
                     return self.fail(id, ErrorCode::Limit, message, actions);
                 }
                 if let Some(id) = self.checked(id, identity, &message, (Action::ForbiddenCall, actions)) {
@@ -289,7 +289,7 @@ impl Session {
                 (ErrorCode::Unroutable, "no queue takes calls on this topic: is its service running?".into())
             }
             CallOutcome::TimedOut => {
-                (ErrorCode::Timeout, "nobody answered in time: ask again, or with a longer \"timeout_ms\"".into())
+                (ErrorCode::Timeout, "nobody answered in time: ask again, or with a longer timeout".into())
             }
             CallOutcome::Refused(sentence) => (ErrorCode::Refused, sentence),
             CallOutcome::Unavailable(sentence) => (ErrorCode::Unavailable, sentence),
