@@ -7,6 +7,8 @@
 const SUBPROTOCOL = "passerelle.v1.json";
 /** How many delivered messages a subscription remembers, so as not to deliver them twice. */
 const REMEMBERED_MAX = 10_000;
+/** How many live messages wait for the end of a subscription's replay. */
+const HELD_MAX = 10_000;
 /** How many messages wait for a reader of the async iterator. */
 const UNREAD_MAX = 10_000;
 /** How many requests wait for the line to open. */
@@ -243,8 +245,9 @@ class History {
  *
  * Live messages move every subscription that is caught up, whether they match it or not: a session gets each
  * source's messages in order, so all that matched before has come. They must not move one that still replays,
- * because older messages are on their way to it; those that it got early are remembered instead. With `max_rate`
- * subscriptions run ahead of each other, and a message moves those only by which it comes; the others remember it.
+ * because older messages are on their way to it: for these they wait. What comes early even so is remembered. With
+ * `max_rate` nothing waits, because such a replay may never end. There subscriptions run ahead of each other, and a message
+ * moves those only by which it comes; the others remember it.
  *
  * What is shared with one that has a rate is remembered even so: the replay of that one may bring it again.
  *
@@ -253,16 +256,23 @@ class History {
  */
 class Progress {
   /**
-   * @param {CursorsBySource} after Where to start; empty for now.
-   * @param {number | undefined} last How many of each topic to bring first where there is no such place.
+   * @param {SubscribeOptions} options Where to start; how many of each topic to bring first where there is no such place;
+   *   the rate.
    */
-  constructor(after, last) {
+  constructor({ after = {}, last, max_rate }) {
     /** Everything that was published since then has come or will. @type {CursorsBySource} */
     this.saved = { ...after };
     /** What was delivered although `saved` does not cover it. */
     this.ahead = new Memory();
     /** What was delivered, is covered, and may come again. */
     this.behind = new Memory();
+    /**
+     * What is live and waits for the end of the replay, by what names it; over lost lines too, for who brings it live says
+     * nothing of whether `saved` covers it. @type {Map<string, Message>}
+     */
+    this.held = new Map();
+    /** How much of that there may be. A replay at a rate may never end, so nothing waits for it. */
+    this.held_max = max_rate ? 0 : HELD_MAX;
     /** What of `last` is still to come, or may be. @type {History | null} */
     this.history = last && !this.resumes ? new History(last) : null;
     /** Which older messages are still to come: from before the subscribe is sent until `caught_up`. @type {Replay} */
@@ -313,25 +323,37 @@ class Progress {
     else this.ahead.clear();
   }
 
-  /** Takes over where the replay ended. @param {CursorsBySource} cursors @param {boolean} shares As above. */
+  /** Takes over where the replay ended; what is to be delivered now. @param {CursorsBySource} cursors @param {boolean} shares */
   caughtUp(cursors, shares) {
+    const held = this.release();
     if (this.replay === "last") this.history = null;
     this.replay = "none";
     this.stand(cursors, shares);
+    return held;
+  }
+
+  /** What waits no longer. @returns {Message[]} */
+  release() {
+    const held = [...this.held.values()];
+    this.held.clear();
+    for (const message of held) this.ahead.add(message);
+    return held;
   }
 
   /**
-   * Whether to deliver a live message that matches; one that does not only moves it.
+   * What to deliver as a live message comes: that one if it matches and is new, or, where many are held, one before it.
    * @param {Message} message @param {boolean} matching
    * @param {{moves: boolean, shared: boolean}} how Whether everything before it has come; whether one with a rate is
    *   about it too.
    */
   live(message, matching, { moves, shared }) {
-    if (this.replaying || !moves) return matching && this.#early(message);
+    if (this.replaying) return matching ? this.#hold(message) : null;
+    if (!moves) return matching && this.#early(message) ? message : null;
     const fresh = this.saved[message.source] !== message.cursor;
     this.saved[message.source] = message.cursor;
     const remembers = shared || this.history;
-    return matching && (remembers ? !this.ahead.has(message) && this.behind.add(message) : fresh);
+    const isNew = () => (remembers ? !this.ahead.has(message) && this.behind.add(message) : fresh);
+    return matching && isNew() ? message : null;
   }
 
   /** Hears a replayed message that is for nobody else. @param {Message} message */
@@ -348,10 +370,21 @@ class Progress {
    * @param {{alone: boolean, shared: boolean}} how Whether it is this one's if it replays; `shared` as above.
    */
   replayed(message, { alone, shared }) {
+    this.held.delete(identity(message));
     if (this.replay !== "since" || !alone) return this.#early(message);
     this.saved[message.source] = message.cursor;
     const remembers = shared || this.history;
     return !this.ahead.has(message) && (remembers ? this.behind.add(message) : !this.behind.has(message));
+  }
+
+  /** Keeps a live message until older ones have come; gives the one that is to wait no longer. @param {Message} message */
+  #hold(message) {
+    if (!this.behind.has(message) && !this.ahead.has(message)) this.held.set(identity(message), message);
+    if (this.held.size <= this.held_max) return null;
+    const [[key, first]] = this.held;
+    this.held.delete(key);
+    this.ahead.add(first);
+    return first;
   }
 
   /** @param {Message} message */
@@ -381,7 +414,7 @@ export class Subscription {
     this.options = options;
     /** The filter as the server reads it. @type {Filter | null} */
     this._filter = JSON.parse(JSON.stringify(options.filter ?? null));
-    this._progress = new Progress(options.after ?? {}, options.last);
+    this._progress = new Progress(options);
     this._resolve = (/** @type {{resumed: boolean}} */ _) => {};
     this._reject = (/** @type {Error} */ _) => {};
     /**
@@ -436,15 +469,9 @@ export class Subscription {
     return this._stage === "standing" && history && replay !== "last" ? "last" : undefined;
   }
 
-  /** What a replay brings; two with the same key can replay together. Empty: nothing. @param {Replay} replay */
-  _replayKey(replay = this._progress.replay) {
-    if (replay === "last") return `last of ${this.pattern}`;
-    const cursors = Object.entries(this._progress.saved).sort(([one], [other]) => (one < other ? -1 : 1));
-    return replay === "since" ? JSON.stringify(cursors) : "";
-  }
-
   /** @param {Message} message */
   _deliver(message) {
+    if (this.#ended) return;
     if (this.options.onmessage) return guarded(this.options.onmessage, message);
     const reader = this.#readers.shift();
     if (reader) return reader.resolve({ done: false, value: message });
@@ -456,6 +483,8 @@ export class Subscription {
 
   /** @param {PasserelleError | null} error */
   _end(error) {
+    // What waited for older messages waits in vain, but it has come.
+    if (error) for (const message of this._progress.release()) this._deliver(message);
     this.#ended ??= { error };
     this._reject(error ?? new PasserelleError("closed", `'${this.pattern}' was unsubscribed`));
     for (const reader of this.#readers.splice(0)) {
@@ -965,8 +994,8 @@ export class Client {
 
   /**
    * Asks for every queue and every subscription that is not yet on the wire. Of the latter, those that want to be sent
-   * old messages wait for each other where they are about the same ones and not at the same place: a replayed message
-   * does not say for whom it is, so nobody who may already have it replays at the same time.
+   * old messages wait for each other where they may be about the same ones: a replayed message does not say for whom it
+   * is, so nobody replays at the same time who may already have it or gets it before older ones.
    */
   #pump() {
     if (!this.#isOpen) return;
@@ -978,9 +1007,7 @@ export class Client {
     for (const subscription of all) {
       const replay = subscription._due;
       if (!replay) continue;
-      const key = subscription._replayKey(replay);
-      const waits = (/** @type {Subscription} */ other) =>
-        goesFirst(other, subscription) && other._replayKey() !== key && share(other, subscription);
+      const waits = (/** @type {Subscription} */ other) => goesFirst(other, subscription) && share(other, subscription);
       if (replay === "none" || !all.some(waits)) this.#ask(subscription, replay);
     }
   }
@@ -1133,8 +1160,7 @@ export class Client {
       case "revoked":
         return this.#revoked(rest.delivery_tags ?? []);
       case "caught_up":
-        this.#byId(id)?._progress.caughtUp(rest.cursors ?? {}, this.#paces);
-        return this.#pump();
+        return this.#caughtUp(this.#byId(id), rest.cursors ?? {});
       case "position":
         return this.#position(rest);
       case "gap":
@@ -1199,6 +1225,12 @@ export class Client {
     if (subscription._due) this.#pump();
   }
 
+  /** @param {Subscription | undefined} subscription @param {CursorsBySource} cursors */
+  #caughtUp(subscription, cursors) {
+    for (const message of subscription?._progress.caughtUp(cursors, this.#paces) ?? []) subscription?._deliver(message);
+    this.#pump();
+  }
+
   // Presence.
 
   /**
@@ -1261,7 +1293,8 @@ export class Client {
     const sender = paced.sort((one, other) => rate(one) - rate(other) || Number(one._id) - Number(other._id))[0];
     for (const one of listening) {
       const moves = sender ? one === sender : !isPaced(one);
-      if (one._progress.live(message, matching.includes(one), { moves, shared })) one._deliver(message);
+      const due = one._progress.live(message, matching.includes(one), { moves, shared });
+      if (due) one._deliver(due);
     }
   }
 

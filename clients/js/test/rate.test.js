@@ -3,7 +3,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { caughtUp, collect, fakeLine, message, openLine, reconnect, replayed, subscribed, welcomed } from "../testing/fakes.js";
+import {
+  caughtUp,
+  collect,
+  fakeLine,
+  message,
+  openLine,
+  reconnect,
+  replayed,
+  subscribed,
+  welcomed,
+} from "../testing/fakes.js";
 
 /** Subscribes and is answered. */
 function listen(line, pattern, options = {}) {

@@ -3,7 +3,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { caughtUp, collect, fakeLine, message, openLine, reconnect, settled, subscribed, welcomed } from "../testing/fakes.js";
+import {
+  caughtUp,
+  collect,
+  fakeLine,
+  message,
+  openLine,
+  reconnect,
+  replayed,
+  settled,
+  subscribed,
+  welcomed,
+} from "../testing/fakes.js";
 
 test("a message goes to every subscription that it matches, and to no other", async () => {
   const line = await openLine();
@@ -54,7 +65,7 @@ test("resubscribes with the newest cursor of each source, also where nothing mat
   assert.deepEqual(
     asked.map(({ pattern }) => pattern),
     ["a", "quiet"],
-    "they stand at the same place: at once",
+    "they are about different messages: at once",
   );
   for (const { after } of asked) assert.deepEqual(after, { events: "c2", audit: "d1" });
 });
@@ -67,16 +78,16 @@ test("a position moves a quiet subscription", async () => {
   assert.deepEqual(subscription.cursors, { events: "c7", audit: "d7" });
 });
 
-test("while one replays, live messages of another do not move its cursor, and come to it once", async () => {
+test("while one replays, live messages of another do not move its cursor, and wait for it", async () => {
   const line = await openLine();
   const live = collect(line, "a.#");
   subscribed(line, "a.#", 10);
   const replaying = collect(line, "a.b", { after: { events: "c3" } });
   assert.deepEqual(line.socket.of("subscribe").at(-1).after, { events: "c3" });
   subscribed(line, "a.b", 10);
-  line.socket.says(message(4, "a.b", { replay: true }), message(11, "a.b"), message(12, "a.x"));
+  line.socket.says(replayed(4, "a.b"), message(11, "a.b"), message(12, "a.x"));
   line.socket.says({ op: "position", cursors: { events: "c12" } });
-  assert.deepEqual(replaying.got, [4, 11]);
+  assert.deepEqual(replaying.got, [4]);
   assert.deepEqual(live.got, [11, 12], "what is replayed was not for it");
   assert.deepEqual(replaying.subscription.cursors, { events: "c4" });
   assert.deepEqual(live.subscription.cursors, { events: "c12" });
@@ -86,31 +97,49 @@ test("while one replays, live messages of another do not move its cursor, and co
   assert.deepEqual(first.after, { events: "c12" });
   assert.equal(line.socket.of("subscribe").length, 1, "the other waits for its turn");
   const id = subscribed(line, "a.#", 13);
-  line.socket.says(message(13, "a.b", { replay: true }), caughtUp(id, 13));
+  line.socket.says(replayed(13, "a.b"), caughtUp(id, 13));
   assert.deepEqual(live.got, [11, 12, 13]);
-  assert.deepEqual(replaying.got, [4, 11], "nothing of a turn that is not its own");
+  assert.deepEqual(replaying.got, [4], "nothing of a turn that is not its own");
 
   const second = line.socket.of("subscribe")[1];
   assert.deepEqual([second.pattern, second.after], ["a.b", { events: "c4" }]);
   subscribed(line, "a.b", 13);
-  line.socket.says(...[5, 11, 13].map((number) => message(number, "a.b", { replay: true })));
+  line.socket.says(...[5, 11, 13].map((number) => replayed(number, "a.b")));
   line.socket.says(caughtUp(second.id, 13), message(14, "a.b"));
-  assert.deepEqual(replaying.got, [4, 11, 5, 13, 14], "11 had come before");
+  assert.deepEqual(replaying.got, [4, 5, 11, 13, 14], "11 comes where it belongs");
   assert.deepEqual(live.got, [11, 12, 13, 14]);
   assert.deepEqual(replaying.subscription.cursors, { events: "c14" });
+});
+
+test("those that are about the same messages replay one after the other, also from the same place", async () => {
+  const line = await openLine();
+  const after = { events: "c1" };
+  const [one, other] = ["a.*", "*.x"].map((pattern) => collect(line, pattern, { after }));
+  const id = subscribed(line, "a.*", 1);
+  line.socket.says(replayed(3, "a.x"), replayed(4, "a.y"));
+  assert.equal(line.socket.of("subscribe").length, 1);
+  line.socket.says(caughtUp(id, 4));
+  subscribed(line, "*.x", 1);
+  line.socket.says(replayed(2, "b.x"), replayed(3, "a.x"));
+  assert.deepEqual([one.got, other.got], [
+    [3, 4],
+    [2, 3],
+  ]);
 });
 
 test("what still comes for one that was let go as it replayed moves no other", async () => {
   const line = await openLine();
   const after = { events: "c1" };
-  const [let_go, kept] = ["a.#", "a.b"].map((pattern) => collect(line, pattern, { after }));
-  for (const pattern of ["a.#", "a.b"]) subscribed(line, pattern, 1);
+  const kept = collect(line, "a.b", { after, max_rate: 1 });
+  subscribed(line, "a.b", 1);
+  const let_go = collect(line, "a.#", { after });
+  subscribed(line, "a.#", 1);
   let_go.subscription.unsubscribe();
-  line.socket.says(message(4, "a.b", { replay: true }));
+  line.socket.says(replayed(4, "a.b"));
   assert.deepEqual(kept.subscription.cursors, { events: "c1" }, "2 and 3 have not come");
   line.socket.says({ op: "ok", id: line.socket.of("unsubscribe")[0].id });
   await settled();
-  line.socket.says(...[2, 3, 4].map((number) => message(number, "a.b", { replay: true })));
+  line.socket.says(...[2, 3, 4].map((number) => replayed(number, "a.b")));
   assert.deepEqual(kept.got, [4, 2, 3]);
   assert.deepEqual(kept.subscription.cursors, { events: "c4" });
 });
@@ -118,11 +147,12 @@ test("what still comes for one that was let go as it replayed moves no other", a
 test("what comes before another that replays too has its answer comes once", async () => {
   const line = await openLine();
   const after = { events: "c1" };
-  const [late, first] = ["a.#", "a.b"].map((pattern) => collect(line, pattern, { after }));
+  const first = collect(line, "a.b", { after, max_rate: 1 });
   subscribed(line, "a.b", 1);
-  line.socket.says(message(2, "a.b", { replay: true }));
+  const late = collect(line, "a.#", { after });
+  line.socket.says(replayed(2, "a.b"));
   subscribed(line, "a.#", 1);
-  line.socket.says(message(2, "a.b", { replay: true }));
+  line.socket.says(replayed(2, "a.b"));
   assert.deepEqual([late.got, first.got], [[2], [2]]);
 });
 
@@ -131,13 +161,13 @@ test("nobody joins one that has gone on since it asked", async () => {
   const after = { events: "c1" };
   const { got } = collect(line, "a.b", { after });
   const id = subscribed(line, "a.b", 1);
-  line.socket.says(message(2, "a.b", { replay: true }));
+  line.socket.says(replayed(2, "a.b"));
   collect(line, "a.#", { after });
   assert.equal(line.socket.of("subscribe").length, 1, "it waits for its turn");
   line.socket.says(caughtUp(id, 2));
   assert.deepEqual(line.socket.of("subscribe")[1].after, after);
   subscribed(line, "a.#", 1);
-  line.socket.says(message(2, "a.b", { replay: true }));
+  line.socket.says(replayed(2, "a.b"));
   assert.deepEqual(got, [2]);
 });
 
@@ -145,7 +175,7 @@ test("once caught up, the cursor is where the server says that the replay ended"
   const line = await openLine();
   const { subscription } = collect(line, "a", { after: { events: "c1" } });
   const id = subscribed(line, "a", 1);
-  line.socket.says(message(2, "a", { replay: true }), message(6, "b"));
+  line.socket.says(replayed(2, "a"), message(6, "b"));
   assert.deepEqual(subscription.cursors, { events: "c2" });
   line.socket.says(caughtUp(id, 6));
   assert.deepEqual(subscription.cursors, { events: "c6" });
@@ -155,13 +185,13 @@ test("a replay that nothing live followed is not asked for again", async () => {
   const line = await openLine();
   const { got } = collect(line, "a", { after: { events: "c1" } });
   const id = subscribed(line, "a", 1);
-  line.socket.says(message(2, "a", { replay: true }), caughtUp(id, 2));
+  line.socket.says(replayed(2, "a"), caughtUp(id, 2));
   await reconnect(line);
   assert.deepEqual(line.socket.of("subscribe")[0].after, { events: "c2" });
   assert.deepEqual(got, [2]);
 });
 
-test("a subscription that waits for its turn hears what is live at once, and only once", async () => {
+test("what is live waits until a subscription has had what it missed, and comes once", async () => {
   const line = await openLine();
   collect(line, "*", { after: { events: "c1" } });
   const waiting = collect(line, "a", { after: { events: "c2" } });
@@ -169,8 +199,65 @@ test("a subscription that waits for its turn hears what is live at once, and onl
   line.socket.says(message(9, "a"));
   line.socket.says(caughtUp(subscribed(line, "*", 9), 9));
   const id = subscribed(line, "a", 9);
-  line.socket.says(message(3, "a", { replay: true }), message(9, "a", { replay: true }), caughtUp(id, 9));
-  assert.deepEqual(waiting.got, [9, 3]);
+  line.socket.says(message(10, "a"), replayed(3, "a"), replayed(9, "a"), message(11, "a"));
+  assert.deepEqual(waiting.got, [3, 9]);
+  line.socket.says(caughtUp(id, 11), message(11, "a"), message(12, "a"));
+  assert.deepEqual(waiting.got, [3, 9, 10, 11, 12]);
+});
+
+test("what waits when the line breaks comes even where the replay does not bring it", async () => {
+  const line = await openLine();
+  collect(line, "*.b");
+  subscribed(line, "*.b", 9);
+  const { got } = collect(line, "a.*", { after: { events: "c3" } });
+  subscribed(line, "a.*", 9);
+  line.socket.says(message(11, "a.b"), replayed(4, "a.c"), replayed(12, "a.c"));
+  await reconnect(line);
+  line.socket.says(caughtUp(subscribed(line, "*.b", 11), 11));
+  assert.deepEqual(line.socket.of("subscribe")[1].after, { events: "c12" });
+  const id = subscribed(line, "a.*", 12);
+  line.socket.says(replayed(13, "a.c"), caughtUp(id, 13));
+  assert.deepEqual(got, [4, 12, 13, 11]);
+});
+
+test("what waits comes before the end that the server gives", async () => {
+  const line = await openLine();
+  collect(line, "#");
+  subscribed(line, "#", 9);
+  const [refused, closed] = ["a", "b"].map((pattern) => collect(line, pattern, { after: { events: "c1" } }));
+  const id = subscribed(line, "a", 9);
+  subscribed(line, "b", 9);
+  line.socket.says(message(10, "a"), message(11, "b"), { op: "error", id, code: "refused", message: "no more" });
+  line.socket.ends(4403);
+  assert.deepEqual([refused.got, closed.got], [[10], [11]]);
+});
+
+test("what is live waits in bounds: beyond them the first comes early, and once", async () => {
+  const line = await openLine();
+  collect(line, "#");
+  subscribed(line, "#", 9);
+  const { got } = collect(line, "a", { after: { events: "c1" } });
+  const id = subscribed(line, "a", 9);
+  for (let number = 10; number < 10_011; number++) line.socket.says(message(number, "a"));
+  assert.deepEqual(got, [10]);
+  line.socket.says(replayed(2, "a"), replayed(10, "a"), caughtUp(id, 10_010));
+  assert.deepEqual(got.slice(0, 4), [10, 2, 11, 12]);
+  assert.equal(got.length, 10_002);
+});
+
+test("who unsubscribes at the first of what waited hears no more of it", async () => {
+  const line = await openLine();
+  collect(line, "#");
+  subscribed(line, "#", 9);
+  const got = [];
+  const onmessage = ({ data }) => {
+    got.push(data);
+    line.client.unsubscribe("a");
+  };
+  line.client.subscribe("a", { after: { events: "c1" }, onmessage });
+  const id = subscribed(line, "a", 9);
+  line.socket.says(message(10, "a"), message(11, "a"), caughtUp(id, 11));
+  assert.deepEqual(got, [10]);
 });
 
 test("nobody waits for one that is about other messages", async () => {
@@ -185,24 +272,10 @@ test("nobody waits for one that is about other messages", async () => {
     ["a.#", "b.a", "#"],
   );
   for (const pattern of ["a.#", "b.a", "#"]) subscribed(line, pattern, 9);
-  line.socket.says(...["b.a", "a.b", "a.c"].map((topic, place) => message(3 + place, topic, { replay: true })));
+  line.socket.says(...["b.a", "a.b", "a.c"].map((topic, place) => replayed(3 + place, topic)));
   assert.deepEqual([one.got, other.got, apart.got, tied.got], [[4, 5], [], [3], []]);
   const cursors = [one, other, apart].map(({ subscription }) => subscription.cursors.events);
   assert.deepEqual(cursors, ["c5", "c1", "c3"]);
-});
-
-test("when two replay together, what may belong to either moves neither", async () => {
-  const line = await openLine();
-  const after = { events: "c1" };
-  const wide = collect(line, "a.#", { after });
-  const narrow = collect(line, "a.b", { after });
-  const [id] = ["a.#", "a.b"].map((pattern) => subscribed(line, pattern, 9));
-  line.socket.says(message(2, "a.x", { replay: true }), message(3, "a.b", { replay: true }));
-  assert.deepEqual(wide.subscription.cursors, { events: "c2" });
-  assert.deepEqual(narrow.subscription.cursors, after);
-  line.socket.says(message(3, "a.b", { replay: true }), caughtUp(id, 9));
-  assert.deepEqual([wide.got, narrow.got], [[2, 3], [3]]);
-  assert.deepEqual(wide.subscription.cursors, { events: "c9" });
 });
 
 test("ready tells whether anything was missed; a gap goes to its subscription and to the client", async () => {
