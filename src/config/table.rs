@@ -752,7 +752,13 @@ const LIMITS: &[Key] = &[
         "32",
         "Calls of one session without their answer; one more is refused with `limit`.",
     ),
-    Key::new("limits.queues_max", SOME, "16", "Queues that one session may consume at a time."),
+    Key::new(
+        "limits.queues_max",
+        SOME,
+        "16",
+        "Queues that one session may consume at a time. \
+         As many again may be cancelled while something of theirs is not settled.",
+    ),
     Key::new(
         "limits.outbox_bytes_max",
         BYTES,

@@ -62,7 +62,7 @@ pub enum Command {
         /// answered.
         id: CommandId,
     },
-    /// Bring a queue's messages, each to be settled.
+    /// Bring a queue's messages, each to be settled. Asked for again, that of a group is done as soon as it is consumed.
     Consume {
         /// Its id.
         id: CommandId,

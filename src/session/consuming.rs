@@ -38,6 +38,8 @@ struct Consumption {
     asked: Arc<str>,
     /// Of its `consume`; whatever ends it carries this.
     id: CommandId,
+    /// Of those that asked for it again and wait until it stands.
+    waiting: Vec<CommandId>,
     standing: Standing,
     end: End,
     held: BTreeMap<DeliveryTag, Holding>,
@@ -99,11 +101,35 @@ impl Consuming {
         Some(self.open.remove(position))
     }
 
+    /// Whether one more may be consumed. Those that were cancelled do not keep others out, yet each has a channel of its own
+    /// until what is held of it is settled.
+    fn has_room(&self, max: usize) -> Result<(), String> {
+        let brings = self.open.iter().filter(|one| matches!(one.end, End::Open)).count();
+        if brings >= max {
+            Err(format!("a session may consume {max} queues (limits.queues_max): cancel one first"))
+        } else if self.open.len() >= max.saturating_mul(2) {
+            Err(format!(
+                "this session holds messages of more queues that it cancelled than it may consume ({max}, \
+                 limits.queues_max): settle them first"
+            ))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Forgets one that brings nothing more and of which nothing is held.
     fn tidy(&mut self, key: ConsumeKey) {
         if self.entry(key).is_some_and(|one| matches!(one.end, End::Stopped) && one.held.is_empty()) {
             self.remove(key);
         }
+    }
+}
+
+impl Consumption {
+    /// Takes those who wait until it stands, in the order in which they asked.
+    fn unanswered(&mut self) -> Vec<CommandId> {
+        let first = matches!(self.standing, Standing::Asked | Standing::AskedInVain).then(|| self.id.clone());
+        first.into_iter().chain(std::mem::take(&mut self.waiting)).collect()
     }
 }
 
@@ -169,20 +195,45 @@ impl Session {
     fn consume(&mut self, id: CommandId, request: ConsumeRequest, actions: &mut Vec<Action>) {
         let max = self.terms.queues_max;
         let consumed = self.consumed.get_or_insert_default();
-        if consumed.on(request.queue.as_str()).is_some() {
-            let message = format!("this session consumes queue {:?} already: cancel it first", request.asked);
-            return self.fail(id, ErrorCode::Limit, message, actions);
+        if let Some(one) = consumed.on(request.queue.as_str()) {
+            let key = one.key;
+            return self.consume_again(id, (key, &request), actions);
         }
-        if consumed.open.len() >= max {
-            let message = format!("a session may consume {max} queues (limits.queues_max): cancel one first");
+        if let Err(message) = consumed.has_room(max) {
             return self.fail(id, ErrorCode::Limit, message, actions);
         }
         let key = ConsumeKey(consumed.next);
         consumed.next = consumed.next.wrapping_add(1);
         let (queue, asked) = (request.queue.clone(), request.asked.clone());
-        let (standing, end, held) = (Standing::Asked, End::Open, BTreeMap::new());
-        consumed.open.push(Consumption { key, queue, asked, id, standing, end, held });
+        let (standing, end, held, waiting) = (Standing::Asked, End::Open, BTreeMap::new(), Vec::new());
+        consumed.open.push(Consumption { key, queue, asked, id, waiting, standing, end, held });
         actions.push(Action::Consume { consumption: key, request });
+    }
+
+    /// Asks again for a queue that is consumed already. Of a group one is a member once: that is done as soon as one is.
+    fn consume_again(
+        &mut self,
+        id: CommandId,
+        (key, request): (ConsumeKey, &ConsumeRequest),
+        actions: &mut Vec<Action>,
+    ) {
+        let max = self.terms.subscriptions_max;
+        let Some(consumed) = &mut self.consumed else { return };
+        let waiting: usize = consumed.open.iter().map(|one| one.waiting.len()).sum();
+        let Some(one) = consumed.entry(key) else { return };
+        let message = match request.origin {
+            QueueOrigin::Opened { .. } => {
+                format!("this session consumes queue {:?} already: cancel it first", request.asked)
+            }
+            QueueOrigin::Group { .. } if one.standing == Standing::Stands => {
+                return self.send(Event::Done { id, routed: None }, actions);
+            }
+            QueueOrigin::Group { .. } if waiting < max => return one.waiting.push(id),
+            QueueOrigin::Group { .. } => {
+                format!("{max} wait for groups already (limits.subscriptions_max): wait for their answers")
+            }
+        };
+        self.fail(id, ErrorCode::Limit, message, actions);
     }
 
     fn cancel(&mut self, id: CommandId, queue: &str, actions: &mut Vec<Action>) {
@@ -262,7 +313,7 @@ impl Session {
         let failures = self.protocol.failures;
         let Some(one) = self.consumption(key) else { return };
         let before = std::mem::replace(&mut one.standing, Standing::Stands);
-        let (source, id) = (one.asked.clone(), one.id.clone());
+        let (source, id, waiting) = (one.asked.clone(), one.id.clone(), std::mem::take(&mut one.waiting));
         if let Failures::Judged(_) = failures {
             // That packet has its answer: what happens from now on is judged by itself.
             one.id = None;
@@ -270,7 +321,8 @@ impl Session {
         if matches!(before, Standing::AskedInVain | Standing::Away) {
             self.send(Event::Restored { source }, actions);
         }
-        if matches!(before, Standing::Asked | Standing::AskedInVain) {
+        let first = matches!(before, Standing::Asked | Standing::AskedInVain).then_some(id);
+        for id in first.into_iter().chain(waiting) {
             self.send(Event::Done { id, routed: None }, actions);
         }
     }
@@ -294,17 +346,16 @@ impl Session {
     fn consume_stopped(&mut self, key: ConsumeKey, actions: &mut Vec<Action>) {
         let Some(one) = self.consumption(key) else { return };
         let End::Cancelled(cancel) = std::mem::replace(&mut one.end, End::Stopped) else { return };
-        if matches!(one.standing, Standing::Asked | Standing::AskedInVain) {
-            let id = one.id.clone();
-            self.fail(id, ErrorCode::NotFound, "it was cancelled before it stood".into(), actions);
+        for id in one.unanswered() {
+            self.given_up(id, ErrorCode::NotFound, "it was cancelled before it stood", actions);
         }
         self.send(Event::Done { id: cancel, routed: None }, actions);
     }
 
-    /// Tells why, under the id of the `consume`, whether or not that was answered before.
+    /// Tells why, under the id of the `consume`, whether or not that was answered before; where that was cancelled, who waits.
     fn consume_ended(&mut self, key: ConsumeKey, refusal: ConsumeRefusal, actions: &mut Vec<Action>) {
-        let Some(one) = self.consumed.as_mut().and_then(|consumed| consumed.remove(key)) else { return };
-        self.revoke(one.held, actions);
+        let Some(mut one) = self.consumed.as_mut().and_then(|consumed| consumed.remove(key)) else { return };
+        self.revoke(std::mem::take(&mut one.held), actions);
         let (code, sentence) = match refusal {
             ConsumeRefusal::NotFound(sentence) => (ErrorCode::NotFound, sentence),
             ConsumeRefusal::Refused(sentence) => (ErrorCode::Refused, sentence),
@@ -312,9 +363,16 @@ impl Session {
             ConsumeRefusal::Limit(sentence) => (ErrorCode::Limit, sentence),
             ConsumeRefusal::Unavailable(sentence) => (ErrorCode::Unavailable, sentence),
         };
-        self.fail(one.id, code, sentence, actions);
-        if let End::Cancelled(id) = one.end {
-            self.send(Event::Done { id, routed: None }, actions);
+        if let End::Cancelled(cancel) = &mut one.end {
+            let cancel = cancel.take();
+            for id in one.unanswered() {
+                self.given_up(id, code, &sentence, actions);
+            }
+            return self.send(Event::Done { id: cancel, routed: None }, actions);
+        }
+        // They come first: the other's failure may end the session.
+        for id in std::mem::take(&mut one.waiting).into_iter().chain([one.id]) {
+            self.fail(id, code, sentence.clone(), actions);
         }
     }
 

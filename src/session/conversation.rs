@@ -402,13 +402,21 @@ impl Session {
             actions.push(Action::Unsubscribe { subscription: key });
             if stage.stands() {
                 self.depart(pattern, actions);
-            } else if matches!(self.protocol.failures, Failures::Told | Failures::ToldToKnown) {
-                for id in [id].into_iter().chain(self.jobs.joined(key)) {
-                    self.fail(id, ErrorCode::NotFound, why.to_owned(), actions);
-                }
             } else {
-                // No reason to end the session, as an error would.
-                self.send(Event::Done { id, routed: None }, actions);
+                for id in [id].into_iter().chain(self.jobs.joined(key)) {
+                    self.given_up(id, ErrorCode::NotFound, why, actions);
+                }
+            }
+        }
+    }
+
+    /// Answers what its client wants no more.
+    pub(super) fn given_up(&mut self, id: CommandId, code: ErrorCode, why: &str, actions: &mut Vec<Action>) {
+        match self.protocol.failures {
+            Failures::Told | Failures::ToldToKnown => self.fail(id, code, why.to_owned(), actions),
+            // No reason to end the session, as an error would.
+            Failures::Last | Failures::Judged(_) | Failures::End => {
+                self.send(Event::Done { id, routed: None }, actions)
             }
         }
     }

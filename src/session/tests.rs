@@ -2,6 +2,7 @@
 //! Conversations are [`transcripts`].
 
 mod docs;
+mod groups;
 mod mqtt;
 mod stomp;
 mod transcripts;

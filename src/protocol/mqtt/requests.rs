@@ -205,7 +205,7 @@ impl Mqtt {
             let answers = Answers::Suback(packet_id, u16::try_from(place).unwrap_or(u16::MAX));
             let (asked, asking) = self.filter(subscription, (answers, properties.id))?;
             filters.push(asked);
-            commands.extend(asking.into_iter().map(Said::Command));
+            commands.extend(asking.map(Said::Command));
         }
         if is_in_use {
             let reasons = vec![ReasonCode::PacketIdentifierInUse; filters.len()];
@@ -226,9 +226,9 @@ impl Mqtt {
         &mut self,
         subscription: &Subscription,
         (answers, id): (Answers, Option<SubscriptionId>),
-    ) -> Result<(Asked, Vec<Command>), Violation> {
+    ) -> Result<(Asked, Option<Command>), Violation> {
         let Ok(TopicFilter { pattern, share }) = TopicFilter::parse(&subscription.filter) else {
-            return Ok((Asked::Answered(ReasonCode::TopicFilterInvalid), Vec::new()));
+            return Ok((Asked::Answered(ReasonCode::TopicFilterInvalid), None));
         };
         if share.is_some() && subscription.no_local {
             return Err(NO_LOCAL);
@@ -243,8 +243,9 @@ impl Mqtt {
         };
         if let Some(group) = share {
             let share = Share { name: subscription.filter.as_str().to_owned(), group, pattern };
-            let commands = self.rejoin(&share, answers);
-            return Ok((Asked::Waits(Filter::Shared(share), wish), commands));
+            self.give_back(&share.name);
+            let command = self.join(share.clone(), answers);
+            return Ok((Asked::Waits(Filter::Shared(share), wish), Some(command)));
         }
         let filter = Filter::Own(pattern.clone());
         let retained = match subscription.retain_handling {
@@ -254,7 +255,7 @@ impl Mqtt {
         };
         let after = self.subscriptions.goes_on_after(&pattern);
         let command = SubscribeCommand { id: answers.into_id(), after, retained, ..wish.subscribe(pattern) };
-        Ok((Asked::Waits(filter, wish), vec![Command::Subscribe(command)]))
+        Ok((Asked::Waits(filter, wish), Some(Command::Subscribe(command))))
     }
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
@@ -294,7 +295,7 @@ impl Mqtt {
                 if !self.subscriptions.holds(&filter) {
                     return (Ending::Answered(ReasonCode::NoSubscriptionExisted), None);
                 }
-                (Ending::Waits(filter), Some(self.part(&share, Some(answers))))
+                (Ending::Waits(filter), Some(self.part(share, answers)))
             }
         }
     }

@@ -7,7 +7,6 @@ use super::answers::Answers;
 use super::codec::Mqtt;
 use super::label::{Publisher, Wanted, Wish};
 use super::packet::{Acknowledgement, PacketId, Qos};
-use super::subscriptions::Filter;
 use crate::model::delivery::{Delivery, DeliveryTag, Settlement, Share};
 use crate::protocol::{Command, Consumed, HandOut, Outbound, Said, Stage};
 
@@ -32,7 +31,7 @@ impl Shares {
 }
 
 impl Mqtt {
-    /// Makes the client a member of a group.
+    /// Makes the client a member of a group, which it stays where it is one already.
     pub(super) fn join(&self, share: Share, answers: Answers) -> Command {
         Command::Consume {
             id: answers.into_id(),
@@ -42,21 +41,19 @@ impl Mqtt {
         }
     }
 
-    /// Has the client take part in a group, anew where it does already.
-    pub(super) fn rejoin(&mut self, share: &Share, answers: Answers) -> Vec<Command> {
-        let is_member = self.subscriptions.holds(&Filter::Shared(share.clone()));
-        let parted = is_member.then(|| self.part(share, None));
-        parted.into_iter().chain([self.join(share.clone(), answers)]).collect()
+    /// Makes it none. What it has not been sent goes to others.
+    pub(super) fn part(&mut self, share: Share, answers: Answers) -> Command {
+        self.give_back(&share.name);
+        Command::Cancel { id: answers.into_id(), queue: share.name }
     }
 
-    /// Makes it none. What it has not been sent goes to others.
-    pub(super) fn part(&mut self, share: &Share, answers: Option<Answers>) -> Command {
-        let is_anothers = |one: &Delivery| *one.queue != *share.name;
+    /// Returns what waits of a group: to others, or to come again on other terms.
+    pub(super) fn give_back(&mut self, queue: &str) {
+        let is_anothers = |one: &Delivery| *one.queue != *queue;
         let waiting = std::mem::take(&mut self.shares.waiting).into_iter();
         let (kept, returned): (VecDeque<Delivery>, VecDeque<Delivery>) = waiting.partition(is_anothers);
         self.shares.waiting = kept;
         self.said.extend(returned.iter().map(|one| settle(one.tag, Settlement::Requeue)));
-        Command::Cancel { id: answers.and_then(Answers::into_id), queue: share.name.clone() }
     }
 
     /// A message of a group.

@@ -34,6 +34,8 @@ pub(super) struct Subscriptions {
 pub(super) enum Asked {
     /// It does not stand yet.
     Waits(Filter, Wish),
+    /// Likewise, but an UNSUBSCRIBE came since: it is to be answered, and stands for nothing.
+    Withdrawn(Wish),
     /// It is answered so.
     Answered(ReasonCode),
 }
@@ -73,17 +75,14 @@ impl Subscriptions {
         &self.standing
     }
 
-    /// How the group of this name is shared, as far as it is: also one whose answer is still to come.
+    /// How the group of this name is shared, if it is.
     pub(super) fn member(&self, name: &str) -> Option<Wish> {
-        let is_it = |filter: &Filter| matches!(filter, Filter::Shared(share) if share.name == name);
-        let waits = |asked: &Asked| match asked {
-            Asked::Waits(filter, wish) if is_it(filter) => Some(*wish),
-            _ => None,
-        };
-        let asked = self.asked.values().flatten().find_map(waits);
         // Groups are the last, and few.
-        let mut groups = self.standing.iter().rev().take_while(|(filter, _)| matches!(filter, Filter::Shared(_)));
-        asked.or_else(|| groups.find(|(filter, _)| is_it(filter)).map(|(_, wish)| *wish))
+        let mut groups = self.standing.iter().rev().map_while(|(filter, wish)| match filter {
+            Filter::Shared(share) => Some((share, *wish)),
+            Filter::Own(_) => None,
+        });
+        groups.find(|(share, _)| share.name == name).map(|(_, wish)| wish)
     }
 
     /// These stood on an earlier connection, each at its place.
@@ -121,7 +120,7 @@ impl Subscriptions {
     pub(super) fn needs(&self) -> Needs {
         let waits = |asked: &Asked| match asked {
             Asked::Waits(Filter::Own(_), wish) => Some(*wish),
-            Asked::Waits(Filter::Shared(_), _) | Asked::Answered(_) => None,
+            Asked::Waits(Filter::Shared(_), _) | Asked::Withdrawn(_) | Asked::Answered(_) => None,
         };
         let asked = self.asked.values().flatten().filter_map(waits);
         let own = |(filter, wish): (&Filter, &Wish)| matches!(filter, Filter::Own(_)).then_some(*wish);
@@ -141,8 +140,14 @@ impl Subscriptions {
     /// One of its filters stands.
     pub(super) fn stands(&mut self, packet: PacketId, place: u16) -> Option<SubscriptionAcknowledgement> {
         let asked = self.asked.get_mut(&packet)?.get_mut(usize::from(place))?;
-        let Asked::Waits(filter, wish) = asked else { return None };
-        self.standing.insert(filter.clone(), *wish);
+        let wish = match asked {
+            Asked::Waits(filter, wish) => {
+                self.standing.insert(filter.clone(), *wish);
+                *wish
+            }
+            Asked::Withdrawn(wish) => *wish,
+            Asked::Answered(_) => return None,
+        };
         let is_at_most_once = wish.qos == Qos::AtMostOnce;
         *asked = Asked::Answered(if is_at_most_once { ReasonCode::Success } else { ReasonCode::GrantedQos1 });
         self.answer_asked(packet)
@@ -158,10 +163,27 @@ impl Subscriptions {
         self.answer_asked(packet)
     }
 
-    /// An UNSUBSCRIBE came. Its answer, where nothing waits.
+    /// An UNSUBSCRIBE came. Its answer, where nothing waits. From now on nothing of these stands but what is asked for later,
+    /// whichever is done first.
     pub(super) fn end(&mut self, packet: PacketId, filters: Vec<Ending>) -> Option<SubscriptionAcknowledgement> {
+        for ending in &filters {
+            if let Ending::Waits(filter) = ending {
+                self.withdraw(filter);
+            }
+        }
         self.ending.insert(packet, filters);
         self.answer_ending(packet)
+    }
+
+    fn withdraw(&mut self, filter: &Filter) {
+        self.standing.remove(filter);
+        for asked in self.asked.values_mut().flatten() {
+            if let Asked::Waits(known, wish) = asked
+                && known == filter
+            {
+                *asked = Asked::Withdrawn(*wish);
+            }
+        }
     }
 
     /// One of its filters was dealt with.
@@ -171,18 +193,14 @@ impl Subscriptions {
         place: u16,
         reason: ReasonCode,
     ) -> Option<SubscriptionAcknowledgement> {
-        let ending = self.ending.get_mut(&packet)?.get_mut(usize::from(place))?;
-        if let Ending::Waits(filter) = ending {
-            self.standing.remove(filter);
-        }
-        *ending = Ending::Answered(reason);
+        *self.ending.get_mut(&packet)?.get_mut(usize::from(place))? = Ending::Answered(reason);
         self.answer_ending(packet)
     }
 
     fn answer_asked(&mut self, packet_id: PacketId) -> Option<SubscriptionAcknowledgement> {
         let reason = |asked: &Asked| match asked {
             Asked::Answered(reason) => Some(*reason),
-            Asked::Waits(..) => None,
+            Asked::Waits(..) | Asked::Withdrawn(_) => None,
         };
         let reasons: Vec<ReasonCode> = self.asked.get(&packet_id)?.iter().map(reason).collect::<Option<_>>()?;
         self.asked.remove(&packet_id);

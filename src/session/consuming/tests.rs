@@ -140,32 +140,34 @@ proptest! {
 }
 
 #[test]
-fn queues_are_limited_and_one_that_is_settled_after_its_cancel_gives_its_place_back() {
-    let mut session = session();
-    let key = |actions: &[Action]| match actions {
-        [Action::Consume { consumption, request }] => {
+fn queues_are_limited_and_those_that_were_cancelled_only_while_much_of_them_is_held() {
+    let (mut session, mut actions) = (session(), Vec::new());
+    let key = |session: &mut Session, queue: &str| match consume(session, queue)[..] {
+        [Action::Consume { consumption, ref request }] => {
             assert_eq!(request.prefetch, 10, "the client's wish is bounded");
-            Some(*consumption)
+            Some(consumption)
         }
         _ => None,
     };
-    let first = key(&consume(&mut session, "a")).unwrap();
-    assert!(key(&consume(&mut session, "b")).is_some());
-    assert!(key(&consume(&mut session, "c")).is_none());
-    let mut actions = Vec::new();
-    let mut tell = |session: &mut Session, news| {
-        session.complete(Completion::Consumed { consumption: first, news }, &mut actions);
+    let mut tell = |session: &mut Session, consumption: ConsumeKey, news: ConsumeNews| {
+        session.complete(Completion::Consumed { consumption, news }, &mut actions);
     };
-    tell(&mut session, ConsumeNews::Stands);
-    tell(&mut session, delivery(1));
-    session.command(Command::Cancel { id: None, queue: "a".into() }, &mut Vec::new());
-    tell(&mut session, ConsumeNews::Stopped);
-    assert!(key(&consume(&mut session, "c")).is_none(), "something of it is still held");
-    let settle = Command::Settle { id: None, tag: Some(tag(1)), settlement: Settlement::Acknowledge };
+    for number in 0..2 {
+        let first = key(&mut session, "a").unwrap();
+        let second = key(&mut session, "b");
+        assert_eq!(second.is_some(), number == 0, "the second time it is consumed already");
+        assert_eq!(key(&mut session, "c"), None, "two at a time");
+        tell(&mut session, first, ConsumeNews::Stands);
+        tell(&mut session, first, delivery(number));
+        session.command(Command::Cancel { id: None, queue: "a".into() }, &mut Vec::new());
+        tell(&mut session, first, ConsumeNews::Stopped);
+    }
+    // One is consumed, and of two something is held.
+    assert!(key(&mut session, "c").is_some());
+    session.command(Command::Cancel { id: None, queue: "c".into() }, &mut Vec::new());
+    assert_eq!(key(&mut session, "a"), None, "too much is held");
+    let settle = Command::Settle { id: None, tag: Some(tag(0)), settlement: Settlement::Acknowledge };
     session.command(settle, &mut Vec::new());
-    session.complete(
-        Completion::Consumed { consumption: first, news: ConsumeNews::Settled(tag(1), Settled::Told) },
-        &mut Vec::new(),
-    );
-    assert!(key(&consume(&mut session, "c")).is_some());
+    tell(&mut session, ConsumeKey(0), ConsumeNews::Settled(tag(0), Settled::Told));
+    assert!(key(&mut session, "a").is_some());
 }

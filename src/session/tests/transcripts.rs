@@ -41,7 +41,7 @@ pub(super) fn all() -> Vec<(String, String)> {
     files.iter().map(|path| (named(path), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-struct Player {
+pub(super) struct Player {
     row: &'static Subprotocol,
     codec: Box<dyn Codec + Send>,
     session: Session,
@@ -54,15 +54,15 @@ struct Player {
     jobs: Vec<JobKey>,
     /// Questions who is subscribed, likewise.
     rosters: Vec<(CommandId, Pattern)>,
-    /// The queue that was consumed last, how it was called, and how many deliveries came from queues.
-    consumption: Option<(ConsumeKey, Arc<str>)>,
+    /// The queues that were consumed, how they were called, and how many deliveries came from queues.
+    consumptions: Vec<(ConsumeKey, Arc<str>)>,
     delivered: u64,
     /// The version of MQTT that is spoken, where that is the protocol.
     mqtt: Option<Version>,
 }
 
 impl Player {
-    fn new(settings: &[(&str, &str)]) -> (Self, Vec<String>) {
+    pub(super) fn new(settings: &[(&str, &str)]) -> (Self, Vec<String>) {
         let setting = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         let name = setting("protocol").unwrap_or("passerelle.v1.json");
         let row = REGISTRY.iter().find(|row| row.name == name).unwrap();
@@ -87,7 +87,7 @@ impl Player {
         let codec = (row.codec)(opening);
         let begun = after(&mut session, Session::begin);
         let (subscriptions, listening, jobs, rosters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (next_offset, consumption, delivered) = (FIRST_OFFSET, None, 0);
+        let (next_offset, consumptions, delivered) = (FIRST_OFFSET, Vec::new(), 0);
         let mqtt = name.starts_with("mqtt").then_some(Version::V311);
         let mut player = Self {
             row,
@@ -99,7 +99,7 @@ impl Player {
             listening,
             jobs,
             rosters,
-            consumption,
+            consumptions,
             delivered,
             mqtt,
         };
@@ -107,7 +107,7 @@ impl Player {
         (player, lines)
     }
 
-    fn receive(&mut self, text: &str) -> Vec<String> {
+    pub(super) fn receive(&mut self, text: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let text = if self.is_stomp() { stomp::frame(text) } else { text.to_owned() };
         let mut said = match &mut self.mqtt {
@@ -131,7 +131,7 @@ impl Player {
     }
 
     /// Something on the server's side: `WORD REST`, where the rest depends on the word.
-    fn happen(&mut self, text: &str) -> Vec<String> {
+    pub(super) fn happen(&mut self, text: &str) -> Vec<String> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         if word == "live" || word == "replay" {
             return self.message(word, rest);
@@ -275,11 +275,14 @@ impl Player {
         Completion::Authenticated { job: self.jobs.remove(0), result }
     }
 
-    /// News of the queue that was consumed last: `stands`, `away`, `brings [again] PAYLOAD`, `settled NUMBER`,
-    /// `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused|taken SENTENCE`.
+    /// News of the queue that was consumed last, or first of all the number of another: `stands`, `away`, `brings [again]
+    /// PAYLOAD`, `settled NUMBER`, `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused|taken SENTENCE`.
     fn consumed(&mut self, text: &str) -> Completion {
-        let (consumption, queue) = self.consumption.clone().unwrap();
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let ((consumption, queue), (word, rest)) = match word.parse::<usize>() {
+            Ok(number) => (self.consumptions[number].clone(), rest.split_once(' ').unwrap_or((rest, ""))),
+            Err(_) => (self.consumptions.last().unwrap().clone(), (word, rest)),
+        };
         let tag = |number: &str| tag(number.parse().unwrap());
         let news = match word {
             "stands" => ConsumeNews::Stands,
@@ -461,7 +464,7 @@ impl Player {
                 line
             }
             Action::Consume { consumption, request } => {
-                self.consumption = Some((consumption, request.asked.clone()));
+                self.consumptions.push((consumption, request.asked.clone()));
                 consuming(consumption, &request)
             }
             Action::Order { consumption, order } => ordered(consumption, order),

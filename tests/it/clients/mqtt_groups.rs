@@ -138,9 +138,43 @@ async fn a_session_that_goes_on_is_a_member_again() {
         until("it is gone", async || queue(&service, &topic).await == (0, 0)).await;
         service.publish(&topic, "meanwhile").await;
         let mut second = library.start(&program, lasting(&name));
+        // As MQTT.js does on every connection.
+        assert_eq!(second.subscribe(group(&topic)).await, json!([1]), "{library:?}");
         assert_eq!(second.next("connected").await["present"], true, "{library:?}");
         assert_eq!(second.message().await["body"], "meanwhile", "{library:?}");
         settled(&program).await;
         assert_eq!(queue(&service, &topic).await, (0, 1), "{library:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_leaves_and_joins_without_waiting_gets_every_message_once() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        for library in Library::ALL {
+            let topic = word();
+            let mut member = library.connect(&program).await;
+            assert_eq!(member.subscribe(group(&topic)).await, json!([1]));
+            let subscribe = json!({ "order": "subscribe", "filters": group(&topic) });
+            let unsubscribe = json!({ "order": "unsubscribe", "filters": [format!("$share/readers/{topic}/#")] });
+            for number in 0..10 {
+                service.publish(&topic, &number.to_string()).await;
+                if number % 2 == 0 {
+                    member.order(&unsubscribe);
+                }
+                member.order(&subscribe);
+            }
+            for _ in 0..10 {
+                assert_eq!(member.next("subscribed").await, json!([1]), "{library:?}, {broker:?}");
+            }
+            let mut seen = BTreeSet::new();
+            for _ in 0..10 {
+                let body = member.message().await["body"].as_str().unwrap().to_owned();
+                assert!(seen.insert(body), "twice: {seen:?}, {library:?}, {broker:?}");
+            }
+            settled(&program).await;
+            until("it is one member", async || queue(&service, &topic).await == (0, 1)).await;
+        }
     }
 }
