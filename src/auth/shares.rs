@@ -32,6 +32,7 @@ pub struct Shares {
 struct Exchange {
     name: String,
     section: Arc<str>,
+    topic_of_empty_key: Topic,
     kind: ExchangeKind,
     /// What of it the source reads.
     reads: Vec<Pattern>,
@@ -76,11 +77,13 @@ impl Shares {
                 return None;
             }
             let (name, kind, bindings) = source.input.exchange()?;
+            let topic_of_empty_key = Topic::parse(&source.name).ok()?;
             let reads = match bindings {
                 Bindings::OnDemand | Bindings::All => vec![Pattern::all()],
                 Bindings::List(patterns) => patterns.clone(),
             };
-            Some(Exchange { name: name.to_owned(), section: format!("source.{}", source.name).into(), kind, reads })
+            let section = format!("source.{}", source.name).into();
+            Some(Exchange { name: name.to_owned(), section, topic_of_empty_key, kind, reads })
         };
         Self {
             queue_prefix: settings.amqp.queue_prefix.clone(),
@@ -98,9 +101,9 @@ impl Shares {
             return Err(NoShare::Forbidden);
         }
         let mut bindings: Vec<QueueBinding> = Vec::new();
-        for binding in self.exchanges.iter().filter_map(|exchange| exchange.binding(&share.pattern)) {
-            if !bindings.iter().any(|known| known.exchange == binding.exchange) {
-                bindings.push(binding);
+        for exchange in &self.exchanges {
+            if !bindings.iter().any(|known| known.exchange == exchange.name) {
+                bindings.extend(exchange.bindings(&share.pattern));
             }
         }
         if bindings.is_empty() {
@@ -114,8 +117,8 @@ impl Shares {
 }
 
 impl Exchange {
-    /// What brings all that the pattern matches of what the source reads, and nothing else.
-    fn binding(&self, pattern: &Pattern) -> Option<QueueBinding> {
+    /// What brings all that the pattern matches of what the source reads.
+    fn bindings(&self, pattern: &Pattern) -> Vec<QueueBinding> {
         let is_key = match self.kind {
             ExchangeKind::Topic => true,
             ExchangeKind::Direct => pattern.is_literal(),
@@ -123,8 +126,24 @@ impl Exchange {
             ExchangeKind::Fanout | ExchangeKind::Headers => *pattern == Pattern::all(),
         };
         let is_read = self.reads.iter().any(|read| read.includes(pattern));
-        let (exchange, key) = (self.name.clone(), pattern.as_str().to_owned());
-        (is_key && is_read).then(|| QueueBinding { exchange, key, section: self.section.clone() })
+        if !(is_key && is_read) {
+            return Vec::new();
+        }
+        [pattern.as_str()].into_iter().chain(self.empty_key(pattern)).map(|key| self.binding(key)).collect()
+    }
+
+    /// The empty key, where the source reads it, its messages have a topic that the pattern matches, and the pattern as a key
+    /// does not bring them.
+    fn empty_key(&self, pattern: &Pattern) -> Option<&'static str> {
+        let empty = Topic::parse("").ok()?;
+        let is_read = self.reads.iter().any(|read| read.matches(&empty));
+        (is_read && pattern.matches(&self.topic_of_empty_key) && !pattern.matches(&empty)).then_some("")
+    }
+
+    fn binding(&self, key: &str) -> QueueBinding {
+        let Self { name, section, topic_of_empty_key, .. } = self;
+        let (exchange, key, section) = (name.clone(), key.to_owned(), section.clone());
+        QueueBinding { exchange, key, section, topic_of_empty_key: topic_of_empty_key.clone() }
     }
 }
 
@@ -187,6 +206,18 @@ mod tests {
         assert_eq!(bound(all(), "a.*"), [at("amq.topic", "a.*"), at("part", "a.*")]);
         assert_eq!(bound(all(), "*.b"), [at("amq.topic", "*.b")]);
         assert_eq!(bound(all(), "#"), [at("amq.topic", "#"), at("amq.fanout", "#")]);
+    }
+
+    #[test]
+    fn what_has_no_key_comes_where_the_filter_means_its_source() {
+        let all = || vec![source("one", "amq.topic", ExchangeKind::Topic), source("two", "d", ExchangeKind::Direct)];
+        let at = |exchange: &str, key: &str| (exchange.to_owned(), key.to_owned());
+        assert_eq!(bound(all(), "one"), [at("amq.topic", "one"), at("amq.topic", ""), at("d", "one")]);
+        assert_eq!(bound(all(), "two"), [at("amq.topic", "two"), at("d", "two"), at("d", "")]);
+        assert_eq!(bound(all(), "*"), [at("amq.topic", "*"), at("amq.topic", "")]);
+        assert_eq!(bound(all(), "#")[0], at("amq.topic", "#"), "which brings it");
+        let part = vec![listed(source("part", "part", ExchangeKind::Topic), &["part.#"])];
+        assert_eq!(bound(part, "part"), [at("part", "part")], "the source does not read it");
     }
 
     #[test]

@@ -68,6 +68,16 @@ pub struct ConsumeRequest {
     pub hold_max: Duration,
 }
 
+impl ConsumeRequest {
+    /// What a message of this exchange is called that has no routing key: a group's as the source calls it.
+    pub fn topic_of_empty_key(&self, exchange: &str) -> &Topic {
+        let QueueOrigin::Group { bindings, .. } = &self.origin else { return &self.queue };
+        let of_exchange = bindings.iter().find(|binding| binding.exchange == exchange);
+        // One exchange may be bound to another, of which the message does not tell.
+        of_exchange.or(bindings.first()).map_or(&self.queue, |binding| &binding.topic_of_empty_key)
+    }
+}
+
 /// Whose a queue is that clients consume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueOrigin {
@@ -103,6 +113,8 @@ pub struct QueueBinding {
     pub key: String,
     /// The section of the configuration that names the exchange.
     pub section: Arc<str>,
+    /// What the source that reads the exchange calls a message without a routing key: itself.
+    pub topic_of_empty_key: Topic,
 }
 
 /// What a session wants of a queue that it consumes.

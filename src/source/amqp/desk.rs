@@ -157,7 +157,7 @@ impl Desk {
         let tag = DeliveryTag { link: self.link, number: self.next };
         self.next += 1;
         let asker = Asker::of(&delivery.properties);
-        let draft = mapping::consumed(&mut delivery, &job.request.queue, now());
+        let draft = mapping::consumed(&mut delivery, &job.request, now());
         self.held.insert(tag.number, Held { acker: delivery.acker, since: Instant::now(), asker });
         self.context.metrics.held_changed(1);
         let queue = job.request.asked.clone();

@@ -12,6 +12,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::config::{Input, Source, StreamInput, Supply, TemplatePart};
 use crate::metrics::Rejection;
+use crate::model::delivery::ConsumeRequest;
 use crate::model::publication::{Attributes, Draft, PublishedAt, UnixMillis};
 use crate::model::topic::Topic;
 use crate::model::value::{Headers, Value};
@@ -121,11 +122,13 @@ impl Mapper {
 }
 
 /// The draft of a delivery that a client consumes. Whatever it is, the client is to settle it, so none is refused: a routing
-/// key that is empty or no topic gives way to the queue's name.
-pub(crate) fn consumed(delivery: &mut Delivery, queue: &Topic, now: UnixMillis) -> Draft {
-    tell_if_shortened(delivery, queue.as_str());
-    let key = Some(delivery.routing_key.as_str()).filter(|key| !key.is_empty());
-    let topic = key.and_then(|key| Topic::parse(key).ok()).unwrap_or_else(|| queue.clone());
+/// key that is no topic gives way to the queue's name.
+pub(crate) fn consumed(delivery: &mut Delivery, request: &ConsumeRequest, now: UnixMillis) -> Draft {
+    tell_if_shortened(delivery, request.queue.as_str());
+    let topic = match delivery.routing_key.as_str() {
+        "" => request.topic_of_empty_key(delivery.exchange.as_str()).clone(),
+        key => Topic::parse(key).unwrap_or_else(|_| request.queue.clone()),
+    };
     let attributes = attributes(delivery);
     Draft { topic, payload: std::mem::take(&mut delivery.data).into(), attributes, received_at: now }
 }

@@ -178,3 +178,27 @@ async fn a_member_that_leaves_and_joins_without_waiting_gets_every_message_once(
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_routing_key_comes_as_it_comes_to_everybody() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        let (name, body) = (word(), word());
+        let mut client = Library::ALL[0].connect(&program).await;
+        let shared = format!("$share/{name}/events");
+        let granted = client.subscribe(json!([{ "filter": shared, "qos": 1 }, { "filter": "events", "qos": 0 }])).await;
+        assert_eq!(granted, json!([1, 0]), "{broker:?}");
+        service.publish("", &body).await;
+        let mut qualities = BTreeSet::new();
+        while qualities.len() < 2 {
+            let message = client.message().await;
+            // Others publish to a broker that all share.
+            if message["body"] == body.as_str() {
+                assert_eq!(message["message"]["topic"], "events", "{broker:?}");
+                qualities.insert(message["message"]["qos"].as_u64());
+            }
+        }
+        settled(&program).await;
+    }
+}

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{QueueInput, TopicTemplate};
+use crate::model::delivery::{QueueBinding, QueueDeclaration, QueueOrigin};
 
 fn mapper(change: impl FnOnce(&mut Source)) -> Mapper {
     let mut source = Source::events();
@@ -74,8 +75,38 @@ fn what_is_larger_than_the_log_is_refused() {
 fn what_lost_its_headers_on_the_way_is_refused_and_a_client_that_consumes_it_sees_so() {
     let shortened = || with_header(SHORTENED_HEADER, AMQPValue::Boolean(true));
     assert_eq!(topic(&mut mapper(|_| ()), shortened()), Err(Rejection::Properties));
-    let draft = consumed(&mut shortened(), &Topic::parse("queue").unwrap(), 5);
+    let draft = consumed(&mut shortened(), &request(QueueOrigin::Opened { section: "s".into(), declaration: None }), 5);
     assert_eq!(draft.attributes.headers.value(SHORTENED_HEADER), Some(&Value::Bool(true)));
+}
+
+fn request(origin: QueueOrigin) -> ConsumeRequest {
+    let hold_max = std::time::Duration::from_secs(60);
+    let queue = Topic::parse("queue").unwrap();
+    ConsumeRequest { queue, asked: "asked".into(), prefetch: 1, exclusive: false, origin, hold_max }
+}
+
+/// As a plain subscriber gets it, who would else see what a group never does.
+#[test]
+fn a_group_calls_a_message_without_a_key_as_the_source_does() {
+    let binding = |exchange: &str, source: &str| QueueBinding {
+        exchange: exchange.into(),
+        key: "#".into(),
+        section: "s".into(),
+        topic_of_empty_key: Topic::parse(source).unwrap(),
+    };
+    let declaration = QueueDeclaration { expires: None };
+    let bindings = vec![binding("other", "first"), binding("exchange", "second")];
+    let group = request(QueueOrigin::Group { declaration, bindings });
+    let opened = request(QueueOrigin::Opened { section: "s".into(), declaration: None });
+    let topic = |key: &str, exchange: &str, request: &ConsumeRequest| {
+        let mut delivery = Delivery::mock(1, exchange.into(), key.into(), false, Vec::new());
+        consumed(&mut delivery, request, 5).topic.as_str().to_owned()
+    };
+    assert_eq!(topic("", "exchange", &group), "second");
+    assert_eq!(topic("", "one.before.it", &group), "first");
+    assert_eq!(topic("", "exchange", &opened), "queue");
+    assert_eq!(topic("a.b", "exchange", &group), "a.b");
+    assert_eq!(topic("a\0b", "exchange", &group), "queue", "a key that is no topic is no message without a key");
 }
 
 #[test]
