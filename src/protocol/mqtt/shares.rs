@@ -58,9 +58,14 @@ impl Mqtt {
 
     /// A message of a group.
     pub(super) fn take_share(&mut self, delivery: Delivery) -> HandOut {
-        let Some(wish) = self.subscriptions.member(&delivery.queue) else {
+        let Some((share, wish)) = self.subscriptions.group(&delivery.queue) else {
             return HandOut::Settled(None, Settlement::Requeue);
         };
+        // The binding key also brings what is routed by it and has another topic: by the key of all that is retained, or by
+        // one beside its own (CC, BCC).
+        if !share.pattern.matches(&delivery.draft.topic) {
+            return HandOut::Settled(None, Settlement::Acknowledge);
+        }
         let is_acknowledged = wish.qos > Qos::AtMostOnce;
         if is_acknowledged && !(self.shares.waiting.is_empty() && self.has_room_for_share()) {
             self.shares.waiting.push_back(delivery);

@@ -75,14 +75,19 @@ impl Subscriptions {
         &self.standing
     }
 
-    /// How the group of this name is shared, if it is.
-    pub(super) fn member(&self, name: &str) -> Option<Wish> {
+    /// The group of this name, if the session is a member, and how it would have its messages.
+    pub(super) fn group(&self, name: &str) -> Option<(&Share, Wish)> {
         // Groups are the last, and few.
         let mut groups = self.standing.iter().rev().map_while(|(filter, wish)| match filter {
             Filter::Shared(share) => Some((share, *wish)),
             Filter::Own(_) => None,
         });
-        groups.find(|(share, _)| share.name == name).map(|(_, wish)| wish)
+        groups.find(|(share, _)| share.name == name)
+    }
+
+    /// The latter alone.
+    pub(super) fn member(&self, name: &str) -> Option<Wish> {
+        self.group(name).map(|(_, wish)| wish)
     }
 
     /// These stood on an earlier connection, each at its place.

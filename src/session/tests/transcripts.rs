@@ -276,7 +276,7 @@ impl Player {
     }
 
     /// News of the queue that was consumed last, or first of all the number of another: `stands`, `away`, `brings [again]
-    /// PAYLOAD`, `settled NUMBER`, `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused|taken SENTENCE`.
+    /// [to=TOPIC] PAYLOAD`, `settled NUMBER`, `stale NUMBER`, `expired NUMBER`, `stopped`, `is missing|refused|taken SENTENCE`.
     fn consumed(&mut self, text: &str) -> Completion {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let ((consumption, queue), (word, rest)) = match word.parse::<usize>() {
@@ -290,8 +290,12 @@ impl Player {
             "brings" => {
                 let payload = rest.trim_start_matches("again ");
                 let attributes = Attributes { redelivered: rest != payload, ..Attributes::default() };
+                let (topic, payload) = match payload.strip_prefix("to=") {
+                    Some(addressed) => addressed.split_once(' ').unwrap(),
+                    None => ("orders.eu", payload),
+                };
                 let payload = Bytes::copy_from_slice(payload.as_bytes());
-                let draft = Draft { topic: Topic::parse("orders.eu").unwrap(), payload, attributes, received_at: TIME };
+                let draft = Draft { topic: Topic::parse(topic).unwrap(), payload, attributes, received_at: TIME };
                 self.delivered += 1;
                 ConsumeNews::Delivered(Box::new(Delivery { tag: self::tag(self.delivered), queue, draft }))
             }

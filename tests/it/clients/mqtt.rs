@@ -105,7 +105,7 @@ impl Conversation {
     }
 
     /// Publishes, and waits for the answer: a reason code.
-    async fn publish(&mut self, order: &Value) -> Value {
+    pub(super) async fn publish(&mut self, order: &Value) -> Value {
         let mut order = order.clone();
         order["order"] = json!("publish");
         self.order(&order);

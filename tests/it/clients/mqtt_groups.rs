@@ -202,3 +202,29 @@ async fn what_has_no_routing_key_comes_as_it_comes_to_everybody() {
         settled(&program).await;
     }
 }
+
+/// Each retained message has a second key, by which every node gets it, and which a filter of a group may match.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_gets_nothing_that_its_filter_does_not_match() {
+    for broker in Broker::BOTH {
+        let program = broker.serve(&[]).await;
+        let service = Service::connect(&program.amqp).await;
+        let (name, body) = (word(), word());
+        let mut member = Library::ALL[0].connect(&program).await;
+        let shared = format!("$share/{name}/x/#");
+        assert_eq!(member.subscribe(json!([{ "filter": shared, "qos": 1 }])).await, json!([1]), "{broker:?}");
+        let retained = json!({ "topic": format!("secret/{name}"), "body": body, "qos": 1, "retain": true });
+        assert!(member.publish(&retained).await.is_u64(), "{broker:?}");
+        service.publish(&format!("x.{name}"), &body).await;
+        loop {
+            let message = member.message().await;
+            let topic = message["message"]["topic"].as_str().unwrap().to_owned();
+            assert!(topic.starts_with("x/"), "{topic}, {broker:?}");
+            // Others publish to a broker that all share.
+            if message["body"] == body.as_str() {
+                break;
+            }
+        }
+        settled(&program).await;
+    }
+}
