@@ -214,6 +214,8 @@ pub struct Mqtt {
     pub sessions_max: usize,
     /// How long the queue of a shared subscription stays whose last member has gone.
     pub share_expiry: Duration,
+    /// Groups that may be without a member on this node, while their queues stay, when one more begins.
+    pub abandoned_shares_max: usize,
 }
 
 impl Mqtt {
@@ -454,7 +456,7 @@ impl Default for Poll {
 impl Default for Mqtt {
     fn default() -> Self {
         let hour = Duration::from_secs(3_600);
-        Self { session_expiry_max: hour, sessions_max: 10_000, share_expiry: hour }
+        Self { session_expiry_max: hour, sessions_max: 10_000, share_expiry: hour, abandoned_shares_max: 100 }
     }
 }
 

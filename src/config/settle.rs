@@ -217,6 +217,7 @@ impl<'a> Settler<'a> {
             session_expiry_max: self.time("mqtt.session_expiry_max"),
             sessions_max: self.number("mqtt.sessions_max"),
             share_expiry,
+            abandoned_shares_max: self.number("mqtt.abandoned_shares_max"),
         }
     }
 

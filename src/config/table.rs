@@ -592,6 +592,13 @@ const MQTT: &[Key] = &[
         "How long RabbitMQ keeps the queue of a shared subscription ($share/group/filter) whose last member has gone, with what \
          it holds. The same on all nodes.",
     ),
+    Key::new(
+        "mqtt.abandoned_shares_max",
+        SOME,
+        "100",
+        "Groups without a member on this node whose queues RabbitMQ may still keep. While there are so many no other group \
+         begins: its first member is refused with 0x97.",
+    ),
 ];
 
 const POLL: &[Key] = &[

@@ -44,6 +44,7 @@ pub struct Metrics {
     outbox_bytes: IntGauge,
     slow_sessions: IntGauge,
     kept_sessions: IntGauge,
+    abandoned_groups: IntGauge,
     presence_members: IntGauge,
     presence_nodes: IntGauge,
     presence_rejected: IntCounter,
@@ -123,6 +124,10 @@ impl Metrics {
             outbox_bytes: maker.gauge("outbox_bytes", "Bytes that wait for their client's socket.")?,
             slow_sessions: maker.gauge("slow_sessions", "Sessions whose socket takes no more at present.")?,
             kept_sessions: maker.gauge("kept_sessions", "Sessions of MQTT clients that are away.")?,
+            abandoned_groups: maker.gauge(
+                "abandoned_groups",
+                "Groups of MQTT clients without a member here whose queue the broker may keep.",
+            )?,
             presence_members: maker
                 .gauge("presence_members", "Subscriptions to patterns with presence, over all nodes.")?,
             presence_nodes: maker.gauge("presence_nodes", "Nodes known through presence, this one included.")?,
@@ -308,6 +313,11 @@ impl Metrics {
     /// So many sessions are kept whose clients are away.
     pub fn kept_sessions(&self, sessions: usize) {
         self.kept_sessions.set(signed(sessions));
+    }
+
+    /// So many groups are without a member whose queue the broker may keep.
+    pub fn abandoned_groups(&self, groups: usize) {
+        self.abandoned_groups.set(signed(groups));
     }
 
     /// So many members of patterns with presence are known, on so many nodes.

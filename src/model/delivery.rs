@@ -69,6 +69,11 @@ pub struct ConsumeRequest {
 }
 
 impl ConsumeRequest {
+    /// The queue, where it is a group's own.
+    pub fn group_queue(&self) -> Option<&Topic> {
+        matches!(self.origin, QueueOrigin::Group { .. }).then_some(&self.queue)
+    }
+
     /// What a message of this exchange is called that has no routing key: a group's as the source calls it.
     pub fn topic_of_empty_key(&self, exchange: &str) -> &Topic {
         let QueueOrigin::Group { bindings, .. } = &self.origin else { return &self.queue };

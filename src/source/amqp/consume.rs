@@ -14,11 +14,13 @@ use crate::hub::upstream::ConsumeJob;
 use crate::model::delivery::{
     ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueBinding, QueueDeclaration, QueueOrigin, Settled,
 };
+use crate::model::topic::Topic;
 use crate::source::Backoff;
 
 use super::Context;
 use super::connection::Live;
 use super::desk::{Desk, End};
+use super::groups::Groups;
 use super::intake::of_a_queue;
 use super::link::Link;
 use super::outbound::Outbound;
@@ -30,6 +32,7 @@ pub(crate) struct Consumers {
     link: Link,
     jobs: mpsc::Receiver<ConsumeJob>,
     publisher: mpsc::Sender<Outbound>,
+    groups: Groups,
 }
 
 /// One queue of one client.
@@ -73,7 +76,9 @@ impl Consumers {
         jobs: mpsc::Receiver<ConsumeJob>,
         publisher: mpsc::Sender<Outbound>,
     ) -> Self {
-        Self { context, link, jobs, publisher }
+        let mqtt = &context.settings.mqtt;
+        let groups = Groups::new(mqtt.abandoned_shares_max, mqtt.share_expiry);
+        Self { context, link, jobs, publisher, groups }
     }
 
     /// Until the stop.
@@ -83,9 +88,9 @@ impl Consumers {
             tokio::select! {
                 biased;
                 () = self.context.stop.cancelled() => break,
-                Some(_) = running.join_next() => {}
+                Some(over) = running.join_next() => self.over(over.ok().flatten()),
                 job = self.jobs.recv() => match job {
-                    Some(job) => self.begin(job, &mut running).await,
+                    Some(job) => self.begin(job, &mut running),
                     None => break,
                 },
             }
@@ -94,18 +99,34 @@ impl Consumers {
         while running.join_next().await.is_some() {}
     }
 
-    async fn begin(&self, job: ConsumeJob, running: &mut JoinSet<()>) {
-        let max = self.context.settings.amqp.client_queues_max;
-        if running.len() >= max {
-            let sentence = format!(
-                "all clients together may consume {max} queues (amqp.client_queues_max): try again when one is free"
-            );
-            let ended = ConsumeNews::Ended(ConsumeRefusal::Limit(sentence));
+    fn begin(&mut self, job: ConsumeJob, running: &mut JoinSet<Option<Topic>>) {
+        match self.admit(&job.request, running.len()) {
+            Ok(()) => _ = running.spawn(Consumption::new(self, job).run()),
             // Its first news always finds room, and a session that is gone needs none.
-            let _ = job.news.try_send(ended);
-            return;
+            Err(sentence) => _ = job.news.try_send(ConsumeNews::Ended(ConsumeRefusal::Limit(sentence))),
         }
-        running.spawn(Consumption::new(self, job).run());
+    }
+
+    /// Whether one more may be consumed, where so many are; a sentence that says why not.
+    fn admit(&mut self, request: &ConsumeRequest, running: usize) -> Result<(), String> {
+        let max = self.context.settings.amqp.client_queues_max;
+        if running >= max {
+            return Err(format!(
+                "all clients together may consume {max} queues (amqp.client_queues_max): try again when one is free"
+            ));
+        }
+        let Some(queue) = request.group_queue() else { return Ok(()) };
+        let joined = self.groups.join(queue, Instant::now());
+        self.context.metrics.abandoned_groups(self.groups.abandoned());
+        joined.map_err(|many| many.to_string())
+    }
+
+    /// One is consumed no more: a group's, if it is named.
+    fn over(&mut self, group: Option<Topic>) {
+        if let Some(queue) = group {
+            self.groups.leave(&queue, Instant::now());
+            self.context.metrics.abandoned_groups(self.groups.abandoned());
+        }
     }
 }
 
@@ -116,10 +137,11 @@ impl Consumption {
         Self { context, link, job, publisher, has_stood: false }
     }
 
-    /// Until its client has gone or lets it go, it is refused, or the program stops.
-    async fn run(mut self) {
+    /// Until its client has gone or lets it go, it is refused, or the program stops. Gives a group's queue back.
+    async fn run(mut self) -> Option<Topic> {
         // Whatever ends it, there is nobody left to tell.
         let _ = self.live().await;
+        self.job.request.group_queue().cloned()
     }
 
     async fn live(&mut self) -> Result<(), Over> {

@@ -38,6 +38,7 @@ mod connection;
 mod consume;
 mod desk;
 mod exchange;
+mod groups;
 mod inspect;
 mod intake;
 mod link;

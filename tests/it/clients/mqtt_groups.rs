@@ -228,3 +228,21 @@ async fn a_member_gets_nothing_that_its_filter_does_not_match() {
         settled(&program).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_one_group_after_the_other_leaves_few_queues() {
+    const ABANDONED: &str = "passerelle_abandoned_groups";
+    let program = Broker::Embedded.serve(&[("PASSERELLE_MQTT__ABANDONED_SHARES_MAX", "2")]).await;
+    let (topic, mut client) = (word(), Library::ALL[3].connect(&program).await);
+    let filter = |group: usize| format!("$share/g{group}/{topic}");
+    let wanted = |group: usize| json!([{ "filter": filter(group), "qos": 1 }]);
+    for group in 0..2 {
+        assert_eq!(client.subscribe(wanted(group)).await, json!([1]));
+        client.order(&json!({ "order": "unsubscribe", "filters": [filter(group)] }));
+        assert_eq!(client.next("unsubscribed").await, json!([0]));
+        until("it is left", async || program.metric(ABANDONED).await == Some(group as f64 + 1.0)).await;
+    }
+    assert_eq!(client.subscribe(wanted(2)).await, json!([0x97]), "no other may begin");
+    assert_eq!(client.subscribe(wanted(0)).await, json!([1]), "one that is there may go on");
+    assert_eq!(client.subscribe(wanted(2)).await, json!([1]), "and is not left any more");
+}
