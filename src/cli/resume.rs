@@ -3,10 +3,15 @@
 //! Patterns are subscribed one after the other, so that a replay belongs to one of them. While a pattern replays, only its
 //! own position moves; once it has caught up, it shares the position of what is live. With a rate each goes on alone: then a
 //! message moves the first pattern that it matches, because that is the one by which it comes. Cursors are opaque here.
+//!
+//! What matches several patterns comes in the replay of each, so what was printed is known until all are level.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::model::topic::{Pattern, Topic};
+
+/// Messages that are known to be printed, at least; of more than twice as many the oldest are forgotten.
+const PRINTED_MAX: usize = 1 << 15;
 
 /// The newest cursor of each source, by the source's name.
 pub(super) type Cursors = BTreeMap<String, String>;
@@ -19,6 +24,28 @@ pub(super) struct Resume {
     live: Cursors,
     /// Whether they have a rate.
     paced: bool,
+    printed: Printed,
+}
+
+/// What was printed while a replay may bring it again, by source and cursor.
+#[derive(Debug, Default)]
+struct Printed {
+    newer: HashSet<(String, String)>,
+    older: HashSet<(String, String)>,
+}
+
+impl Printed {
+    fn add(&mut self, (source, cursor): (&str, &str)) {
+        if self.newer.len() == PRINTED_MAX {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert((source.to_owned(), cursor.to_owned()));
+    }
+
+    fn has(&self, (source, cursor): (&str, &str)) -> bool {
+        let one = (source.to_owned(), cursor.to_owned());
+        self.newer.contains(&one) || self.older.contains(&one)
+    }
 }
 
 #[derive(Debug)]
@@ -32,7 +59,8 @@ impl Resume {
     /// Starts all patterns after the same cursors; none for now.
     pub(super) fn new(patterns: &[Pattern], after: &Cursors) -> Self {
         let reading = |pattern: &Pattern| Reading { pattern: pattern.clone(), after: after.clone(), caught_up: false };
-        Self { readings: patterns.iter().map(reading).collect(), live: Cursors::new(), paced: false }
+        let readings = patterns.iter().map(reading).collect();
+        Self { readings, live: Cursors::new(), paced: false, printed: Printed::default() }
     }
 
     /// Lets each pattern go on alone, because all have a rate.
@@ -79,10 +107,26 @@ impl Resume {
                 self.live.entry(source.clone()).or_insert_with(|| cursor.clone());
             }
         }
+        if !self.may_repeat() {
+            self.printed = Printed::default();
+        }
     }
 
-    /// A message on a topic was printed; `at` are its source and cursor.
+    /// Whether a message that was printed may come again: several patterns have each a replay, now or, with a rate, later.
+    fn may_repeat(&self) -> bool {
+        self.readings.len() > 1 && (self.paced || self.next().is_some())
+    }
+
+    /// Whether the message of this source and cursor was printed already.
+    pub(super) fn has_printed(&self, at: (&str, &str)) -> bool {
+        self.may_repeat() && self.printed.has(at)
+    }
+
+    /// A message on a topic was printed, now or before; `at` are its source and cursor.
     pub(super) fn message(&mut self, topic: &str, at: (&str, &str), replay: bool) {
+        if self.may_repeat() {
+            self.printed.add(at);
+        }
         let topic = Topic::parse(topic).ok();
         let is_first = |reading: &&mut Reading| match &topic {
             _ if replay => !reading.caught_up,
@@ -163,6 +207,44 @@ mod tests {
         resume.caught_up(0, cursors(&[("e", "1.4")]));
         resume.reconnect();
         assert_eq!(resume.next(), Some((0, "a", &cursors(&[("e", "1.4"), ("gone", "2.2")]))));
+    }
+
+    #[test]
+    fn what_was_printed_is_known_until_all_patterns_are_level() {
+        let mut resume = resume(&["a.#", "a.b", "a.c"], &cursors(&[("e", "1.1")]));
+        resume.message("a.b", ("e", "1.2"), true);
+        resume.caught_up(0, cursors(&[("e", "1.2")]));
+        resume.message("a.b", ("e", "1.3"), false);
+        assert!(resume.has_printed(("e", "1.2")) && resume.has_printed(("e", "1.3")));
+        assert!(!resume.has_printed(("f", "1.2")) && !resume.has_printed(("e", "1.4")));
+        resume.message("a.b", ("e", "1.2"), true);
+        resume.reconnect();
+        resume.caught_up(0, cursors(&[("e", "1.3")]));
+        assert!(resume.has_printed(("e", "1.3")), "the second pattern goes on from before that");
+        resume.caught_up(1, cursors(&[("e", "1.3")]));
+        resume.caught_up(2, cursors(&[("e", "1.3")]));
+        assert!(!resume.has_printed(("e", "1.3")), "nothing that was printed comes again");
+    }
+
+    #[test]
+    fn with_a_rate_a_pattern_may_be_behind_what_another_has_printed_for_ever() {
+        let mut resume = resume(&["a.#", "a.b"], &Cursors::new()).paced();
+        assert!(resume.subscribed(0, cursors(&[("e", "1.1")])) && resume.subscribed(1, cursors(&[("e", "1.1")])));
+        resume.message("a.b", ("e", "1.2"), false);
+        resume.reconnect();
+        resume.caught_up(0, cursors(&[("e", "1.2")]));
+        assert_eq!(resume.next(), Some((1, "a.b", &cursors(&[("e", "1.1")]))));
+        assert!(resume.has_printed(("e", "1.2")));
+    }
+
+    #[test]
+    fn what_is_known_of_what_was_printed_is_bounded() {
+        let mut printed = Printed::default();
+        for number in 0..4 * PRINTED_MAX {
+            printed.add(("e", &number.to_string()));
+            assert!(printed.newer.len() + printed.older.len() <= 2 * PRINTED_MAX);
+        }
+        assert!(printed.has(("e", &(3 * PRINTED_MAX).to_string())) && !printed.has(("e", "0")));
     }
 
     #[test]

@@ -245,13 +245,13 @@ async fn over_websocket<M: Write, N: Write>(
         let frame = Frame::parse(&text)?;
         match frame.op.as_str() {
             "message" => {
-                if output.message(&text, &frame)? {
+                let at = frame.source.as_deref().zip(frame.cursor.as_deref());
+                if !at.is_some_and(|at| resume.has_printed(at)) && output.message(&text, &frame)? {
                     socket.close().await;
                     return Ok(());
                 }
-                if let (Some(source), Some(cursor)) = (&frame.source, &frame.cursor) {
-                    let topic = frame.topic.as_deref().unwrap_or_default();
-                    resume.message(topic, (source, cursor), frame.replay);
+                if let Some(at) = at {
+                    resume.message(frame.topic.as_deref().unwrap_or_default(), at, frame.replay);
                 }
             }
             "subscribed" => {

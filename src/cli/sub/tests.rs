@@ -250,3 +250,32 @@ async fn a_rate_and_a_flow_are_asked_for_on_every_connection() {
     assert!(Line::try_parse_from(["sub", "--max-rate", "1001", "a"]).is_err());
     assert!(Line::try_parse_from(["sub", "--on-slow", "never", "a"]).is_err());
 }
+
+#[tokio::test]
+async fn what_matches_several_patterns_is_printed_once_though_each_replays_it() {
+    let message = |cursor: &str, replay: bool| {
+        Step::Send(format!(
+            r#"{{"op":"message","source":"events","topic":"a.b","cursor":"{cursor}","data":"{cursor}","replay":{replay}}}"#
+        ))
+    };
+    let script = vec![
+        hello(),
+        expect(r##"{"op":"subscribe","id":1,"pattern":"a.#","after":{"events":"1.1"}}"##),
+        send(r##"{"op":"subscribed","id":1,"pattern":"a.#","cursors":{"events":"1.1"},"resumed":true}"##),
+        message("1.2", true),
+        send(r##"{"op":"caught_up","id":1,"pattern":"a.#","cursors":{"events":"1.2"}}"##),
+        expect(r#"{"op":"subscribe","id":2,"pattern":"a.b","after":{"events":"1.1"}}"#),
+        message("1.3", false),
+        send(r#"{"op":"subscribed","id":2,"pattern":"a.b","cursors":{"events":"1.1"},"resumed":true}"#),
+        message("1.2", true),
+        message("1.3", true),
+        send(r#"{"op":"caught_up","id":2,"pattern":"a.b","cursors":{"events":"1.3"}}"#),
+        message("1.4", false),
+    ];
+    let (address, server) = websocket(vec![script]).await;
+    let url = format!("ws://{address}/ws");
+    let line = ["--url", &url, "--payload", "--count", "3", "--after", "events~1.1", "a.#", "a.b"];
+    let (messages, _, outcome) = run_line(&line).await;
+    server.await.unwrap();
+    assert_eq!((messages.as_str(), outcome), ("1.2\n1.3\n1.4\n", Ok(())));
+}
