@@ -770,7 +770,8 @@ const LIMITS: &[Key] = &[
         "limits.outbox_bytes_max",
         BYTES,
         "\"1 MiB\"",
-        "Bytes of answers and notices that may wait for one socket to drain before its session is ended as too slow.",
+        "Bytes of answers and notices that may wait for one socket to drain before its session is ended as too slow. Results \
+         of calls do not count; with more of them waiting its socket is not read.",
     ),
     Key::new("limits.outbox_frames_max", SOME, "65536", "Frames that may wait likewise."),
     Key::new(

@@ -1,6 +1,6 @@
 //! What one connection still has to be sent after its socket would not take more: whole frames in order. Answers among them
-//! are bounded here, in frames and bytes; what else waits is bounded by whoever adds it. While the socket keeps up, an outbox
-//! is empty and owns no memory. It knows no socket.
+//! are bounded here, in frames and bytes; what else waits is bounded by whoever adds it, and the results of calls are counted
+//! for that. While the socket keeps up, an outbox is empty and owns no memory. It knows no socket.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -26,13 +26,23 @@ pub struct Outbox {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     answers: Answers,
+    result_bytes: usize,
 }
 
 /// A frame, or what is left of it.
 #[derive(Debug)]
 struct Waiting {
     frame: Bytes,
-    is_answer: bool,
+    kind: Kind,
+}
+
+/// What a frame is, as far as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Answer,
+    /// Of a call.
+    Result,
+    Other,
 }
 
 /// How much of what waits are answers.
@@ -53,9 +63,20 @@ impl Outbox {
         self.bytes
     }
 
+    /// Bytes of results among them.
+    pub fn result_bytes(&self) -> usize {
+        self.result_bytes
+    }
+
     /// Adds a frame that is no answer: messages, of which others see to it that there are not too many, and endings.
     pub fn push(&mut self, frame: Bytes) {
-        self.add(frame, false);
+        self.add(frame, Kind::Other);
+    }
+
+    /// Adds the result of a call. It takes nothing of the answers' room: there are as many as there were calls, and whoever
+    /// adds them takes no more calls while too much of them waits.
+    pub fn push_result(&mut self, result: Bytes) {
+        self.add(result, Kind::Result);
     }
 
     /// Adds an answer. Messages that wait take nothing of its room: who is sent much is not slow for that.
@@ -67,20 +88,29 @@ impl Outbox {
         if frames > 0 && (bytes + answer.len() > bounds.bytes_max || frames >= bounds.frames_max) {
             return Err(Overflow);
         }
-        self.add(answer, true);
+        self.add(answer, Kind::Answer);
         Ok(())
     }
 
-    fn add(&mut self, frame: Bytes, is_answer: bool) {
+    fn add(&mut self, frame: Bytes, kind: Kind) {
         if frame.is_empty() {
             return;
         }
+        let one = Waiting { frame, kind };
+        self.count(&one);
+        self.waiting.push_back(one);
+    }
+
+    fn count(&mut self, Waiting { frame, kind }: &Waiting) {
         self.bytes += frame.len();
-        if is_answer {
-            self.answers.frames += 1;
-            self.answers.bytes += frame.len();
+        match kind {
+            Kind::Answer => {
+                self.answers.frames += 1;
+                self.answers.bytes += frame.len();
+            }
+            Kind::Result => self.result_bytes += frame.len(),
+            Kind::Other => {}
         }
-        self.waiting.push_back(Waiting { frame, is_answer });
     }
 
     /// Takes all that waits, in order.
@@ -101,11 +131,15 @@ impl Outbox {
     /// Forgets what the socket took. An outbox that became empty gives its memory back.
     pub fn advance(&mut self, mut written: usize) {
         self.bytes = self.bytes.saturating_sub(written);
-        while let Some(Waiting { frame, is_answer }) = self.waiting.front_mut() {
+        while let Some(Waiting { frame, kind }) = self.waiting.front_mut() {
             let taken = written.min(frame.len());
-            if *is_answer {
-                self.answers.bytes -= taken;
-                self.answers.frames -= usize::from(taken == frame.len());
+            match kind {
+                Kind::Answer => {
+                    self.answers.bytes -= taken;
+                    self.answers.frames -= usize::from(taken == frame.len());
+                }
+                Kind::Result => self.result_bytes -= taken,
+                Kind::Other => {}
             }
             if taken < frame.len() {
                 frame.advance(taken);
@@ -121,16 +155,15 @@ impl Outbox {
     ///
     /// `started` says whether the first frame was partly written; it is then kept, so that the stream stays readable.
     pub fn drop_unstarted(&mut self, started: Started) {
-        self.waiting.truncate(match started {
-            Started::Yes => 1,
-            Started::No => 0,
-        });
-        self.bytes = self.waiting.iter().map(|one| one.frame.len()).sum();
-        let answers = self.waiting.iter().filter(|one| one.is_answer);
-        self.answers = answers.fold(Answers::default(), |Answers { frames, bytes }, one| Answers {
-            frames: frames + 1,
-            bytes: bytes + one.frame.len(),
-        });
+        let kept = match started {
+            Started::Yes => self.waiting.pop_front(),
+            Started::No => None,
+        };
+        *self = Self::default();
+        if let Some(one) = kept {
+            self.count(&one);
+            self.waiting.push_back(one);
+        }
     }
 }
 
@@ -185,6 +218,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Message(usize),
+        Result(usize),
         Answer(usize),
         Taken(usize),
     }
@@ -192,28 +226,34 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0usize..30).prop_map(Step::Message),
+            (0usize..30).prop_map(Step::Result),
             (1usize..8).prop_map(Step::Answer),
             (0usize..30).prop_map(Step::Taken),
         ]
     }
 
     proptest! {
-        /// Against a list of bytes that each know whether they are an answer's, and which is the last of it.
+        /// Against a list of bytes that each know whose they are, and which is the last of its frame.
         #[test]
-        fn answers_are_bounded_as_if_no_message_waited(steps in prop::collection::vec(step(), 0..80)) {
-            let (mut outbox, mut naive) = (Outbox::default(), VecDeque::<(bool, bool)>::new());
+        fn answers_are_bounded_as_if_nothing_else_waited(steps in prop::collection::vec(step(), 0..80)) {
+            let (mut outbox, mut naive) = (Outbox::default(), VecDeque::<(Kind, bool)>::new());
+            let bytes_of = |naive: &VecDeque<(Kind, bool)>, kind| naive.iter().filter(|byte| byte.0 == kind).count();
             for step in steps {
                 match step {
                     Step::Message(length) => {
                         outbox.push(frame(length));
-                        naive.extend(vec![(false, false); length]);
+                        naive.extend(vec![(Kind::Other, false); length]);
+                    }
+                    Step::Result(length) => {
+                        outbox.push_result(frame(length));
+                        naive.extend(vec![(Kind::Result, false); length]);
                     }
                     Step::Answer(length) => {
-                        let bytes = naive.iter().filter(|byte| byte.0).count();
+                        let bytes = bytes_of(&naive, Kind::Answer);
                         let frames = naive.iter().filter(|byte| byte.1).count();
                         let fits = frames == 0 || bytes + length <= BOUNDS.bytes_max && frames < BOUNDS.frames_max;
                         prop_assert_eq!(outbox.push_bounded(frame(length), BOUNDS), if fits { Ok(()) } else { Err(Overflow) });
-                        naive.extend((1..=length).filter(|_| fits).map(|at| (true, at == length)));
+                        naive.extend((1..=length).filter(|_| fits).map(|at| (Kind::Answer, at == length)));
                     }
                     Step::Taken(count) => {
                         let count = count.min(naive.len());
@@ -222,6 +262,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(outbox.bytes(), naive.len());
+                prop_assert_eq!(outbox.result_bytes(), bytes_of(&naive, Kind::Result));
             }
         }
 

@@ -204,11 +204,6 @@ impl Connection {
         self.sent_at = Instant::now();
     }
 
-    /// Whether what its client says is taken at the moment.
-    pub(super) fn takes_words(&self) -> bool {
-        self.session.reading() && !self.is_opening
-    }
-
     /// Sends what a turn brought, and says how many bytes that is: all of it or nothing.
     ///
     /// # Errors

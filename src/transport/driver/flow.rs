@@ -315,6 +315,8 @@ impl Driver {
             self.queue_replay(self.ticket(subscriber), connection);
         }
         self.settle_taken(subscriber, connection);
+        // Results of its calls may have held it up.
+        self.read_on(subscriber, connection);
         self.tell_owed(subscriber, connection);
     }
 

@@ -76,6 +76,13 @@ impl Driver {
         }
     }
 
+    /// Whether what a client says is taken at the moment: not while more results of its calls wait for its socket than answers
+    /// may.
+    pub(super) fn takes_words(&self, connection: &Connection) -> bool {
+        let results_fit = connection.outbox.result_bytes() <= self.outbox_bounds.bytes_max;
+        connection.session.reading() && !connection.is_opening && results_fit
+    }
+
     /// Has one read on in its turn. However often it is asked for it stands in the queue once.
     fn read_soon(&mut self, ticket: Ticket, connection: &mut Connection) {
         if !std::mem::replace(&mut connection.reads_in_turn, true) {
@@ -90,7 +97,7 @@ impl Driver {
             if matches!(connection.stage, Stage::Dead(_)) {
                 break;
             }
-            if round == READS_MAX || (connection.is_open() && !connection.takes_words()) {
+            if round == READS_MAX || (connection.is_open() && !self.takes_words(connection)) {
                 connection.unread = true;
                 if round == READS_MAX {
                     self.read_soon(self.ticket(subscriber), connection);
@@ -127,6 +134,13 @@ impl Driver {
         self.read_buffer = buffer;
     }
 
+    /// Goes on with what was left until it is taken. Of who has ended only its closing frame counts any more.
+    pub(super) fn read_on(&mut self, subscriber: SubscriberId, connection: &mut Connection) {
+        if connection.unread && (self.takes_words(connection) || !connection.is_open()) {
+            self.read(subscriber, connection);
+        }
+    }
+
     /// Reads on for connections that had more than their share. True when there is more of it.
     pub(super) fn read_some(&mut self) -> bool {
         for _ in 0..READ_ON_MAX.min(self.unread.len()) {
@@ -147,7 +161,7 @@ impl Driver {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut input = bytes;
         loop {
-            if connection.is_open() && (connection.has_more || !connection.takes_words()) {
+            if connection.is_open() && (connection.has_more || !self.takes_words(connection)) {
                 connection.held.extend_from_slice(input);
                 break;
             }
@@ -214,7 +228,7 @@ impl Driver {
                 return;
             }
             // Whoever reads goes on with it.
-            if left == 0 || !connection.takes_words() {
+            if left == 0 || !self.takes_words(connection) {
                 connection.has_more = true;
                 break;
             }
@@ -260,10 +274,7 @@ impl Driver {
         };
         self.with_ticket(ticket, |driver, connection| {
             driver.complete(ticket.subscriber, connection, completion);
-            // Of who has ended only its closing frame counts any more.
-            if connection.unread && (connection.takes_words() || !connection.is_open()) {
-                driver.read(ticket.subscriber, connection);
-            }
+            driver.read_on(ticket.subscriber, connection);
         });
     }
 
@@ -334,7 +345,17 @@ impl Driver {
             return polling.note(event);
         }
         let Some(outbound) = connection.codec.encode(event) else { return };
-        self.send_outbound(subscriber, connection, &outbound);
+        match event {
+            Event::Result { .. } => self.send_result(connection, &outbound),
+            _ => self.send_outbound(subscriber, connection, &outbound),
+        }
+    }
+
+    /// Results are as many as calls may be in flight, and may all come at once: who reads is not slow for that.
+    fn send_result(&mut self, connection: &mut Connection, outbound: &Outbound) {
+        let frame = self.wire.frame(connection.framing, outbound);
+        connection.note_sent();
+        connection.outbox.push_result(frame);
     }
 
     pub(super) fn send_outbound(&mut self, subscriber: SubscriberId, connection: &mut Connection, outbound: &Outbound) {

@@ -399,7 +399,7 @@ impl Driver {
                 if readable {
                     driver.read(subscriber, connection);
                 }
-                if ended && !connection.takes_words() {
+                if ended && !driver.takes_words(connection) {
                     connection.abandon();
                 }
             });

@@ -103,7 +103,7 @@ impl Driver {
         if !connection.is_open() {
             return;
         }
-        if !connection.takes_words() {
+        if !self.takes_words(connection) {
             connection.codec.excuse();
         }
         let Tick { send, end, next } = connection.codec.tick(now);
@@ -136,7 +136,7 @@ impl Driver {
         // What waits goes out: the peer is there, though it may come to our ping only after all that.
         let drains = std::mem::take(&mut connection.drained) && !connection.outbox.is_empty();
         // Nor is it silent while it is not listened to.
-        let is_excused = drains || !connection.takes_words();
+        let is_excused = drains || !self.takes_words(connection);
         connection.silent = if std::mem::take(&mut connection.heard) || is_excused { 0 } else { connection.silent + 1 };
         // Who listens by HTTP never speaks; there the kernel tells when nothing is acknowledged any more.
         if connection.silent >= SILENT_MAX && connection.reader.is_some() {

@@ -1,6 +1,11 @@
-//! Answers and messages wait for the same socket, but only answers make a client too slow.
+//! Answers, results of calls and messages wait for the same socket, but only answers make a client too slow.
+
+use tokio::task::LocalSet;
 
 use super::*;
+use crate::hub::upstream::CallJob;
+use crate::model::outgoing::{CallOutcome, Reply};
+use crate::model::value::Headers;
 
 /// Much more than answers may have.
 const LARGE_BYTES: usize = 8 << 20;
@@ -77,4 +82,58 @@ fn who_loads_for_longer_than_two_heartbeats_is_there() {
     }
     say(&mut client.stream, 1, br#"{"op":"ping","id":1}"#);
     client.read_until(&mut bench, r#"{"op":"pong","id":1}"#);
+}
+
+/// As many as may be in flight, and together much more than answers may have.
+const CALLS: usize = 32;
+const RESULT_BYTES: usize = 200_000;
+
+/// Has a client call so often, each time for a large result, which is there.
+async fn call_and_reply(bench: &mut Bench, client: &mut Reader, calls: usize) {
+    for id in 1..=calls {
+        say(&mut client.stream, 1, format!(r#"{{"op":"call","id":{id},"topic":"a","data":0}}"#).as_bytes());
+    }
+    let mut jobs: Vec<CallJob> = Vec::new();
+    let take = |bench: &mut Bench| {
+        jobs.extend(std::iter::from_fn(|| bench.jobs.calls.try_recv().ok()));
+        jobs.len() == calls
+    };
+    bench.serve_jobs_until("it calls", take).await;
+    for job in jobs {
+        let payload = vec![b'x'; RESULT_BYTES].into();
+        let reply = Reply { payload, content_type: None, headers: Headers::default() };
+        job.outcome.send(CallOutcome::Replied(reply)).unwrap();
+    }
+    let has_all = |bench: &mut Bench| bench.connection().outbox.result_bytes() > RESULT_BYTES * (calls - 2);
+    bench.serve_jobs_until("the results wait", has_all).await;
+}
+
+#[tokio::test]
+async fn who_reads_the_results_of_all_its_calls_gets_them_and_is_heard_after_that() {
+    let test = async {
+        let mut bench = Bench::new();
+        let mut client = Reader::new(bench.join(Some(STALLED_BUFFER_BYTES)));
+        call_and_reply(&mut bench, &mut client, CALLS).await;
+        say(&mut client.stream, 1, br#"{"op":"ping","id":0}"#);
+        bench.serve_jobs_until("it is held up", |bench| bench.connection().unread).await;
+        client.read_until(&mut bench, r#"{"op":"pong","id":0}"#);
+        assert!(bench.connection().is_open() && client.read.len() > CALLS * RESULT_BYTES);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// What waits for it is bounded by what may be in flight, however often it calls.
+#[tokio::test]
+async fn who_reads_no_results_calls_no_more() {
+    let test = async {
+        let mut bench = Bench::new();
+        let mut client = Reader::new(bench.join(Some(STALLED_BUFFER_BYTES)));
+        call_and_reply(&mut bench, &mut client, CALLS).await;
+        let waiting = bench.connection().outbox.result_bytes();
+        say(&mut client.stream, 1, br#"{"op":"call","id":0,"topic":"a","data":0}"#);
+        bench.serve_jobs_until("it is held up", |bench| bench.connection().unread).await;
+        bench.serve_jobs().await;
+        assert!(bench.jobs.calls.try_recv().is_err() && bench.connection().outbox.result_bytes() == waiting);
+    };
+    LocalSet::new().run_until(test).await;
 }
