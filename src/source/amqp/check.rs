@@ -10,7 +10,6 @@ use lapin::types::FieldTable;
 
 use crate::config::{self, Consume, ExchangeInput, Input, QueueInput, Settings, StreamInput, Supply};
 use crate::hub::interest::BindingMode;
-use crate::metrics::BrokerLink;
 use crate::model::delivery::QueueDeclaration;
 use crate::source::Trouble;
 
@@ -36,7 +35,7 @@ pub struct Finding {
 
 /// Connects, and tells what would not work. Empty when everything that is looked at would.
 pub async fn check(settings: &Settings) -> Vec<Finding> {
-    let live = match connection::connect(&settings.amqp, BrokerLink::Consume).await {
+    let live = match connection::connect(&settings.amqp, "check").await {
         Ok(live) => Arc::new(live),
         Err(trouble) => return vec![finding("amqp.url", trouble)],
     };

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::tcp::AsyncTcpStream;
@@ -13,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::config::Amqp;
-use crate::metrics::BrokerLink;
 use crate::source::Trouble;
 
 use super::inspect::Returned;
@@ -27,6 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An open connection.
+#[derive(Debug)]
 pub(crate) struct Live {
     connection: Connection,
     /// Whom it leads to.
@@ -35,8 +34,6 @@ pub(crate) struct Live {
     pub(crate) returned: Returned,
     /// Ends it, and tells its end.
     pub(crate) life: Life,
-    /// Whether channels that the broker closed have left numbers behind that the library cannot use again.
-    has_spoilt: AtomicBool,
     /// Why the broker takes nothing at present; kept by whoever keeps the link.
     pub(crate) blocked: watch::Sender<Option<String>>,
 }
@@ -45,6 +42,16 @@ impl Live {
     /// Whether it stands, as far as is known.
     pub(crate) fn is_alive(&self) -> bool {
         self.connection.status().connected() && !self.life.gone.is_cancelled()
+    }
+
+    /// Whether the broker has refused anything on it.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.life.closed.count() > 0
+    }
+
+    /// Whether it has lost half of the channels that it may have, so that another one should take its place.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.life.closed.count() >= usize::from(self.connection.configuration().channel_max() / 2).max(1)
     }
 
     /// Bytes of a frame that both sides take, as they have agreed.
@@ -88,8 +95,8 @@ impl Live {
     async fn open_channel(&self) -> lapin::Result<Channel> {
         loop {
             match self.connection.create_channel().await {
-                Err(error) if words::refusal(&error).is_some() => self.has_spoilt.store(true, Ordering::Relaxed),
-                Err(error) if self.has_spoilt.load(Ordering::Relaxed) && is_limit(&error) => {
+                Err(error) if words::refusal(&error).is_some() => {}
+                Err(error) if self.has_refused() && is_limit(&error) => {
                     self.life.kill.cancel();
                     return Err(error);
                 }
@@ -119,14 +126,14 @@ fn is_limit(error: &lapin::Error) -> bool {
     matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached)
 }
 
-/// Opens a connection to the first address that lets us in.
+/// Opens a connection to the first address that lets us in; the broker shows its purpose in its name.
 ///
 /// # Errors
 /// When none does: what each of them said.
-pub(crate) async fn connect(settings: &Amqp, link: BrokerLink) -> Result<Live, Trouble> {
+pub(crate) async fn connect(settings: &Amqp, purpose: &str) -> Result<Live, Trouble> {
     let mut troubles = Vec::new();
     for url in &settings.urls {
-        match connect_to(settings, url.reveal(), link).await {
+        match connect_to(settings, url.reveal(), purpose).await {
             Ok(live) => return Ok(live),
             Err(trouble) => troubles.push(trouble.0),
         }
@@ -137,7 +144,7 @@ pub(crate) async fn connect(settings: &Amqp, link: BrokerLink) -> Result<Live, T
     Err(Trouble(troubles.join("; ")))
 }
 
-async fn connect_to(settings: &Amqp, url: &str, link: BrokerLink) -> Result<Live, Trouble> {
+async fn connect_to(settings: &Amqp, url: &str, purpose: &str) -> Result<Live, Trouble> {
     let uri = parse(settings, url)?;
     let peer = Peer {
         address: format!("{}:{}", uri.authority.host, uri.authority.port),
@@ -147,7 +154,7 @@ async fn connect_to(settings: &Amqp, url: &str, link: BrokerLink) -> Result<Live
     let life = Life::default();
     let attempt = async {
         let socket = open_socket(settings, &uri, &peer).await?;
-        handshake(socket, uri, Attempt { peer: &peer, life: &life, link, node: &settings.node }).await
+        handshake(socket, uri, Attempt { peer: &peer, life: &life, purpose, node: &settings.node }).await
     };
     match tokio::time::timeout(settings.connect_timeout, attempt).await {
         Ok(result) => result,
@@ -191,7 +198,7 @@ async fn open_socket(settings: &Amqp, uri: &AMQPUri, peer: &Peer) -> Result<Sock
 struct Attempt<'a> {
     peer: &'a Peer,
     life: &'a Life,
-    link: BrokerLink,
+    purpose: &'a str,
     node: &'a str,
 }
 
@@ -204,7 +211,7 @@ async fn handshake(socket: Socket, uri: AMQPUri, attempt: Attempt<'_>) -> Result
         let taken = wire.lock().ok().and_then(|mut wire| wire.take());
         taken.map(AsyncTcpStream::Plain).ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted).into())
     };
-    let name = format!("passerelle {} {}", attempt.node, attempt.link.name());
+    let name = format!("passerelle {} {}", attempt.node, attempt.purpose);
     let properties = ConnectionProperties::default()
         .with_client_property("product".into(), "passerelle".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into())
@@ -213,7 +220,7 @@ async fn handshake(socket: Socket, uri: AMQPUri, attempt: Attempt<'_>) -> Result
     let connected = Connection::connector(uri, runtime, take, properties).await;
     let connection = connected.map_err(|error| words::of_connect(&error, attempt.peer))?;
     let (peer, life, blocked) = (attempt.peer.clone(), attempt.life.clone(), watch::Sender::new(None));
-    Ok(Live { connection, peer, returned, life, has_spoilt: AtomicBool::new(false), blocked })
+    Ok(Live { connection, peer, returned, life, blocked })
 }
 
 #[cfg(test)]
@@ -236,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_any_address_the_key_is_named() {
-        let trouble = connect(&Amqp::default(), BrokerLink::Consume).await.err().unwrap();
+        let trouble = connect(&Amqp::default(), "consume").await.err().unwrap();
         assert!(trouble.0.contains("amqp.url"), "{trouble}");
     }
 }

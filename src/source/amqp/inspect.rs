@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amq_protocol::types::generation::gen_field_table;
@@ -87,10 +88,22 @@ impl Returned {
     }
 }
 
+/// How many channels the broker has closed on a connection, as it does over whatever it refuses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closed(Arc<AtomicUsize>);
+
+impl Closed {
+    /// How many so far.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The state of looking at one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Inspector {
     returned: Returned,
+    closed: Closed,
     /// Channels in the middle of a returned message: the bytes of its body still to come, once its header was seen.
     returning: HashMap<u16, Option<u64>>,
     /// The largest frame that the broker proposed; 0, which is no limit, before it did.
@@ -98,9 +111,9 @@ pub(crate) struct Inspector {
 }
 
 impl Inspector {
-    /// For a new connection; returned messages are noted in `returned`.
-    pub(crate) fn new(returned: Returned) -> Self {
-        Self { returned, ..Self::default() }
+    /// For a new connection; returned messages are noted in `returned`, and channels that the broker closes in `closed`.
+    pub(crate) fn new(returned: Returned, closed: Closed) -> Self {
+        Self { returned, closed, ..Self::default() }
     }
 
     /// The largest frame that the library takes: as it and the broker agreed.
@@ -141,8 +154,10 @@ impl Inspector {
             CONNECTION_TUNE => walk.skip(2).and_then(|()| walk.u32()).map(|bytes| self.frame_bytes_proposed = bytes),
             _ => Some(()),
         };
-        if method == BASIC_RETURN {
-            self.returning.insert(channel, None);
+        match method {
+            BASIC_RETURN => _ = self.returning.insert(channel, None),
+            CHANNEL_CLOSE => _ = self.closed.0.fetch_add(1, Ordering::Relaxed),
+            _ => {}
         }
     }
 

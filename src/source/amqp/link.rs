@@ -82,7 +82,7 @@ pub(crate) async fn keep(
     let mut backoff = Backoff::new(context.settings.amqp.backoff_max);
     loop {
         let attempt = tokio::select! {
-            attempt = connection::connect(&context.settings.amqp, link) => attempt,
+            attempt = connection::connect(&context.settings.amqp, link.name()) => attempt,
             () = stop.cancelled() => return,
         };
         let trouble = match attempt {

@@ -1,5 +1,6 @@
 //! AMQP 0-9-1 through lapin: one connection that consumes and one that publishes, because a broker in need stops
-//! everything on a connection that publishes, acknowledgements included.
+//! everything on a connection that publishes, acknowledgements included. What clients may be refused is done on others beside
+//! them, because a refusal costs a channel for good.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | [`publisher`], [`outbound`], [`rights`] | publishes, what may be in them, and which RabbitMQ allows |
 //! | [`rpc`] | calls and their answers |
 //! | [`consume`], [`desk`] | queues that clients consume, each on a channel of its own |
+//! | [`spare`] | a connection on which the broker may refuse what clients ask for |
 //! | [`presence`], [`bulletin`] | who listens to what, told from node to node |
 //! | [`mod@check`], [`probe`] | `passerelle check --connect` |
 //! | [`words`] | errors as sentences |
@@ -53,6 +55,7 @@ mod receive;
 mod relay;
 mod rights;
 mod rpc;
+mod spare;
 mod stream;
 mod tls;
 mod turn;

@@ -167,7 +167,7 @@ struct Waiting {
 impl Session {
     fn new(context: Arc<Context>, live: Arc<Live>) -> Self {
         Self {
-            rights: Rights::new(context.clone()),
+            rights: Rights::new(&context.settings.amqp),
             context,
             live,
             channel: None,

@@ -1,7 +1,7 @@
 //! What RabbitMQ lets its user publish. It refuses by closing the channel, and with it goes the broker's word on whatever
 //! else is in flight there. So once it has refused something at an exchange, each topic there is tried before its first
-//! use, in a transaction that is taken back. As a connection can lose so many channels only, this has one of its own, which is
-//! given up in time. Until something was refused there is none, and nothing is asked.
+//! use, in a transaction that is taken back, on a connection that may lose channels. Until something was refused nothing is
+//! asked; and where the broker allows no such connection, it is published untried, at the risk of one channel.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use lapin::Channel;
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::basic::AMQPProperties;
 
-use crate::metrics::BrokerLink;
+use crate::config::Amqp;
 use crate::source::Trouble;
 
-use super::Context;
-use super::connection::{self, Live};
+use super::connection::Live;
 use super::exchange::short;
+use super::spare::Spare;
 use super::words::{self, Refusal};
 
 /// How long a refusal is believed.
@@ -28,24 +28,21 @@ const TOPICS_MAX: usize = 10_000;
 /// How often one is tried when the broker is too quick to tell why it refuses.
 const TRIES: usize = 3;
 
-/// Channels that the broker may close on one connection before another one is opened.
-const CLOSED_MAX: usize = 1_000;
-
 /// See the module.
 pub(super) struct Rights {
-    context: Arc<Context>,
+    /// Where it may close channels. It publishes, which nothing else may have to wait for: see [`super`].
+    spare: Arc<Spare>,
     /// The exchanges at which something was refused, all of them configured, with what is known of their topics.
     tried: HashMap<String, HashMap<String, Verdict>>,
     trial: Option<Trial>,
 }
 
 /// Where topics are tried.
+#[derive(Clone)]
 struct Trial {
-    live: Live,
+    live: Arc<Live>,
     /// In a transaction.
     channel: Channel,
-    /// How many the broker closed before it.
-    closed: usize,
 }
 
 /// What the broker says about a topic.
@@ -67,8 +64,8 @@ pub(super) fn sentence(text: &str) -> String {
 
 impl Rights {
     /// Nothing was refused yet.
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, tried: HashMap::new(), trial: None }
+    pub(super) fn new(amqp: &Amqp) -> Self {
+        Self { spare: Spare::new(amqp, "trials of topics"), tried: HashMap::new(), trial: None }
     }
 
     /// Something was refused at this exchange.
@@ -95,52 +92,50 @@ impl Rights {
             Some(Verdict::Refused(..)) | None => {}
         }
         match self.try_out(exchange, at(exchange, topic)).await? {
-            None => {
+            None => Ok(None),
+            Some(Verdict::Allowed) => {
                 self.note(exchange, topic, Verdict::Allowed);
                 Ok(None)
             }
-            Some(sentence) => {
+            Some(Verdict::Refused(_, sentence)) => {
                 self.refused(exchange, topic, &sentence);
                 Ok(Some(sentence))
             }
         }
     }
 
-    async fn try_out(&mut self, exchange: &str, topic: &str) -> Result<Option<String>, Trouble> {
+    /// Nothing where there is no connection for that.
+    async fn try_out(&mut self, exchange: &str, topic: &str) -> Result<Option<Verdict>, Trouble> {
         for _ in 0..TRIES {
-            let Trial { live, channel, .. } = self.trial().await?;
+            let Some(Trial { live, channel }) = self.trial().await? else { return Ok(None) };
             let (exchange, topic, options) = (short(exchange)?, short(topic)?, BasicPublishOptions::default());
             let tried = async {
                 channel.basic_publish(exchange, topic, options, &[], AMQPProperties::default()).await?;
                 channel.tx_rollback().await
             };
             match tried.await {
-                Ok(()) => return Ok(None),
-                Err(error) if words::refusal(&error).is_some() => {
-                    return Ok(Some(sentence(&words::quoted(&error))));
-                }
+                Ok(()) => return Ok(Some(Verdict::Allowed)),
+                Err(error) if words::refusal(&error).is_some() => return Ok(Some(refused(&words::quoted(&error)))),
                 // The channel was closed before the question was asked that would have brought the reason.
                 Err(_) if live.is_alive() => {}
                 Err(error) => return Err(Trouble(words::quoted(&error))),
             }
         }
-        Ok(Some(sentence("it closed the channel, and its log says why")))
+        Ok(Some(refused("it closed the channel, and its log says why")))
     }
 
-    /// A channel that is open, and a connection for it that has not lost too many.
-    async fn trial(&mut self) -> Result<&mut Trial, Trouble> {
-        let before = self.trial.take().filter(|trial| trial.live.is_alive());
-        let trial = match before {
-            Some(trial) if trial.channel.status().connected() => trial,
-            Some(trial) if trial.closed < CLOSED_MAX => Trial::on(trial.live, trial.closed + 1).await?,
-            spent => {
-                if let Some(trial) = spent {
-                    trial.live.close().await;
-                }
-                Trial::on(connection::connect(&self.context.settings.amqp, BrokerLink::Publish).await?, 0).await?
-            }
-        };
-        Ok(self.trial.insert(trial))
+    /// A channel that is open.
+    async fn trial(&mut self) -> Result<Option<Trial>, Trouble> {
+        // What is worn is let go of before there is another one.
+        self.trial.take_if(|trial| !trial.live.is_alive() || !trial.channel.status().connected());
+        if self.trial.is_some() {
+            return Ok(self.trial.clone());
+        }
+        let Some(live) = self.spare.live().await else { return Ok(None) };
+        let channel = live.channel().await?;
+        channel.tx_select().await.map_err(|error| Trouble(words::quoted(&error)))?;
+        self.trial = Some(Trial { live, channel });
+        Ok(self.trial.clone())
     }
 
     fn note(&mut self, exchange: &str, topic: &str, verdict: Verdict) {
@@ -152,12 +147,8 @@ impl Rights {
     }
 }
 
-impl Trial {
-    async fn on(live: Live, closed: usize) -> Result<Self, Trouble> {
-        let channel = live.channel().await?;
-        channel.tx_select().await.map_err(|error| Trouble(words::quoted(&error)))?;
-        Ok(Self { live, channel, closed })
-    }
+fn refused(text: &str) -> Verdict {
+    Verdict::Refused(Instant::now(), sentence(text))
 }
 
 /// What stands for a topic. At the default exchange rights are on no topic, and one may be the address of somebody who waits

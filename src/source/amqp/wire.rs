@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::inspect::{HEADER, Inspector, Returned, shortened_headers};
+use super::inspect::{Closed, HEADER, Inspector, Returned, shortened_headers};
 
 /// The largest frame that is asked for: RabbitMQ's own default.
 pub(crate) const FRAME_BYTES_MAX: u32 = 131_072;
@@ -36,13 +36,15 @@ pub(crate) enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Both ends of a connection's life, shared with whoever supervises it.
+/// A connection's life, shared with whoever supervises it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Life {
     /// Ends the connection at once.
     pub(crate) kill: CancellationToken,
     /// Is cancelled once the library has let go of the socket.
     pub(crate) gone: CancellationToken,
+    /// How much of it is used up: the library uses no channel's number again that the broker has closed.
+    pub(crate) closed: Closed,
 }
 
 /// See the module.
@@ -64,7 +66,7 @@ impl Wire {
     pub(crate) fn new(socket: Socket, returned: Returned, life: Life) -> Self {
         Self {
             socket,
-            inspector: Inspector::new(returned),
+            inspector: Inspector::new(returned, life.closed.clone()),
             inbox: BytesMut::new(),
             ready: 0,
             foreign: false,

@@ -8,5 +8,6 @@ mod embedded;
 mod poison;
 mod publishes;
 mod queues;
+mod refused;
 mod sources;
 mod tls;

@@ -152,7 +152,7 @@ fn what_is_nested_too_deep_becomes_bytes() {
 #[test]
 fn returned_messages_are_told_by_their_id_and_kept_from_the_library() {
     let noted = Returned::default();
-    let mut inspector = Inspector::new(noted.clone());
+    let mut inspector = Inspector::new(noted.clone(), Closed::default());
     let frames = [
         (METHOD, returned(), true),
         (HEADER, header(with_id(7), 5), true),
@@ -203,6 +203,19 @@ fn of_headers_that_are_too_long_the_offset_is_left_and_the_other_properties_are_
     left.insert(OFFSET.into(), AMQPValue::LongLongInt(7));
     assert_eq!(shortened(header(with(long), 3)), with(left));
     assert!(shortened_headers(&mut header(AMQPProperties::default(), 3)).is_none(), "there are none");
+}
+
+#[test]
+fn what_the_broker_closes_is_counted() {
+    let closed = Closed::default();
+    let mut inspector = Inspector::new(Returned::default(), closed.clone());
+    for channel in [1, 2, 2] {
+        let mut close = [&[0, 20, 0, 40, 1, 148, 2][..], b"no", &[0, 0, 0, 0]].concat();
+        inspector.look(METHOD, channel, &mut close);
+    }
+    // It agrees to a close of ours.
+    inspector.look(METHOD, 3, &mut [0, 20, 0, 41]);
+    assert_eq!(closed.count(), 3);
 }
 
 proptest! {
