@@ -1,7 +1,8 @@
 //! Queues that clients consume: a task and a channel for each, so that the end of one concerns its client only. Here is
-//! its life from link to link; what happens on one channel lies in [`super::desk`].
+//! its life from link to link; what happens on one channel lies in [`super::desk`]. The channels are on a connection of their
+//! own, because the broker closes some over what clients ask for; once it has, that is asked for on trial first.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
@@ -24,6 +25,9 @@ use super::groups::Groups;
 use super::intake::of_a_queue;
 use super::link::Link;
 use super::outbound::Outbound;
+use super::probe;
+use super::refusals::Refusals;
+use super::spare::Spare;
 use super::words::{self, Refusal};
 
 /// Takes in every queue that a client wants to consume.
@@ -33,6 +37,13 @@ pub(crate) struct Consumers {
     jobs: mpsc::Receiver<ConsumeJob>,
     publisher: mpsc::Sender<Outbound>,
     groups: Groups,
+    room: Arc<Room>,
+}
+
+/// Where queues are consumed.
+struct Room {
+    spare: Arc<Spare>,
+    refusals: Mutex<Refusals>,
 }
 
 /// One queue of one client.
@@ -41,6 +52,7 @@ struct Consumption {
     link: Link,
     job: ConsumeJob,
     publisher: mpsc::Sender<Outbound>,
+    room: Arc<Room>,
     /// Whether it was consumed before.
     has_stood: bool,
 }
@@ -69,16 +81,19 @@ impl From<lapin::Error> for Unconsumed {
 pub(super) struct Over;
 
 impl Consumers {
-    /// On the link that consumes; what clients answer goes to the publisher.
+    /// While the link that consumes stands, and on it where there is no other connection; what clients answer goes to the
+    /// publisher.
     pub(crate) fn new(
         context: Arc<Context>,
         link: Link,
         jobs: mpsc::Receiver<ConsumeJob>,
         publisher: mpsc::Sender<Outbound>,
     ) -> Self {
+        let spare = Spare::new(&context.settings.amqp, "client queues");
+        let room = Arc::new(Room { spare, refusals: Mutex::default() });
         let mqtt = &context.settings.mqtt;
         let groups = Groups::new(mqtt.abandoned_shares_max, mqtt.share_expiry);
-        Self { context, link, jobs, publisher, groups }
+        Self { context, link, jobs, publisher, groups, room }
     }
 
     /// Until the stop.
@@ -97,6 +112,7 @@ impl Consumers {
         }
         // Each of them hears the stop itself.
         while running.join_next().await.is_some() {}
+        self.room.spare.close().await;
     }
 
     fn begin(&mut self, job: ConsumeJob, running: &mut JoinSet<Option<Topic>>) {
@@ -132,9 +148,9 @@ impl Consumers {
 
 impl Consumption {
     fn new(of: &Consumers, job: ConsumeJob) -> Self {
-        let Consumers { context, link, publisher, .. } = of;
-        let (context, link, publisher) = (context.clone(), link.clone(), publisher.clone());
-        Self { context, link, job, publisher, has_stood: false }
+        let Consumers { context, link, publisher, room, .. } = of;
+        let (context, link, publisher, room) = (context.clone(), link.clone(), publisher.clone(), room.clone());
+        Self { context, link, job, publisher, room, has_stood: false }
     }
 
     /// Until its client has gone or lets it go, it is refused, or the program stops. Gives a group's queue back.
@@ -169,9 +185,12 @@ impl Consumption {
         if !matches!(link.state(), super::link::State::Up(_)) {
             self.tell(ConsumeNews::Away).await?;
         }
-        let connected = async {
+        let spare = self.room.spare.clone();
+        let connected = async move {
             tokio::time::sleep(pause).await;
-            link.up().await
+            let shared = link.up().await;
+            // One that is just being lost says that no other can be had now.
+            if shared.is_alive() { spare.live().await.unwrap_or(shared) } else { shared }
         };
         tokio::pin!(connected);
         loop {
@@ -200,6 +219,12 @@ impl Consumption {
 
     async fn open(&self, live: &Live) -> Result<(Channel, Consumer), Failure> {
         let request = &self.job.request;
+        if let Some(refusal) = self.room.recall(request) {
+            return Err(self.refused(refusal));
+        }
+        if live.has_refused() {
+            self.try_out().await?;
+        }
         let channel = match live.channel().await {
             Ok(channel) => channel,
             Err(trouble) if live.is_alive() => return Err(Failure::Refused(ConsumeRefusal::Limit(trouble.0))),
@@ -207,7 +232,24 @@ impl Consumption {
         };
         match consume(&channel, request).await {
             Ok(consumer) => Ok((channel, consumer)),
-            Err(unconsumed) => Err(self.failure(&unconsumed, live)),
+            Err(unconsumed) => {
+                let failure = self.failure(&unconsumed, live);
+                if let Failure::Refused(refusal) = &failure {
+                    self.room.note(request, refusal);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whatever can be asked without consuming, where nobody else needs the channel.
+    async fn try_out(&self) -> Result<(), Failure> {
+        let Some(trial) = self.context.trials.live().await else { return Ok(()) };
+        let Err(unconsumed) = prepare_on_trial(&trial, &self.job.request).await else { return Ok(()) };
+        match self.failure(&unconsumed, &trial) {
+            // Nothing is known then.
+            Failure::Lost => Ok(()),
+            refused => Err(refused),
         }
     }
 
@@ -223,12 +265,18 @@ impl Consumption {
             (None, QueueOrigin::Group { .. }) => words::of_share(error, queue.as_str(), &live.peer),
         };
         match words::refusal(error) {
-            Some(Refusal::NotFound) => Failure::Refused(ConsumeRefusal::NotFound(sentence)),
-            // Perhaps by ourselves: a broker may take long to see that a connection of ours is gone.
-            Some(Refusal::InUse) if self.has_stood => Failure::Lost,
-            Some(Refusal::InUse) => Failure::Refused(ConsumeRefusal::InUse(sentence)),
-            Some(_) => Failure::Refused(ConsumeRefusal::Refused(sentence)),
+            Some(Refusal::NotFound) => self.refused(ConsumeRefusal::NotFound(sentence)),
+            Some(Refusal::InUse) => self.refused(ConsumeRefusal::InUse(sentence)),
+            Some(_) => self.refused(ConsumeRefusal::Refused(sentence)),
             None => Failure::Lost,
+        }
+    }
+
+    fn refused(&self, refusal: ConsumeRefusal) -> Failure {
+        match refusal {
+            // Perhaps by ourselves: a broker may take long to see that a connection of ours is gone.
+            ConsumeRefusal::InUse(_) if self.has_stood => Failure::Lost,
+            refusal => Failure::Refused(refusal),
         }
     }
 
@@ -260,8 +308,29 @@ impl Consumption {
     }
 }
 
-/// Declares and binds the queue if it is to be, and consumes it.
-async fn consume(channel: &Channel, request: &ConsumeRequest) -> Result<Consumer, Unconsumed> {
+impl Room {
+    fn note(&self, request: &ConsumeRequest, refusal: &ConsumeRefusal) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.note(request, refusal.clone(), Instant::now());
+    }
+
+    fn recall(&self, request: &ConsumeRequest) -> Option<ConsumeRefusal> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).recall(request, Instant::now())
+    }
+}
+
+/// Prepares a queue as [`consume`] does, and asks for one that is to be there.
+async fn prepare_on_trial(trial: &Live, request: &ConsumeRequest) -> Result<(), Unconsumed> {
+    if let QueueOrigin::Opened { declaration: None, .. } = request.origin {
+        probe::queue(trial, request.queue.as_str()).await?;
+        return Ok(());
+    }
+    let channel = probe::channel(trial).await?;
+    prepare(&channel, request).await
+}
+
+/// Declares and binds the queue if it is to be.
+async fn prepare(channel: &Channel, request: &ConsumeRequest) -> Result<(), Unconsumed> {
     let queue = request.queue.as_str();
     match &request.origin {
         QueueOrigin::Opened { declaration: None, .. } => {}
@@ -273,9 +342,15 @@ async fn consume(channel: &Channel, request: &ConsumeRequest) -> Result<Consumer
             }
         }
     }
+    Ok(())
+}
+
+/// Prepares the queue and consumes it.
+async fn consume(channel: &Channel, request: &ConsumeRequest) -> Result<Consumer, Unconsumed> {
+    prepare(channel, request).await?;
     channel.basic_qos(request.prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { exclusive: request.exclusive, ..BasicConsumeOptions::default() };
-    Ok(channel.basic_consume(queue.into(), "client".into(), options, of_a_queue()).await?)
+    Ok(channel.basic_consume(request.queue.as_str().into(), "client".into(), options, of_a_queue()).await?)
 }
 
 async fn bind(channel: &Channel, queue: &str, binding: &QueueBinding) -> Result<(), Unconsumed> {

@@ -13,7 +13,7 @@
 //! | [`publisher`], [`outbound`], [`rights`] | publishes, what may be in them, and which RabbitMQ allows |
 //! | [`rpc`] | calls and their answers |
 //! | [`consume`], [`desk`] | queues that clients consume, each on a channel of its own |
-//! | [`spare`] | a connection on which the broker may refuse what clients ask for |
+//! | [`refusals`], [`spare`] | what clients are refused: how often the broker is asked, and on connections that others do not need |
 //! | [`presence`], [`bulletin`] | who listens to what, told from node to node |
 //! | [`mod@check`], [`probe`] | `passerelle check --connect` |
 //! | [`words`] | errors as sentences |
@@ -52,6 +52,7 @@ mod probe;
 mod publisher;
 mod queue;
 mod receive;
+mod refusals;
 mod relay;
 mod rights;
 mod rpc;
@@ -74,6 +75,7 @@ use publisher::Publisher;
 use queue::QueueSource;
 use relay::Relay;
 use rpc::Caller;
+use spare::Spare;
 use stream::StreamSource;
 
 /// How long the end of a source may lag behind the end of its connection before it is dropped where it stands.
@@ -88,6 +90,8 @@ pub(crate) struct Context {
     stop: CancellationToken,
     /// Ends the sources alone; cancelled with `stop` at the latest.
     sources_stop: CancellationToken,
+    /// Where things are tried that the broker may refuse.
+    trials: Arc<Spare>,
 }
 
 /// The running AMQP side.
@@ -140,6 +144,7 @@ impl Handle {
     pub async fn join(mut self) {
         while self.sources.join_next().await.is_some() {}
         while self.users.join_next().await.is_some() {}
+        self.context.trials.close().await;
         self.links_stop.cancel();
         while self.links.join_next().await.is_some() {}
     }
@@ -156,7 +161,9 @@ pub fn start(
 ) -> Handle {
     let board = Board::new(settings.sources.iter().flat_map(subjects));
     let sources_stop = shutdown.child_token();
-    let context = Arc::new(Context { settings: settings.clone(), board, metrics, stop: shutdown, sources_stop });
+    let (settings, trials) = (settings.clone(), Spare::new(&settings.amqp, "trials"));
+    let context = Arc::new(Context { settings, board, metrics, stop: shutdown, sources_stop, trials });
+    let settings = &context.settings;
     let (mut sources, mut users) = (JoinSet::new(), JoinSet::new());
     let (mut links, links_stop) = (JoinSet::new(), CancellationToken::new());
     let (consume_state, consume) = Link::new();

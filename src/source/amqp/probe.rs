@@ -1,5 +1,5 @@
-//! Questions to the broker that it can only refuse, for `check --connect`: the way in which it does tells whether something
-//! may be done, and nothing is done. It asks for rights first, and only then for what is missing or wrong here.
+//! Questions to the broker that change nothing there, for `check --connect` and for trials: where it can only refuse, the way in
+//! which it does tells whether something may be done. It asks for rights first, and only then for what is missing or wrong here.
 
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -86,7 +86,8 @@ fn is_not_found(error: &lapin::Error) -> bool {
     words::refusal(error) == Some(Refusal::NotFound)
 }
 
-async fn channel(live: &Live) -> lapin::Result<Channel> {
+/// A channel that may be closed for an answer.
+pub(super) async fn channel(live: &Live) -> lapin::Result<Channel> {
     live.channel().await.map_err(other)
 }
 

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
-use super::connection::{self, Live};
 use crate::config::Amqp;
+
+use super::connection::{self, Live};
 
 /// After an attempt in vain the broker is asked for no other connection for so long.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -78,6 +79,16 @@ impl Spare {
                 "RabbitMQ gives no connection for {}, so that what it refuses clients is at the cost of all: {trouble}",
                 self.purpose
             ),
+        }
+    }
+
+    /// Says goodbye, when nobody wants it any more.
+    pub(super) async fn close(&self) {
+        // One that is just being opened is dropped when it is there.
+        let Ok(mut state) = self.state.try_lock() else { return };
+        state.end_worn(0).await;
+        if let Some(live) = state.live.take() {
+            live.close().await;
         }
     }
 }

@@ -132,7 +132,7 @@ fn of_login(kind: &AMQPErrorKind, text: &str, peer: &Peer) -> String {
              in from RabbitMQ's own machine only)"
         ),
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.ends_with("is reached") => format!(
-            "RabbitMQ at {address} has as many connections as it may, and a node needs two, better three: raise its limit, of the vhost \
+            "RabbitMQ at {address} has as many connections as it may, and a node needs two, better five: raise its limit, of the vhost \
              (rabbitmqctl set_vhost_limits -p {vhost}), of the user (rabbitmqctl set_user_limits {user}) or of the whole \
              broker (connection_max), or close others ({text})"
         ),

@@ -7,11 +7,10 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, ExchangeKind};
 use passerelle::config::{self, Bindings, Secret};
 use passerelle::hub::interest::Standing;
-use passerelle::model::delivery::{ConsumeNews, ConsumeRequest, QueueOrigin};
 use passerelle::model::gap::GapReason;
 use passerelle::model::outgoing::{CallOutcome, Outgoing, PublishOutcome, Request};
 use passerelle::model::queue::QueueTemplate;
-use passerelle::model::topic::{Pattern, Topic};
+use passerelle::model::topic::Pattern;
 use passerelle::source::amqp;
 
 use super::bridge::*;
@@ -465,46 +464,4 @@ async fn check_names_what_is_missing_or_dangerous() {
         assert!(found[place].1.contains(words), "{found:?}");
     }
     assert_eq!(found.len(), 5);
-}
-
-/// The library gives each channel a number, of which there are 2,047 on a connection, and spoils those whose channel the
-/// broker closed: in the end no channel could be opened any more on a connection that stood.
-#[tokio::test(flavor = "multi_thread")]
-async fn more_refusals_than_there_are_channels_are_survived() {
-    let rabbit = Rabbit::shared();
-    let client = Client::connect(rabbit).await;
-    let (exchange, queue, missing) = (unique("topic"), unique("queue"), unique("missing"));
-    client.exchange(&exchange, ExchangeKind::Topic).await;
-    client.queue(&queue).await;
-    let bridge = Bridge::start(&settings(rabbit, vec![exchange_source("events", &exchange)]));
-    bridge.ready().await;
-    for _ in 0..2_100 {
-        let mut refused = bridge.upstream.consume(consume_request(&missing));
-        while !matches!(refused.news.recv().await.unwrap(), ConsumeNews::Ended(_)) {}
-    }
-    let stands = async {
-        loop {
-            let mut consumption = bridge.upstream.consume(consume_request(&queue));
-            match consumption.news.recv().await.unwrap() {
-                ConsumeNews::Stands => break,
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, stands).await.expect("a channel");
-    let _claim = bridge.claim("events", "a").await;
-    client.publish(&exchange, "a", "x").await;
-    assert_eq!(bridge.received("events", 1).await, ["x"]);
-    bridge.stop().await;
-}
-
-fn consume_request(queue: &str) -> ConsumeRequest {
-    ConsumeRequest {
-        queue: Topic::parse(queue).unwrap(),
-        asked: queue.into(),
-        prefetch: 1,
-        exclusive: false,
-        origin: QueueOrigin::Opened { section: "consume.test".into(), declaration: None },
-        hold_max: Duration::from_secs(60),
-    }
 }
