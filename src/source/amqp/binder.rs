@@ -1,5 +1,6 @@
 //! Carries out what the interest plans: makes bindings, removes those that nobody wants any more, and tells what came of it.
-//! It has a channel of its own, so that a refused binding closes nothing else.
+//! It has a channel of its own, so that a refused binding closes nothing else. The link can lose so many channels only: once
+//! it has lost one here, what clients want is tried beforehand where nobody needs the channel.
 //!
 //! Whoever deletes an exchange deletes its bindings, and the broker tells nobody. So it is asked for now and then, and what is
 //! bound is bound again, which changes nothing where it stands.
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use lapin::Channel;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -16,16 +18,19 @@ use tokio::time::MissedTickBehavior;
 
 use crate::hub::feed::Feed;
 use crate::hub::interest::Folding;
-use crate::metrics::Metrics;
 use crate::model::topic::{Pattern, Topic};
 use crate::source::Trouble;
 
+use super::Context;
 use super::connection::{ANSWER_TIMEOUT, Live};
 use super::probe;
 use super::words::{self, Refusal};
 
 /// Bindings that are asked for before the first answer is in.
 const PIPELINE_MAX: usize = 64;
+
+/// Patterns that are tried at a time, each on a channel of its own.
+const TRIALS_MAX: usize = 8;
 
 /// Rounds of making room before a link is up; clients that come and go meanwhile must not delay that for ever.
 const ROUNDS_MAX: usize = 100;
@@ -43,9 +48,11 @@ const COVERS_NAMED_MAX: usize = 8;
 pub(crate) struct Binder<'a> {
     live: &'a Arc<Live>,
     feed: &'a Feed,
-    metrics: &'a Metrics,
+    context: &'a Context,
     target: Target,
     channel: Channel,
+    /// Whether patterns are tried beforehand.
+    doubts: bool,
     /// Patterns for which the empty key is bound too.
     empty_key: HashSet<Pattern>,
     /// The last pattern that was bound again.
@@ -80,11 +87,12 @@ impl<'a> Binder<'a> {
     pub(crate) async fn new(
         live: &'a Arc<Live>,
         feed: &'a Feed,
-        metrics: &'a Metrics,
+        context: &'a Context,
         target: Target,
     ) -> Result<Self, Trouble> {
         let channel = live.channel().await?;
-        Ok(Self { live, feed, metrics, target, channel, empty_key: HashSet::new(), bound_again: None })
+        let empty_key = HashSet::new();
+        Ok(Self { live, feed, context, target, channel, doubts: false, empty_key, bound_again: None })
     }
 
     /// Follows the interest until something fails.
@@ -118,20 +126,25 @@ impl<'a> Binder<'a> {
     async fn bind_again(&mut self) -> Result<(), Trouble> {
         let patterns = in_turn(self.feed.interest().bound(usize::MAX), self.bound_again.as_ref());
         self.bound_again = patterns.last().cloned();
-        for pattern in self.bind_many(patterns, |_| ()).await {
-            self.bind_again_alone(&pattern).await?;
+        let left = self.bind_many(patterns, |_| ()).await;
+        let (allowed, refused) = self.tried(left).await;
+        for (pattern, error) in refused {
+            self.end(&pattern, &error).await?;
+        }
+        for pattern in allowed {
+            self.open_channel().await?;
+            if let Err(error) = self.bind(&pattern).await {
+                self.end(&pattern, &error.ok_or_else(|| self.silent())?).await?;
+            }
         }
         Ok(())
     }
 
     /// A right that was taken away since ends what stands by it, and nothing else. RabbitMQ wants the same right before it takes
     /// the binding away, so that this stays until the link ends, and brings what nobody is sent.
-    async fn bind_again_alone(&mut self, pattern: &Pattern) -> Result<(), Trouble> {
-        self.open_channel().await?;
-        let Err(error) = self.bind(pattern).await else { return Ok(()) };
-        let error = error.ok_or_else(|| self.silent())?;
+    async fn end(&mut self, pattern: &Pattern, error: &lapin::Error) -> Result<(), Trouble> {
         self.feed.unbound(pattern);
-        self.refuse(pattern, &error)?;
+        self.refuse(pattern, error)?;
         self.forget_empty_key(std::slice::from_ref(pattern)).await
     }
 
@@ -171,12 +184,15 @@ impl<'a> Binder<'a> {
             self.bind_all(plan.bind).await?;
         }
         self.unbind_all(&plan.unbind).await?;
-        self.metrics.bindings(self.feed.info().id, self.feed.interest().bindings());
+        self.context.metrics.bindings(self.feed.info().id, self.feed.interest().bindings());
         Ok(CarriedOut { was_anything, next: plan.next })
     }
 
     async fn bind_all(&mut self, patterns: Vec<Pattern>) -> Result<(), Trouble> {
-        for pattern in self.bind_many(patterns, |pattern| self.feed.bound(pattern)).await {
+        self.open_channel().await?;
+        let patterns = self.allowed(patterns).await?;
+        let left = self.bind_many(patterns, |pattern| self.feed.bound(pattern)).await;
+        for pattern in self.allowed(left).await? {
             self.bind_alone(&pattern).await?;
         }
         for pattern in self.feed.interest().bound(usize::MAX) {
@@ -185,9 +201,51 @@ impl<'a> Binder<'a> {
         Ok(())
     }
 
+    /// Those of them that are not known to be refused, which is told of the others.
+    async fn allowed(&self, patterns: Vec<Pattern>) -> Result<Vec<Pattern>, Trouble> {
+        let (allowed, refused) = self.tried(patterns).await;
+        for (pattern, error) in refused {
+            self.refuse(&pattern, &error)?;
+        }
+        Ok(allowed)
+    }
+
+    /// Those of them that are not known to be refused, and those that are. Nothing is known without doubts, and where there is
+    /// no connection to try them on.
+    async fn tried(&self, patterns: Vec<Pattern>) -> (Vec<Pattern>, Vec<(Pattern, lapin::Error)>) {
+        if !self.doubts {
+            return (patterns, Vec::new());
+        }
+        let (mut allowed, mut refused) = (Vec::new(), Vec::new());
+        for some in patterns.chunks(TRIALS_MAX) {
+            let trial = self.context.trials.live().await;
+            let refusals = join_all(some.iter().map(|pattern| self.refusal(trial.as_ref(), pattern))).await;
+            for (pattern, refusal) in some.iter().zip(refusals) {
+                match refusal {
+                    None => allowed.push(pattern.clone()),
+                    Some(error) => refused.push((pattern.clone(), error)),
+                }
+            }
+        }
+        (allowed, refused)
+    }
+
+    /// Why the broker does not let us bind this, if it says so.
+    async fn refusal(&self, trial: Option<&Arc<Live>>, pattern: &Pattern) -> Option<lapin::Error> {
+        let Target { queue, exchange, .. } = &self.target;
+        for key in self.means_empty_key(pattern).then_some("").into_iter().chain([pattern.as_str()]) {
+            if let Err(Some(error)) = answered(probe::bind(trial?, (exchange.as_str(), key), queue.as_str())).await
+                && words::refusal(&error) == Some(Refusal::AccessRefused)
+            {
+                return Some(error);
+            }
+        }
+        None
+    }
+
     /// Many at a time; once one was refused the channel is gone, and the rest is to go one by one, to find out which. Answers
     /// those.
-    async fn bind_many(&self, patterns: Vec<Pattern>, stands: impl Fn(&Pattern)) -> Vec<Pattern> {
+    async fn bind_many(&mut self, patterns: Vec<Pattern>, stands: impl Fn(&Pattern)) -> Vec<Pattern> {
         let asked = futures_util::stream::iter(patterns).map(|pattern| async {
             let bound = self.bind(&pattern).await;
             (pattern, bound)
@@ -200,6 +258,8 @@ impl<'a> Binder<'a> {
                 Err(_) => left.push(pattern),
             }
         }
+        drop(answers);
+        self.doubts |= !left.is_empty();
         left
     }
 

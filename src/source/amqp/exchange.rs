@@ -106,7 +106,7 @@ impl ExchangeSource {
                 .ok()
                 .filter(|_| !self.has_template && !feed.interest().is_fixed()),
         };
-        let mut binder = Binder::new(live, &feed, &context.metrics, target).await?;
+        let mut binder = Binder::new(live, &feed, &context, target).await?;
         binder.begin().await?;
         let (deliveries, drops) = self.consume(live, channel, queues).await?;
         feed.link_up();

@@ -56,14 +56,15 @@ pub(super) async fn new_stream(live: &Live, name: &str) -> lapin::Result<()> {
     }
 }
 
-/// Whether queues may be bound to an exchange with this key, which has to be there: asks for a queue that is not. What is bound
-/// for a moment only would take an exchange along that goes with its last binding.
-pub(super) async fn bind(live: &Live, (exchange, key): (&str, &str), missing: &str) -> lapin::Result<()> {
+/// Whether queues may be bound to an exchange with this key, which has to be there: asks for a queue that is not, or that is another
+/// connection's alone. What is bound for a moment only would take an exchange along that goes with its last binding.
+pub(super) async fn bind(live: &Live, (exchange, key): (&str, &str), queue: &str) -> lapin::Result<()> {
     let channel = channel(live).await?;
-    let [queue, exchange, key] = [short(missing), short(exchange), short(key)];
-    let (queue, exchange, key) = (queue.map_err(other)?, exchange.map_err(other)?, key.map_err(other)?);
-    match channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await {
-        Err(error) if is_not_found(&error) && words::quoted(&error).contains(missing) => Ok(()),
+    let [name, exchange, key] = [short(queue), short(exchange), short(key)];
+    let (name, exchange, key) = (name.map_err(other)?, exchange.map_err(other)?, key.map_err(other)?);
+    match channel.queue_bind(name, exchange, key, QueueBindOptions::default(), FieldTable::default()).await {
+        Err(error) if is_not_found(&error) && words::quoted(&error).contains(queue) => Ok(()),
+        Err(error) if words::refusal(&error) == Some(Refusal::Locked) => Ok(()),
         asked => asked,
     }
 }

@@ -296,13 +296,13 @@ async fn an_exchange_that_takes_no_topics_as_keys_says_at_the_start_what_to_conf
 }
 
 /// A user on a vhost of their own who may read some topics of `amq.topic` only.
-struct Reader {
-    vhost: String,
-    user: String,
+pub(super) struct Reader {
+    pub(super) vhost: String,
+    pub(super) user: String,
 }
 
 impl Reader {
-    fn new(topics: &str) -> Self {
+    pub(super) fn new(topics: &str) -> Self {
         let (vhost, user) = (unique("vhost"), unique("user"));
         let rabbit = Rabbit::shared();
         rabbit.ctl(&["add_vhost", &vhost]);
@@ -318,11 +318,11 @@ impl Reader {
         Rabbit::shared().ctl(&["set_topic_permissions", "-p", vhost, user, "amq.topic", ".*", topics]);
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         Rabbit::shared().url_as(&format!("{}:secret", self.user), &self.vhost)
     }
 
-    async fn publish(&self, topic: &str, payload: &str) {
+    pub(super) async fn publish(&self, topic: &str, payload: &str) {
         let connection = connect(&self.url()).await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();

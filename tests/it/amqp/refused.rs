@@ -12,9 +12,10 @@ use passerelle::model::delivery::{
     ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueOrigin, Settled, Settlement,
 };
 use passerelle::model::outgoing::PublishOutcome;
-use passerelle::model::topic::Topic;
+use passerelle::model::topic::{Pattern, Topic};
 
 use super::bridge::*;
+use super::broken::Reader;
 use crate::rabbit::Rabbit;
 
 /// Channels that a connection may have.
@@ -99,6 +100,26 @@ async fn queues_that_are_refused_without_end_concern_neither_sources_nor_other_c
     assert_eq!(consumption.news.recv().await.unwrap(), ConsumeNews::Settled(held.tag, Settled::Told));
     client.publish(&exchange, "a", "x").await;
     assert_eq!(bridge.received("events", 1).await, ["x"]);
+    assert_eq!(bridge.holes("events"), []);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_that_are_refused_without_end_do_not_concern_others() {
+    let reader = Reader::new("^ok\\.");
+    let mut settings = settings(Rabbit::shared(), vec![exchange_source("events", "amq.topic")]);
+    with_few_channels(&mut settings, &reader.url());
+    let bridge = Bridge::start(&settings);
+    let _before = bridge.claim("events", "ok.a").await;
+    for number in 0..REFUSALS {
+        let claim = bridge.source("events").interest().claim(&Pattern::parse(&format!("no.{number}")).unwrap());
+        let refused = tokio::time::timeout(PATIENCE, claim.settled()).await.unwrap().unwrap_err();
+        assert!(refused.contains(&format!("does not let user '{}' bind 'no.{number}'", reader.user)), "{refused}");
+    }
+    let _after = bridge.claim("events", "ok.b").await;
+    reader.publish("ok.a", "x").await;
+    reader.publish("ok.b", "y").await;
+    assert_eq!(bridge.received("events", 2).await, ["x", "y"]);
     assert_eq!(bridge.holes("events"), []);
     bridge.stop().await;
 }
