@@ -9,9 +9,9 @@ use amq_protocol::protocol::basic::gen_properties;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::basic::AMQPProperties;
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -25,6 +25,7 @@ use super::binder;
 use super::connection::Live;
 use super::link::{Link, State};
 use super::outbound::{self, Answer, Destination, Outbound};
+use super::probe;
 use super::rights::{self, Rights};
 use super::words::{self, Refusal};
 
@@ -268,7 +269,7 @@ impl Session {
     }
 
     /// Asks for the exchange before its first use, on a channel that may be closed for it: a publish to one that does not
-    /// exist would close the channel of all others.
+    /// exist would close the channel of all others. Where something was refused already, that is a trial's.
     async fn missing(&mut self, outbound: &Outbound) -> Result<Option<String>, Trouble> {
         let exchange = &outbound.exchange;
         match self.exchanges.get(exchange) {
@@ -277,11 +278,8 @@ impl Session {
             Some(Some((since, sentence))) if since.elapsed() < MISSING_FOR => return Ok(Some(sentence.clone())),
             Some(Some(_)) | None => {}
         }
-        let channel = self.live.channel().await?;
-        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let name = super::exchange::short(exchange)?;
-        let asked = channel.exchange_declare(name, lapin::ExchangeKind::Topic, options, FieldTable::default()).await;
-        let sentence = match asked {
+        let trial = if self.live.has_refused() { self.context.trials.live().await } else { None };
+        let sentence = match probe::exchange(trial.as_ref().unwrap_or(&self.live), exchange).await {
             Ok(()) => None,
             Err(error) if words::refusal(&error) == Some(Refusal::NotFound) => {
                 let (vhost, key) = (&self.live.peer.vhost, &outbound.key);
@@ -463,6 +461,7 @@ async fn sent_late(
 #[cfg(test)]
 mod tests {
     use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, gen_frame};
+    use lapin::types::FieldTable;
     use proptest::prelude::*;
 
     use super::*;

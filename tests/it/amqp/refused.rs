@@ -6,7 +6,7 @@ use std::time::Duration;
 use lapin::ExchangeKind;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
-use passerelle::config::{Secret, Settings};
+use passerelle::config::{Route, Secret, Settings};
 use passerelle::hub::upstream::Consumption;
 use passerelle::model::delivery::{
     ConsumeNews, ConsumeOrder, ConsumeRefusal, ConsumeRequest, QueueOrigin, Settled, Settlement,
@@ -121,6 +121,28 @@ async fn patterns_that_are_refused_without_end_do_not_concern_others() {
     reader.publish("ok.b", "y").await;
     assert_eq!(bridge.received("events", 2).await, ["x", "y"]);
     assert_eq!(bridge.holes("events"), []);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exchanges_that_are_missing_cost_no_confirms() {
+    let rabbit = Rabbit::shared();
+    let mut settings = settings(rabbit, Vec::new());
+    with_few_channels(&mut settings, &rabbit.url());
+    let names: Vec<String> = (0..REFUSALS).map(|_| unique("missing")).collect();
+    let route = |name: &String| {
+        let pattern = Pattern::parse(name).unwrap();
+        Route { name: name.clone(), pattern, exchange: name.clone() }
+    };
+    settings.routes = names.iter().map(route).collect();
+    let bridge = Bridge::start(&settings);
+    assert!(!bridge.publishes("first").await);
+    for name in &names {
+        let outcome = bridge.upstream.publish(outgoing(name, "x")).await;
+        assert!(matches!(outcome, PublishOutcome::Refused(_)), "{outcome:?}");
+        let outcome = bridge.upstream.publish(outgoing("other", "x")).await;
+        assert_eq!(outcome, PublishOutcome::Confirmed { routed: false });
+    }
     bridge.stop().await;
 }
 
