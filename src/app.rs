@@ -30,7 +30,7 @@ use crate::transport::admin::view::{
 use crate::transport::driver::{Control, Shared, unix_millis};
 use crate::transport::listener::{self, Listener};
 use crate::transport::seats::Seats;
-use crate::transport::sessions::Sessions;
+use crate::transport::sessions::{Count, Sessions};
 use crate::transport::shard::{self, ShardHandle};
 
 /// Publishes, and calls, that may wait for the broker's connection.
@@ -144,7 +144,10 @@ fn assemble(settings: Settings, stop: &CancellationToken) -> anyhow::Result<(Arc
     let (upstream, jobs) = Upstream::new(JOBS_MAX, &settings.publish);
     let seats = Seats::new(settings.server.connections_max);
     let count = shard_count(&settings);
-    let sessions = Arc::new(Sessions::new(settings.mqtt.sessions_max));
+    let sessions = Arc::new(Sessions::new(Count {
+        sessions: settings.mqtt.sessions_max,
+        subscriptions: settings.mqtt.kept_subscriptions_max,
+    }));
     let shared = Arc::new(Shared { settings, hub, upstream, metrics, sessions });
     let shards: io::Result<Vec<_>> = (0..count).map(|number| shard::start(number, &shared, &seats)).collect();
     let shards = shards.context("cannot start a shard")?;
@@ -294,7 +297,8 @@ impl AdminView for View {
     fn metrics(&self) -> String {
         let (members, nodes) = self.shared.hub.presence().size();
         self.shared.metrics.presence(members, nodes);
-        self.shared.metrics.kept_sessions(self.shared.sessions.kept());
+        let kept = self.shared.sessions.kept();
+        self.shared.metrics.kept(kept.sessions, kept.subscriptions);
         self.shared.metrics.render()
     }
 

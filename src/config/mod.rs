@@ -213,6 +213,8 @@ pub struct Mqtt {
     pub session_expiry_max: Duration,
     /// How many are kept at a time whose clients are away.
     pub sessions_max: usize,
+    /// How many subscriptions they have in all.
+    pub kept_subscriptions_max: usize,
     /// How long the queue of a shared subscription stays whose last member has gone.
     pub share_expiry: Duration,
     /// Groups that may be without a member on this node, while their queues stay, when one more begins.
@@ -457,7 +459,13 @@ impl Default for Poll {
 impl Default for Mqtt {
     fn default() -> Self {
         let hour = Duration::from_secs(3_600);
-        Self { session_expiry_max: hour, sessions_max: 10_000, share_expiry: hour, abandoned_shares_max: 100 }
+        Self {
+            session_expiry_max: hour,
+            sessions_max: 10_000,
+            kept_subscriptions_max: 200_000,
+            share_expiry: hour,
+            abandoned_shares_max: 100,
+        }
     }
 }
 

@@ -216,6 +216,7 @@ impl<'a> Settler<'a> {
         Mqtt {
             session_expiry_max: self.time("mqtt.session_expiry_max"),
             sessions_max: self.number("mqtt.sessions_max"),
+            kept_subscriptions_max: self.number("mqtt.kept_subscriptions_max"),
             share_expiry,
             abandoned_shares_max: self.number("mqtt.abandoned_shares_max"),
         }

@@ -586,6 +586,13 @@ const MQTT: &[Key] = &[
          acknowledged.",
     ),
     Key::new(
+        "mqtt.kept_subscriptions_max",
+        Kind::Count { least: 1, most: ANY },
+        "200000",
+        "Subscriptions of all sessions that are kept, each of which stays bound; a session that would make them more ends with \
+         its connection.",
+    ),
+    Key::new(
         "mqtt.share_expiry",
         Kind::Time { least_ms: 1_000 },
         "\"1h\"",

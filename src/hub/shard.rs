@@ -43,7 +43,7 @@ use passages::Passages;
 use subscriber::{Subscriber, close, enter_paced};
 use subscription::{Part, Progress, Rest, SentBefore, Subscription};
 pub use words::{
-    Activated, CaughtUp, CursorForm, Lapsed, Last, Missed, Notice, Opening, Refusal, Replay, Replayed,
+    Activated, CaughtUp, CursorForm, Lapsed, Last, Missed, Notice, Opening, Place, Refusal, Replay, Replayed,
     SubscribeRequest, SubscriptionId, Taken, Wait,
 };
 
@@ -236,7 +236,7 @@ impl Shard {
     }
 
     /// Keeps the claims of a subscriber that is about to leave until a time: who comes back until then under another name
-    /// finds everything bound as it was.
+    /// finds everything bound as it was. There is room for so many only; what must not be given back is [`Self::places`].
     pub fn lease_claims(&mut self, id: SubscriberId, until: Instant) {
         let Some(subscriber) = self.subscribers.get(id.index()) else { return };
         for subscription in &subscriber.subscriptions {
@@ -300,11 +300,14 @@ impl Shard {
         JointCursor(self.positions.iter().filter_map(of_lane).collect())
     }
 
-    /// Where each of a subscriber's subscriptions stands in its sources: from there another may go on in its place.
-    pub fn places(&self, id: SubscriberId) -> Vec<(Pattern, JointCursor)> {
+    /// The place of each of a subscriber's subscriptions, with its pattern.
+    pub fn places(&self, id: SubscriberId) -> impl Iterator<Item = (Pattern, Place)> {
         let subscriptions = self.subscribers.get(id.index()).map_or(&[][..], |subscriber| &subscriber.subscriptions);
-        let place = |one: &Subscription| (one.wanted.pattern.clone(), one.cursors(&self.lanes));
-        subscriptions.iter().map(place).collect()
+        subscriptions.iter().map(|one| {
+            let lanes = one.parts.iter().filter_map(|part| self.lanes.get(part.source.index()));
+            let claims = lanes.filter_map(|lane| lane.claimed(&one.wanted.pattern)).collect();
+            (one.wanted.pattern.clone(), Place { after: one.cursors(&self.lanes), claims })
+        })
     }
 
     /// Whether other subscriptions of a subscriber are live than when this was last asked.

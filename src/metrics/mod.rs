@@ -45,6 +45,7 @@ pub struct Metrics {
     slow_sessions: IntGauge,
     kept_sessions: IntGauge,
     abandoned_groups: IntGauge,
+    kept_subscriptions: IntGauge,
     presence_members: IntGauge,
     presence_nodes: IntGauge,
     presence_rejected: IntCounter,
@@ -128,6 +129,7 @@ impl Metrics {
                 "abandoned_groups",
                 "Groups of MQTT clients without a member here whose queue the broker may keep.",
             )?,
+            kept_subscriptions: maker.gauge("kept_subscriptions", "Subscriptions of those sessions.")?,
             presence_members: maker
                 .gauge("presence_members", "Subscriptions to patterns with presence, over all nodes.")?,
             presence_nodes: maker.gauge("presence_nodes", "Nodes known through presence, this one included.")?,
@@ -310,9 +312,10 @@ impl Metrics {
         self.slow_sessions.add(by);
     }
 
-    /// So many sessions are kept whose clients are away.
-    pub fn kept_sessions(&self, sessions: usize) {
+    /// So many sessions are kept whose clients are away, with so many subscriptions in all.
+    pub fn kept(&self, sessions: usize, subscriptions: usize) {
         self.kept_sessions.set(signed(sessions));
+        self.kept_subscriptions.set(signed(subscriptions));
     }
 
     /// So many groups are without a member whose queue the broker may keep.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::model::cursor::JointCursor;
+use crate::hub::shard::Place;
 use crate::model::outgoing::Outgoing;
 use crate::model::topic::Pattern;
 use crate::protocol::mqtt::Memory;
@@ -21,15 +21,22 @@ use crate::transport::driver::{Control, Ticket};
 /// The sessions of a node.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    kept_max: usize,
+    kept_max: Count,
     book: Mutex<Book>,
+}
+
+/// Sessions whose clients are away, and the subscriptions of all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) sessions: usize,
+    pub(crate) subscriptions: usize,
 }
 
 #[derive(Debug, Default)]
 struct Book {
     entries: HashMap<ClientName, Entry>,
     /// How many of them are kept.
-    kept: usize,
+    kept: Count,
 }
 
 /// A connection, and how its shard is told something.
@@ -44,8 +51,8 @@ pub(crate) struct Holder {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) memory: Memory,
-    /// Where each of its subscriptions stood.
-    pub(crate) places: BTreeMap<Pattern, JointCursor>,
+    /// Where each of its subscriptions stood. With them go their claims.
+    pub(crate) places: BTreeMap<Pattern, Place>,
     pub(crate) expires_at: Instant,
     /// What is to be published, and when, if nobody has come back until then.
     pub(crate) will: Option<(Instant, Outgoing)>,
@@ -111,14 +118,21 @@ impl Kept {
     }
 }
 
+impl Count {
+    /// Whether one more may be kept beside those that are, where this is the most.
+    fn has_room(self, kept: Self, more: &Kept) -> bool {
+        kept.sessions < self.sessions && kept.subscriptions + more.places.len() <= self.subscriptions
+    }
+}
+
 impl Sessions {
     /// Of a node that keeps so many.
-    pub(crate) fn new(kept_max: usize) -> Self {
+    pub(crate) fn new(kept_max: Count) -> Self {
         Self { kept_max, book: Mutex::default() }
     }
 
     /// How many are kept.
-    pub(crate) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> Count {
         self.with(|book| book.kept)
     }
 
@@ -156,7 +170,7 @@ impl Sessions {
         self.with(|book| match (book.entries.get_mut(name), kept) {
             // However many are kept: it is taken up in a moment.
             (Some(Entry::Passing { left, .. }), kept) => std::mem::replace(left, kept),
-            (Some(Entry::Held(known)), Some(kept)) if known.is(holder) && book.kept < kept_max => {
+            (Some(Entry::Held(known)), Some(kept)) if known.is(holder) && kept_max.has_room(book.kept, &kept) => {
                 book.insert(name, Entry::Kept(kept));
                 None
             }
@@ -184,26 +198,10 @@ impl Sessions {
 
     /// What is due of a session that is kept. One whose time is up is forgotten.
     pub(crate) fn due(&self, name: &ClientName, now: Instant) -> Due {
-        self.with(|book| {
-            let kept = match book.entries.get_mut(name) {
-                Some(Entry::Kept(kept)) => kept,
-                // Its client is there.
-                Some(Entry::Passing { left: Some(_), waiting, .. }) => {
-                    return Due { will: None, next: Next::Over(wait(waiting)) };
-                }
-                Some(Entry::Passing { left: None, .. } | Entry::Held(_)) | None => {
-                    return Due { will: None, next: Next::Never };
-                }
-            };
-            let is_over = kept.expires_at <= now;
-            let will = kept.will.take_if(|(at, _)| is_over || *at <= now).map(|(_, message)| message);
-            if !is_over {
-                return Due { will, next: Next::At(kept.due_at()) };
-            }
-            book.entries.remove(name);
-            book.kept -= 1;
-            Due { will, next: Next::Never }
-        })
+        let (due, ended) = self.with(|book| book.due(name, now));
+        // Giving its claims back is not for everybody to wait for.
+        drop(ended);
+        due
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Book) -> R) -> R {
@@ -222,16 +220,47 @@ fn wait(waiting: &mut Vec<oneshot::Sender<()>>) -> oneshot::Receiver<()> {
 impl Book {
     /// Writes an entry over another; returns what was kept there. Who waited for it may claim it now.
     fn insert(&mut self, name: &ClientName, entry: Entry) -> Option<Box<Kept>> {
-        self.kept += usize::from(matches!(entry, Entry::Kept(_)));
-        match self.entries.insert(name.clone(), entry)? {
+        if let Entry::Kept(kept) = &entry {
+            self.kept.sessions += 1;
+            self.kept.subscriptions += kept.places.len();
+        }
+        let before = self.entries.insert(name.clone(), entry);
+        self.left_of(before?)
+    }
+
+    /// What an entry that is no more had of a session.
+    fn left_of(&mut self, entry: Entry) -> Option<Box<Kept>> {
+        match entry {
             Entry::Held(_) => None,
             // Those who wait see that their sender is gone.
             Entry::Passing { left, .. } => left,
             Entry::Kept(kept) => {
-                self.kept -= 1;
+                self.kept.sessions -= 1;
+                self.kept.subscriptions -= kept.places.len();
                 Some(kept)
             }
         }
+    }
+
+    /// What is due of a session, and what is left of it where that was the end.
+    fn due(&mut self, name: &ClientName, now: Instant) -> (Due, Option<Box<Kept>>) {
+        let kept = match self.entries.get_mut(name) {
+            Some(Entry::Kept(kept)) => kept,
+            // Its client is there.
+            Some(Entry::Passing { left: Some(_), waiting, .. }) => {
+                return (Due { will: None, next: Next::Over(wait(waiting)) }, None);
+            }
+            Some(Entry::Passing { left: None, .. } | Entry::Held(_)) | None => {
+                return (Due { will: None, next: Next::Never }, None);
+            }
+        };
+        let is_over = kept.expires_at <= now;
+        let will = kept.will.take_if(|(at, _)| is_over || *at <= now).map(|(_, message)| message);
+        if !is_over {
+            return (Due { will, next: Next::At(kept.due_at()) }, None);
+        }
+        let ended = self.entries.remove(name).and_then(|entry| self.left_of(entry));
+        (Due { will, next: Next::Never }, ended)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::model::topic::Pattern;
 /// Topics whose matches a lane remembers.
 const CACHED_TOPICS_MAX: usize = 16_384;
 
-/// Claims that a lane keeps for who may come back. Whoever finds no place stands by the lingering of bindings alone.
+/// Claims that a lane keeps for a time. Whoever finds no room stands by the lingering of bindings alone.
 const LEASES_MAX: usize = 4_096;
 
 /// One claim for all of a shard's subscriptions on a pattern.
@@ -50,7 +50,7 @@ pub(super) struct Lane {
     /// Whose subscriptions are paced, and read what they want from the log in their own time.
     pub(super) paced: Audience<Member>,
     claims: HashMap<Pattern, (Arc<SharedClaim>, usize)>,
-    /// Claims that are kept though nobody may be left who wants them, each until a time.
+    /// Claims that are kept for polls that may come, each until a time.
     leases: HashMap<Pattern, Instant>,
     /// How often claims had been refused that had stood, when this shard last looked.
     lapses: u64,
@@ -223,6 +223,11 @@ impl Lane {
         let claim = Arc::new(SharedClaim(self.state.interest().claim(pattern)));
         self.claims.insert(pattern.clone(), (claim.clone(), 1));
         (pattern.clone(), claim)
+    }
+
+    /// The claim on a pattern, if there is one: whoever has it keeps it, though the lane gives it back.
+    pub(super) fn claimed(&self, pattern: &Pattern) -> Option<Arc<SharedClaim>> {
+        self.claims.get(pattern).map(|(claim, _)| claim.clone())
     }
 
     /// Keeps a claim that stands or is wanted until a time, whoever gives it back before.

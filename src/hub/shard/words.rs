@@ -70,6 +70,15 @@ pub struct Opening {
     pub checks: Vec<Arc<Check>>,
 }
 
+/// Where a subscription stands: from there another may go on in its place, as long as this is held.
+#[derive(Debug)]
+pub struct Place {
+    /// Its cursors, by source name.
+    pub after: JointCursor,
+    /// What keeps it bound, one a source.
+    pub claims: Vec<Arc<SharedClaim>>,
+}
+
 /// Why a subscription cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {

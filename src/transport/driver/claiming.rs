@@ -1,6 +1,6 @@
 //! Sessions that outlive their connections: a client that comes claims the one of its name, wherever on this node that is, and
-//! one that goes leaves it. What is kept is no subscriber of the shard; its patterns stay claimed, and when the client is back
-//! its subscriptions go on in the logs where they stood.
+//! one that goes leaves it. What is kept is no subscriber of the shard; it holds the claims of its patterns itself, and when the
+//! client is back its subscriptions go on in the logs where they stood.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,7 +94,7 @@ impl Driver {
         if let Some(kept) = left {
             let Kept { memory, places, will, timer, .. } = *kept;
             timer.abort();
-            let place = |pattern: &Pattern| places.get(pattern).cloned().unwrap_or_default();
+            let place = |pattern: &Pattern| places.get(pattern).map(|place| place.after.clone()).unwrap_or_default();
             let is_resumed = !anew && connection.codec.restore(memory, &place);
             if is_resumed {
                 connection.left = places;
@@ -127,7 +127,9 @@ impl Driver {
         self.execute(connection);
         let holder = self.holder(self.ticket(subscriber));
         let Some(kept) = self.shared.sessions.release(&name, &holder, kept.map(Box::new)) else { return };
-        tracing::debug!("a session of MQTT ends with its connection: mqtt.sessions_max are kept");
+        tracing::debug!(
+            "a session of MQTT ends with its connection: no more is kept (mqtt.sessions_max, mqtt.kept_subscriptions_max)"
+        );
         kept.timer.abort();
         if let Some((_, will)) = kept.will {
             self.shared.upstream.publish_unheard(will);
@@ -141,13 +143,11 @@ impl Driver {
         let will_at = (!will_delay.is_zero()).then(|| now + will_delay.min(lifetime));
         let will = will_at.and_then(|at| Some((at, self.will_of(connection)?)));
         let mut places = std::mem::take(&mut connection.left);
-        for (pattern, after) in self.shard.places(subscriber) {
+        for (pattern, place) in self.shard.places(subscriber) {
             // Of two on a pattern more is to come of the older one.
-            places.entry(pattern).or_insert(after);
+            places.entry(pattern).or_insert(place);
         }
         places.retain(|pattern, _| memory.listens_to(pattern));
-        self.shard.lease_claims(subscriber, expires_at);
-        self.has_leases = true;
         let first = will.as_ref().map_or(expires_at, |(at, _)| *at);
         let (sessions, upstream) = (self.shared.sessions.clone(), self.shared.upstream.clone());
         let timer = tokio::task::spawn_local(attend(sessions, upstream, name.clone(), first)).abort_handle();

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::outbox::{Outbox, OutboxBounds, Overflow, Started};
+use crate::hub::shard::Place;
 use crate::hub::turn::Delivery;
 use crate::model::close::CloseReason;
-use crate::model::cursor::JointCursor;
 use crate::model::delivery::{ConsumeOrder, DeliveryTag, Settlement};
 use crate::model::topic::Pattern;
 use crate::protocol::{Codec, Outbound, ProtocolId, Receiving};
@@ -95,8 +95,8 @@ pub(super) struct Connection {
     calls: Vec<(JobKey, CancellationToken)>,
     /// The session that it has claimed.
     pub(super) claimed: Option<ClientName>,
-    /// Where subscriptions of that stood before, until they are asked for: from then on the shard knows.
-    pub(super) left: BTreeMap<Pattern, JointCursor>,
+    /// Where subscriptions of that stood before, until they are asked for: from then on the shard knows, and claims them.
+    pub(super) left: BTreeMap<Pattern, Place>,
     /// What it collects, and when that is answered, if it is a poll.
     pub(super) polling: Option<Box<Polling>>,
     /// Its place among all connections, given back when it goes.

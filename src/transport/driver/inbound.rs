@@ -379,6 +379,7 @@ impl Driver {
             max_rate: action.max_rate,
         };
         let opening = self.shard.subscribe(subscriber, request);
+        // Not before it is claimed anew.
         connection.left.remove(&pattern);
         let opening = match opening {
             Ok(opening) => opening,

@@ -35,6 +35,7 @@ use crate::session::Start;
 use crate::session::limits::Terms;
 use crate::transport::liveness::Peer;
 use crate::transport::seats::Seats;
+use crate::transport::sessions::Count;
 
 const READERS: usize = 99;
 
@@ -53,6 +54,9 @@ const STALLED_BUFFER_BYTES: usize = 8 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const HEARTBEAT: Duration = Duration::from_secs(3_600);
+
+/// Subscriptions of sessions that are kept.
+const KEPT_MAX: usize = 10_000;
 
 /// A driver with its clients, all on the test's own thread: nothing happens but what the test does.
 struct Bench {
@@ -105,7 +109,7 @@ impl Bench {
         let terms = Arc::new(Terms::new(&settings));
         let names: Vec<&str> = sources.iter().map(|source| &*source.info().name).collect();
         let metrics = Arc::new(Metrics::new(&names).unwrap());
-        let sessions = Arc::new(Sessions::new(settings.mqtt.sessions_max));
+        let sessions = Arc::new(Sessions::new(Count { sessions: READERS, subscriptions: KEPT_MAX }));
         let shared = Arc::new(Shared { settings, hub: Hub::new(sources), upstream, metrics, sessions });
         let (controls, controlled) = mpsc::channel(READERS);
         let poll = Poll::new().unwrap();
@@ -170,6 +174,13 @@ impl Bench {
             poll: None,
             seat: std::rc::Rc::new(self.seats.take().unwrap()),
         }
+    }
+
+    /// Makes what bindings are wanted.
+    fn bind(&mut self) {
+        let plan = self.feed.interest().plan(Instant::now());
+        plan.bind.iter().for_each(|pattern| self.feed.bound(pattern));
+        self.serve();
     }
 
     fn publish(&self, count: usize) {

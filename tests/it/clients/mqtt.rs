@@ -437,3 +437,52 @@ async fn what_a_server_keeps_it_keeps_no_longer_than_it_says() {
         until("its session has expired too", async || program.metric(KEPT).await == Some(0.0)).await;
     }
 }
+
+/// Without its client, but only as long as its session is kept: nothing lingers here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_kept_session_is_subscribed_to_stays_bound_until_it_ends() {
+    let program = Broker::Embedded.serve(&[("PASSERELLE_SOURCE__EVENTS__LINGER", "0s")]).await;
+    let service = Service::connect(&program.amqp).await;
+    let (bindings, subscriptions) = ("passerelle_bindings{source=\"events\"}", "passerelle_kept_subscriptions");
+    for library in Library::ALL {
+        let (topic, name) = (word(), word());
+        let mut first = library.start(&program, lasting(&name));
+        first.next("connected").await;
+        first.subscribe(json!([{ "filter": topic, "qos": 1 }, { "filter": format!("{topic}/#"), "qos": 1 }])).await;
+        first.order(&json!({ "order": "break" }));
+        until("it is kept", async || program.metric(subscriptions).await == Some(2.0)).await;
+        service.publish(&format!("{topic}.a"), "meanwhile").await;
+        let mut second = library.start(&program, lasting(&name));
+        assert_eq!(second.next("connected").await["present"], true, "{library:?}");
+        assert_eq!(second.message().await["body"], "meanwhile", "{library:?}");
+        second.order(&json!({ "order": "leave" }));
+        until("it is kept", async || program.metric(subscriptions).await == Some(2.0)).await;
+        let mut third = library.start(&program, json!({ "client": name, "clean": true }));
+        assert_eq!(third.next("connected").await["present"], false, "{library:?}");
+        third.order(&json!({ "order": "leave" }));
+        until("what is retained is all that is bound", async || program.metric(bindings).await == Some(1.0)).await;
+        assert_eq!(program.metric(subscriptions).await, Some(0.0), "{library:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_for_whose_subscriptions_there_is_no_room_ends_with_its_connection() {
+    let program = Broker::Embedded.serve(&[("PASSERELLE_MQTT__KEPT_SUBSCRIPTIONS_MAX", "1")]).await;
+    for library in Library::ALL {
+        let name = word();
+        for filters in [json!([{ "filter": "a" }, { "filter": "b" }]), json!([{ "filter": "a" }])] {
+            let mut client = library.start(&program, lasting(&name));
+            assert_eq!(client.next("connected").await["present"], false, "{library:?}");
+            client.subscribe(filters).await;
+            client.order(&json!({ "order": "leave" }));
+            until("it is gone", async || program.metric(OPEN).await == Some(0.0)).await;
+        }
+        until("the smaller is kept", async || program.metric(KEPT).await == Some(1.0)).await;
+        let mut client = library.start(&program, json!({ "client": name, "clean": true }));
+        client.next("connected").await;
+        client.order(&json!({ "order": "leave" }));
+        until("it is gone", async || program.metric(OPEN).await == Some(0.0)).await;
+    }
+}
+
+const OPEN: &str = "passerelle_connections{protocol=\"mqtt\",transport=\"websocket\"}";

@@ -158,9 +158,38 @@ fn the_place_of_what_waits_is_the_cursor_that_it_came_with() {
     let request = SubscribeRequest { after: after.clone(), ..bench.request("x", &[]) };
     let id = request.id;
     bench.shard.subscribe(subscriber, request).unwrap();
-    assert_eq!(bench.shard.places(subscriber), [(Pattern::parse("x").unwrap(), after)]);
+    let place = |bench: &Bench| bench.shard.places(subscriber).map(|(_, place)| place.after).next().unwrap();
+    assert_eq!(place(&bench), after);
     bench.shard.activate(subscriber, id);
-    assert_eq!(bench.shard.places(subscriber)[0].1.0[0].1.offset, 1 + BINDING);
+    assert_eq!(place(&bench).0[0].1.offset, 1 + BINDING);
+}
+
+/// How many claims there are on anything, in all sources.
+fn claims(bench: &Bench) -> usize {
+    let wanted = bench.hub.sources().iter().flat_map(|source| source.interest().patterns(usize::MAX));
+    wanted.map(|one| one.claims).sum()
+}
+
+/// However many there are: for what is kept for a time only there is not so much room.
+#[test]
+fn what_subscribers_claimed_stays_claimed_as_long_as_their_places_are_held() {
+    let mut bench = Bench::new();
+    let mut places = Vec::new();
+    for who in 0..50 {
+        let subscriber = bench.shard.join(CursorForm::Each);
+        for number in 0..100 {
+            bench.subscribe(subscriber, &format!("{who}.{number}"), &[]);
+        }
+        places.extend(bench.shard.places(subscriber));
+        bench.shard.leave(subscriber);
+    }
+    assert_eq!((places[0].0.as_str(), claims(&bench)), ("0.0", 10_000), "one a source");
+    let other = bench.shard.join(CursorForm::Each);
+    bench.subscribe(other, "0.0", &[]);
+    drop(places);
+    assert_eq!(claims(&bench), 2, "of the other");
+    bench.shard.leave(other);
+    assert_eq!(claims(&bench), 0);
 }
 
 #[test]
@@ -168,9 +197,6 @@ fn claims_that_are_leased_outlive_their_subscriber_until_the_last_lease_ends() {
     let mut bench = Bench::new();
     let begun = std::time::Instant::now();
     let second = std::time::Duration::from_secs(1);
-    let claims = |bench: &Bench| -> usize {
-        bench.hub.sources().iter().flat_map(|source| source.interest().patterns(9)).map(|wanted| wanted.claims).sum()
-    };
     for seconds in [3, 2] {
         let subscriber = bench.shard.join(CursorForm::Joint);
         bench.subscribe(subscriber, "x", &[]);

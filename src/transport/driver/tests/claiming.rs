@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::hub::interest::BindingKind;
+use crate::hub::shard::Place;
+use crate::model::cursor::JointCursor;
 use crate::model::outgoing::Outgoing;
 use crate::protocol::mqtt::{self, Memory};
 use crate::session::ClientName;
@@ -29,7 +32,7 @@ const SUBSCRIBE: [u8; 9] = [0x82, 7, 0, 1, 0, 0, 1, b'#', 1];
 
 /// More than are asked for at once, in as many packets.
 const MANY: usize = PACKETS * FILTERS;
-const PACKETS: usize = 5;
+const PACKETS: usize = 2;
 const FILTERS: usize = 1_000;
 
 /// `SUBSCRIBE`s to so many topics at QoS 1.
@@ -112,6 +115,10 @@ fn binary(client: &mut TcpStream) -> Vec<u8> {
     payload
 }
 
+fn cursors(places: &BTreeMap<Pattern, Place>) -> BTreeMap<Pattern, JointCursor> {
+    places.iter().map(|(pattern, place)| (pattern.clone(), place.after.clone())).collect()
+}
+
 /// Acknowledges a message at QoS 1.
 fn acknowledge(client: &mut TcpStream, packet: &[u8]) {
     say(client, 2, &[0x40, 2, packet_id(packet)[0], packet_id(packet)[1]]);
@@ -144,7 +151,7 @@ async fn what_was_not_acknowledged_and_what_came_meanwhile_comes_to_who_is_back(
         bench.serve_jobs().await;
         drop(client);
         bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
-        assert_eq!(bench.driver.shared.sessions.kept(), 1);
+        assert_eq!(bench.driver.shared.sessions.kept().sessions, 1);
         bench.publish(1);
         bench.serve_jobs().await;
         let mut client = bench.mqtt(&connect(false)).await;
@@ -181,7 +188,7 @@ async fn who_begins_anew_finds_nothing_and_a_second_connection_ends_the_first() 
         say(&mut third, 2, &DISCONNECT);
         drop((first, second, third));
         bench.serve_jobs_until("all are gone", |bench| bench.driver.open == 0).await;
-        assert_eq!(bench.driver.shared.sessions.kept(), 1, "of the last");
+        assert_eq!(bench.driver.shared.sessions.kept().sessions, 1, "of the last");
     })
     .await;
 }
@@ -255,7 +262,7 @@ async fn many_that_come_at_once_have_it_one_after_the_other() {
             .await;
         drop((clients, last));
         bench.serve_jobs_until("all are gone", |bench| bench.driver.open == 0).await;
-        assert_eq!(bench.driver.shared.sessions.kept(), 1);
+        assert_eq!(bench.driver.shared.sessions.kept().sessions, 1);
     })
     .await;
 }
@@ -323,7 +330,7 @@ async fn who_is_gone_again_before_it_is_welcome_finds_its_place_the_next_time() 
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         bench.mqtt_at_once(socket, &connect(false));
-        assert_eq!((bench.driver.open, bench.driver.shared.sessions.kept()), (0, 1), "it is gone again");
+        assert_eq!((bench.driver.open, bench.driver.shared.sessions.kept().sessions), (0, 1), "it is gone again");
         let mut client = bench.mqtt(&connect(false)).await;
         assert!(bench.is_welcome_again(&mut client).await);
         assert_eq!(bench.packet(&mut client).await[0], PUBLISH);
@@ -344,22 +351,60 @@ async fn places_that_were_not_asked_for_yet_stay_what_they_were() {
         }
         drop(client);
         bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
-        let before = bench.kept(|kept| kept.places.clone());
+        let before = bench.kept(|kept| cursors(&kept.places));
         assert_eq!(before.len(), MANY);
         bench.publish(1);
         bench.serve_jobs().await;
         let (_client, socket) = bench.connect(None);
         bench.mqtt_at_once(socket, &connect(false));
-        let left = bench.connection().left.clone();
+        let left = cursors(&bench.connection().left);
         assert!(!left.is_empty() && left.len() < MANY, "{} are left", left.len());
         let ticket = bench.driver.ticket(SubscriberId(0));
         bench.driver.yield_to_another(ticket, oneshot::channel().0);
-        bench.kept(|kept| {
-            assert_eq!(kept.places.len(), MANY);
-            for pattern in left.keys() {
-                assert_eq!(kept.places[pattern], before[pattern]);
-            }
-        });
+        let after = bench.kept(|kept| cursors(&kept.places));
+        assert_eq!(after.len(), MANY);
+        for pattern in left.keys() {
+            assert_eq!(after[pattern], before[pattern]);
+        }
+    })
+    .await;
+}
+
+/// It is not the shard that keeps it, nor for a time.
+#[tokio::test]
+async fn what_is_kept_stays_bound_until_the_session_has_ended() {
+    run(async {
+        // So many that none are folded.
+        let bindings_max = 3 * MANY;
+        let on_demand = BindingMode::OnDemand { kind: BindingKind::Topic, linger: Duration::ZERO, bindings_max };
+        let mut bench = Bench::of(vec![source(0, "a", on_demand)]);
+        bench.feed.link_up();
+        let unbound = |bench: &Bench| bench.feed.interest().plan(Instant::now()).unbind.len();
+        let (mut client, socket) = bench.connect(None);
+        bench.mqtt_at_once(socket, &[connect(true), subscribe_to_many()].concat());
+        assert!(!bench.is_welcome_again(&mut client).await);
+        let is_bound = |bench: &mut Bench| {
+            bench.bind();
+            bench.feed.interest().bindings() == MANY + 1
+        };
+        bench.serve_jobs_until("all is bound, with what is retained", is_bound).await;
+        for _ in 0..PACKETS {
+            assert_eq!(bench.packet(&mut client).await[0], 0x90);
+        }
+        drop(client);
+        bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
+        assert_eq!(unbound(&bench), 0, "while it is away");
+        let (client, socket) = bench.connect(None);
+        bench.mqtt_at_once(socket, &connect(false));
+        assert!(!bench.connection().left.is_empty());
+        assert_eq!(unbound(&bench), 0, "while it asks for what it had");
+        bench.serve_jobs_until("it has asked", |bench| bench.connection().left.is_empty()).await;
+        assert_eq!(unbound(&bench), 0);
+        drop(client);
+        bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
+        let mut client = bench.mqtt(&connect(true)).await;
+        assert!(!bench.is_welcome_again(&mut client).await);
+        assert_eq!(unbound(&bench), MANY, "it begins anew");
     })
     .await;
 }
@@ -387,7 +432,7 @@ async fn a_will_that_is_due_while_its_session_passes_is_published_when_the_claim
         let job = tokio::time::timeout(PATIENCE, bench.jobs.publishes.recv()).await.unwrap();
         assert_eq!(job.map(|job| job.message.topic.to_string()).as_deref(), Some("w"));
         tokio::time::timeout(PATIENCE, attending).await.unwrap().unwrap();
-        assert_eq!(sessions.kept(), 0);
+        assert_eq!(sessions.kept(), Count::default());
     })
     .await;
 }

@@ -70,13 +70,6 @@ impl Bench {
         Admission { commands, form: CursorForm::Joint, ..self.admission(row, socket) }
     }
 
-    /// Makes what bindings are wanted.
-    fn bind(&mut self) {
-        let plan = self.feed.interest().plan(Instant::now());
-        plan.bind.iter().for_each(|pattern| self.feed.bound(pattern));
-        self.serve();
-    }
-
     /// The link is there again, and on this one the broker refuses whatever is wanted.
     fn refuse_anew(&mut self, sentence: &str) {
         for pattern in self.feed.interest().plan(Instant::now()).bind {
