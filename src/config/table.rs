@@ -475,8 +475,8 @@ const SOURCE: &[Key] = &[
         "source.*.rejected",
         Kind::Choice(&["acknowledge", "dead-letter"]),
         "\"acknowledge\"",
-        "What happens to a message that cannot be mapped to a topic, or whose headers fit no frame: it is gone, or it is \
-         rejected, so that RabbitMQ dead-letters it where the queue says so.",
+        "What happens to a message that cannot be mapped to a topic, whose headers fit no frame, or that is too large: it is \
+         gone, or it is rejected, so that RabbitMQ dead-letters it where the queue says so.",
     ),
     Key::new(
         "source.*.log.messages_max",

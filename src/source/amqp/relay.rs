@@ -5,7 +5,7 @@
 //! publish behind the one that has it now. That channel is of the connection that publishes: a broker in need stops
 //! everything on it, and then there is nothing to be moved either.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,7 +13,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Confirmation, Consumer, PublisherConfirm};
+use lapin::{Acker, Channel, Confirmation, Consumer, PublisherConfirm};
 
 use crate::config::{self, QueueInput, Rejected, StreamInput};
 use crate::metrics::Rejection;
@@ -32,7 +32,7 @@ use super::publisher::too_large;
 use super::receive::{self, Complaints, delivered, take_ready};
 use super::stream::{OFFSET, declare};
 use super::turn::Turn;
-use super::words;
+use super::words::{self, Refusal};
 
 /// Between two looks at whether the queue is free.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +51,15 @@ pub(crate) struct Relay {
     rejected: Rejected,
     mapper: Mapper,
     complaints: Complaints,
+    /// Bytes of the largest payload that the broker takes on a connection, once it has refused a larger one there.
+    payload_max: Option<(Weak<Live>, usize)>,
+}
+
+/// What was taken from the queue and not yet settled.
+struct Moving {
+    /// Nothing where there is nothing to be had from the broker.
+    confirm: Option<PublisherConfirm>,
+    acker: Acker,
 }
 
 impl Relay {
@@ -72,6 +81,7 @@ impl Relay {
             rejected: source.rejected,
             mapper: Mapper::of_queue(source, &queue.queue),
             complaints: Complaints::new(&source.name),
+            payload_max: None,
         }
     }
 
@@ -108,7 +118,7 @@ impl Relay {
     }
 
     /// Moves until the stop (`Ok`) or until something fails.
-    async fn serve(&mut self, live: &Live, board: &Board) -> Result<(), Trouble> {
+    async fn serve(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
         let channel = live.channel().await?;
         self.nobody_else(live, &channel).await?;
         let (channel, deliveries) = self.intake.open(live, channel).await?;
@@ -131,7 +141,7 @@ impl Relay {
         Ok(self.intake.refuse(channel, others).await?)
     }
 
-    async fn move_all(&mut self, live: &Live, channel: &Channel, mut from: Consumer) -> Result<(), Trouble> {
+    async fn move_all(&mut self, live: &Arc<Live>, channel: &Channel, mut from: Consumer) -> Result<(), Trouble> {
         let confirming = channel.confirm_select(ConfirmSelectOptions::default()).await;
         confirming.map_err(|error| Trouble(words::quoted(&error)))?;
         // What came back on an older channel of this number is none of ours.
@@ -155,12 +165,18 @@ impl Relay {
     }
 
     /// Publishes all, waits until the stream has them, and only then acknowledges.
-    async fn move_batch(&mut self, live: &Live, channel: &Channel, batch: Vec<Delivery>) -> Result<(), Trouble> {
-        let (mut confirms, mut refused, mut last) = (Vec::with_capacity(batch.len()), Vec::new(), None);
+    async fn move_batch(&mut self, live: &Arc<Live>, channel: &Channel, batch: Vec<Delivery>) -> Result<(), Trouble> {
+        let (mut moving, mut refused, mut sent) = (Vec::with_capacity(batch.len()), Vec::new(), Ok(()));
         for mut delivery in batch {
             let acker = delivery.acker.clone();
-            match self.fit(live, &mut delivery) {
-                Ok(message) => confirms.push(self.publish(channel, message, &delivery.data).await?),
+            let confirm = match self.fit(live, &mut delivery) {
+                Ok(message) => match self.publish(channel, message, &delivery.data).await {
+                    Ok(confirm) => Some(confirm),
+                    Err(trouble) => {
+                        sent = Err(trouble);
+                        break;
+                    }
+                },
                 Err(reason) => {
                     self.context.metrics.source_rejected(self.id, reason);
                     self.complaints.rejected(reason, &delivery);
@@ -168,27 +184,58 @@ impl Relay {
                         refused.push(acker);
                         continue;
                     }
+                    None
                 }
-            }
-            last = Some(acker);
+            };
+            moving.push(Moving { confirm, acker });
         }
-        let moved = confirms.len();
-        for confirm in confirms {
-            self.confirmed(confirm.await)?;
-        }
+        let (last, moved, confirmed) = self.all_confirmed(live, moving).await;
         if live.returned.take_any(channel.id()) {
             let stream = &self.stream.stream;
             return Err(Trouble(format!("stream '{stream}' or its exchange was deleted: making them anew")));
         }
-        receive::settle(last, refused).await?;
-        self.context.metrics.relayed(self.id, moved);
-        Ok(())
+        let settled = receive::settle(last, refused).await;
+        if settled.is_ok() {
+            self.context.metrics.relayed(self.id, moved);
+        }
+        // Of a channel that was closed a confirm tells why, and others only that it is.
+        confirmed.and(sent).and(settled)
+    }
+
+    /// Waits for all confirms, up to the first that is none: what came before that is to be acknowledged, and how many were
+    /// moved.
+    async fn all_confirmed(
+        &mut self,
+        live: &Arc<Live>,
+        moving: Vec<Moving>,
+    ) -> (Option<Acker>, usize, Result<(), Trouble>) {
+        let (mut last, mut moved) = (None, 0);
+        for Moving { confirm, acker } in moving {
+            if let Some(confirm) = confirm {
+                let confirmed = confirm.await;
+                if let Some(bytes) = confirmed.as_ref().err().and_then(payload_max) {
+                    self.payload_max = Some((Arc::downgrade(live), bytes));
+                }
+                if let Err(trouble) = self.confirmed(confirmed) {
+                    return (last, moved, Err(trouble));
+                }
+                moved += 1;
+            }
+            last = Some(acker);
+        }
+        (last, moved, Ok(()))
     }
 
     /// The topic and the properties with which a message goes into the stream. What is added to them may be more than a frame
     /// holds: over that the broker would end the connection, and the queue would give the message again, for ever.
-    fn fit(&mut self, live: &Live, delivery: &mut Delivery) -> Result<(Topic, AMQPProperties), Rejection> {
+    /// The same goes for a payload over what the broker takes, which it ends the channel over.
+    fn fit(&mut self, live: &Arc<Live>, delivery: &mut Delivery) -> Result<(Topic, AMQPProperties), Rejection> {
         let topic = self.mapper.topic(delivery)?;
+        // Another connection may be to a broker that takes more.
+        let payload_max = self.payload_max.as_ref().filter(|(known_on, _)| known_on.as_ptr() == Arc::as_ptr(live));
+        if payload_max.is_some_and(|(_, bytes)| delivery.data.len() > *bytes) {
+            return Err(Rejection::TooLarge);
+        }
         let given = std::mem::take(&mut delivery.properties);
         let given = mapping::place(delivery).hand_on(self.place(&topic), given);
         let properties = properties(given, delivery.redelivered, &live.peer.user);
@@ -288,8 +335,19 @@ fn properties(properties: AMQPProperties, redelivered: bool, user: &str) -> AMQP
     properties.with_headers(FieldTable::from(fields))
 }
 
+/// The largest payload that the broker takes, where it says so because one was larger: "message size 9 is larger than
+/// configured max size 8". It does not say which one it was.
+fn payload_max(error: &lapin::Error) -> Option<usize> {
+    if words::refusal(error) != Some(Refusal::Precondition) {
+        return None;
+    }
+    let text = words::quoted(error);
+    text.strip_prefix("PRECONDITION_FAILED - message size ")?.rsplit(' ').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use lapin::protocol::{AMQPError, AMQPSoftError};
     use lapin::types::{FieldArray, LongString};
 
     use super::*;
@@ -316,6 +374,20 @@ mod tests {
             made,
             with(&[("BCC", keys), ("n", text("v"))]).with_user_id("us".into()).with_expiration("9".into())
         );
+    }
+
+    #[test]
+    fn the_broker_says_how_much_it_takes() {
+        let said = |text: &str| {
+            let error = AMQPError::new(AMQPSoftError::PRECONDITIONFAILED.into(), text.into());
+            payload_max(&lapin::ErrorKind::ProtocolError(error).into())
+        };
+        for words in ["configured max size", "max size"] {
+            let text = format!("PRECONDITION_FAILED - message size 200000 is larger than {words} 100000");
+            assert_eq!(said(&text), Some(100_000));
+        }
+        assert_eq!(said("PRECONDITION_FAILED - invalid expiration 'message size 9' 8"), None);
+        assert_eq!(said("PRECONDITION_FAILED - message size 200000 is too much"), None);
     }
 
     #[test]

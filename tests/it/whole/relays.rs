@@ -379,3 +379,31 @@ async fn what_its_mark_makes_too_large_is_rejected_and_the_queue_is_moved_on() {
     assert_eq!(program.metric(rejected).await, Some(1.0), "{}", program.get("/metrics").await);
     assert!(!program.lines().iter().any(|line| line.contains("lost the connection")), "{:#?}", program.lines());
 }
+
+/// Bytes of what the broker took once and does not take any more.
+const LARGE: usize = 2_000;
+
+/// The broker ends a channel over a message that is too large, so that the queue gave all that was under way again, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_finds_too_large_is_rejected_and_the_queue_is_moved_on() {
+    let rabbit = Rabbit::start();
+    let moved = Moved::with(rabbit.url(), FieldTable::default()).await;
+    for body in ["0", "1", &"9".repeat(LARGE), "2", "3"] {
+        moved.publish(body, BasicProperties::default()).await;
+    }
+    rabbit.ctl(&["eval", &format!("application:set_env(rabbit, max_message_size, {}).", LARGE - 1)]);
+    let program = moved.serve().await;
+    until("all others are moved", async || {
+        // What was under way beside the large one is moved once more.
+        program.metric("passerelle_relayed_total{source=\"work\"}").await >= Some(4.0)
+    })
+    .await;
+    let rejected = "passerelle_source_rejected_total{reason=\"too_large\",source=\"work\"}";
+    assert_eq!(program.metric(rejected).await, Some(1.0), "{:#?}", program.lines());
+    until("the queue is empty", async || moved.messages_in(&moved.queue).await == Some(0)).await;
+    let mut client = Client::json(&program).await;
+    client.subscribe(&moved.queue).await;
+    moved.publish("4", BasicProperties::default()).await;
+    // What was moved last may come live too.
+    while client.news().await["data"] != json!(4) {}
+}
