@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 
@@ -13,6 +13,9 @@ use crate::rabbit::Rabbit;
 
 /// More than the log holds where it holds the least that it may.
 const NOISE: u64 = 1_200;
+
+/// More than a node reads of a stream in the moment before it stands still.
+const LONG: u64 = 15_000;
 
 /// Asks for the last message of each topic, which must be these.
 async fn expect_last(program: &Program, pattern: &str, expected: &[&str]) {
@@ -60,24 +63,29 @@ async fn what_was_last_said_on_a_quiet_topic_outlives_the_log() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_starts_reads_the_last_messages_from_the_stream() {
-    let (rabbit, word) = (Rabbit::shared(), word());
-    let service = Service::connect(&rabbit.url()).await;
+/// A stream of that name, bound to `amq.topic` with `WORD.#`.
+async fn declare_stream(service: &Service, word: &str) {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    service.channel.queue_declare(word.as_str().into(), options, arguments).await.expect("a stream");
+    service.channel.queue_declare(word.into(), options, arguments).await.expect("a stream");
     let nothing = FieldTable::default();
     let pattern = format!("{word}.#");
     let bound = service.channel.queue_bind(
-        word.as_str().into(),
+        word.into(),
         "amq.topic".into(),
         pattern.as_str().into(),
         QueueBindOptions::default(),
         nothing,
     );
     bound.await.expect("a binding");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_reads_the_last_messages_from_the_stream() {
+    let (rabbit, word) = (Rabbit::shared(), word());
+    let service = Service::connect(&rabbit.url()).await;
+    declare_stream(&service, &word).await;
     for (topic, body) in [("lamp.hall", "on"), ("lamp.attic", "off"), ("lamp.hall", "dim")] {
         service.publish(&format!("{word}.{topic}"), body).await;
     }
@@ -94,4 +102,31 @@ async fn a_node_that_starts_reads_the_last_messages_from_the_stream() {
     let mut program = Program::start(Some(&rabbit.url()), &short);
     program.ready().await;
     program.said("source 'events' knows the last messages again: 0 read");
+}
+
+/// What it had read since it last noted any was not known until somebody published.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_messages_are_known_though_the_log_has_let_go_of_all_that_followed() {
+    let (rabbit, word) = (Rabbit::shared(), word());
+    let service = Service::connect(&rabbit.url()).await;
+    declare_stream(&service, &word).await;
+    service.channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    // The node begins with the last of these parts.
+    for (topic, count) in [("noise", LONG), ("lamp", 1), ("noise", 100), ("noise", 1)] {
+        for _ in 0..count {
+            service.publish(&format!("{word}.{topic}"), "on").await;
+        }
+        service.channel.wait_for_confirms().await.expect("all are confirmed");
+    }
+    let short =
+        [("PASSERELLE_SOURCE__EVENTS__STREAM", word.as_str()), ("PASSERELLE_SOURCE__EVENTS__LOG__AGE_MAX", "1s")];
+    let mut program = Program::start(Some(&rabbit.url()), &short);
+    program.said("source 'events' reads stream");
+    // The log, which looks each five seconds, lets go of all that it has before the rest is read.
+    program.freeze();
+    let frozen = Instant::now();
+    until("all of it is old", async || frozen.elapsed() > Duration::from_secs(6)).await;
+    program.thaw();
+    program.said("source 'events' knows the last messages again");
+    expect_last(&program, &format!("{word}.lamp"), &["on"]).await;
 }

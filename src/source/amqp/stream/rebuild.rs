@@ -90,8 +90,9 @@ impl Rebuild {
         let mut next = Some(first);
         while let Some(mut delivery) = next {
             let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(&self.input.stream))?;
+            let floor = feed.standing().floor;
             // From here on everything comes, or came, through the log.
-            if position > feed.standing().floor {
+            if position > floor {
                 break;
             }
             messages += 1;
@@ -101,6 +102,10 @@ impl Rebuild {
             if messages % BATCH == 0 {
                 feed.remember(std::mem::take(&mut batch));
                 acknowledge(&delivery.acker).await?;
+            }
+            // Once the log has let go of all that it held nothing may follow for long.
+            if position == floor {
+                break;
             }
             next = Some(delivered(attached.deliveries.next().await, &attached.deliveries)?);
         }
