@@ -113,6 +113,11 @@ impl Presence {
         self.change(|census| census.expire(now));
     }
 
+    /// Nobody can be heard at present: every node has until [`Self::expire`] as long as if it had been heard now.
+    pub fn excuse(&self, now: Instant) {
+        self.change(|census| census.excuse(now));
+    }
+
     /// When there will be something to tell, unless [`Self::stirred`] completes before.
     pub fn due(&self) -> Instant {
         self.state().census.due()

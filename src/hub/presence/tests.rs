@@ -270,6 +270,20 @@ fn members_go_with_a_node_that_is_silent_for_three_heartbeats_or_says_goodbye() 
     assert_eq!(world.nodes[1].size(), (0, 1));
 }
 
+/// An alarm at the broker took everybody on other nodes away, who were all still there.
+#[test]
+fn silence_is_excused_while_nobody_can_be_heard_and_for_three_heartbeats_after() {
+    let mut world = World::new(2, terms(10, 100));
+    world.nodes[0].join(&pattern("p"), member("anna"));
+    world.settle();
+    let excused = world.now + HEARTBEAT * 60;
+    world.nodes[1].excuse(excused);
+    world.nodes[1].expire(excused + HEARTBEAT * 3);
+    assert_eq!(seen(world.nodes[1].look(&pattern("p"))), Ok(vec!["anna".to_owned()]));
+    world.nodes[1].expire(excused + HEARTBEAT * 4);
+    assert_eq!(world.nodes[1].size(), (0, 1));
+}
+
 #[test]
 fn a_pattern_at_its_bound_does_not_change_its_ways_with_everybody() {
     let mut world = World::new(1, terms(8, 100));

@@ -24,7 +24,7 @@ use crate::source::{Backoff, Subject, Trouble};
 use super::Context;
 use super::connection::{ANSWER_TIMEOUT, Live};
 use super::exchange::{self, limits, short};
-use super::link::Link;
+use super::link::{self, Link};
 use super::{binder, bulletin, words};
 
 /// Bytes of bulletins that the broker keeps for us before it drops the oldest, which is noticed and asked for again.
@@ -82,13 +82,22 @@ impl Carrier {
         }
     }
 
-    /// Nodes fall silent whether this one has a link or not.
+    /// Nodes fall silent whether this one has a link or not. But a broker in need lets nobody be heard.
     async fn expire(&self) {
         let mut period = tokio::time::interval(self.context.settings.amqp.presence_heartbeat / 2);
         loop {
             period.tick().await;
-            self.presence.expire(Instant::now());
+            if self.is_stopped() {
+                self.presence.excuse(Instant::now());
+            } else {
+                self.presence.expire(Instant::now());
+            }
         }
+    }
+
+    /// Whether the broker stops whoever publishes, as far as this node has found out by publishing.
+    fn is_stopped(&self) -> bool {
+        matches!(self.publish.state(), link::State::Up(live) if live.blocked.borrow().is_some())
     }
 
     async fn carry(&self) {
