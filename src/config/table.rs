@@ -420,7 +420,8 @@ const SOURCE: &[Key] = &[
         "source.*.type",
         Kind::Choice(&["topic", "direct", "fanout", "headers"]),
         "\"topic\"",
-        "The exchange's type, which AMQP cannot be asked for. topic takes any pattern; direct takes literal topics, and \
+        "The exchange's type, which AMQP cannot be asked for: where it is another, or becomes another when the exchange is \
+         made anew, bindings stand and bring other messages. topic takes any pattern; direct takes literal topics, and \
          patterns only over a list of bindings; fanout and headers are bound once and give everything. An exchange of \
          another type wants a list of bindings that it takes: a consistent-hash exchange [\"1\"].",
     ),
