@@ -65,6 +65,8 @@ where
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        // Who has asked and says nothing more is answered all the same.
+        .half_close(true)
         .header_read_timeout(server.handshake_timeout)
         .max_buf_size(server.head_bytes_max)
         .max_headers(server.head_fields_max);

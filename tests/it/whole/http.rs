@@ -1,7 +1,7 @@
 //! Listening by plain HTTP: streams of lines that go on where they were cut.
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 
 use super::client::{Client, Service};
@@ -214,6 +214,40 @@ async fn who_is_turned_away_is_counted() {
         ("PASSERELLE_SERVER__CONNECTIONS_MAX", "2"),
         ("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "false"),
     ];
+/// It may have nothing more to say and still listen, as `nc -N` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shuts_its_side_after_a_request_is_answered() {
+    let program = Broker::Embedded.serve(&[]).await;
+    let mut listener = Client::json(&program).await;
+    listener.subscribe("half").await;
+    let host = &program.public;
+    let post = format!("POST /publish/half HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\n\r\n");
+    for number in 0..20 {
+        let answer = last_request(host, &format!("{post}{}", number % 10)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(listener.news().await["data"], number % 10);
+    }
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for path in ["/", "/poll?pattern=half", "/sse?pattern=half", "/stream?pattern=half"] {
+        let answer = last_request(host, &get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let cut = format!("POST /publish/half HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n1");
+    last_request(host, &cut).await;
+    let gone = async || program.metric("passerelle_connections{protocol=\"sse\",transport=\"sse\"}").await == Some(0.0);
+    until("the stream is let go", gone).await;
+}
+
+/// One request, after which its side of the connection is shut, and all that is answered.
+async fn last_request(address: &str, text: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(text.as_bytes()).await.expect("the request is sent");
+    stream.shutdown().await.expect("its side is shut");
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
     let program = Broker::Embedded.serve(&settings).await;
     let counted = async |name: &str, labels: &str| program.metric(&format!("passerelle_{name}{{{labels}}}")).await;
     let long = http_get(&program.public, &format!("/{}", "x".repeat(20_000))).await;

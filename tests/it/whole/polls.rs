@@ -291,12 +291,12 @@ async fn a_loop_of_polls_outlives_its_broker_and_is_told_of_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poll_ends_with_its_client_and_with_the_server() {
+async fn a_poll_ends_in_its_time_though_its_client_has_left_and_with_the_server() {
     let mut program = Broker::Embedded.serve(&[]).await;
     let open = "passerelle_connections{protocol=\"poll\",transport=\"poll\"}";
     let mut poller = Poller::connect(&program).await;
     poller.poll("pattern=a").await;
-    let query = format!("pattern=a&timeout=100&after={}", poller.cursor);
+    let query = format!("pattern=a&timeout=2&after={}", poller.cursor);
     let waiting = tokio::spawn(async move { poller.ask(&query).await });
     until("it waits", async || program.metric(open).await == Some(1.0)).await;
     waiting.abort();
