@@ -1,7 +1,7 @@
 //! Whom the public listener lets in before anybody has said who they are: which origins (contract, section 3) and who
 //! without a token (section 2). Pure: configuration and header values in, verdicts out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::{Grants, Identity};
@@ -49,12 +49,8 @@ pub fn tells_of_a_proxy(header: &str) -> bool {
 }
 
 /// Whether nothing of this server can be reached from another machine.
-///
-/// A Unix socket counts as reachable: it is there for a proxy, which may show no sign of itself.
 pub fn everything_on_loopback(settings: &Settings) -> bool {
-    let embedded = settings.embedded.as_ref().map(|embedded| embedded.listen);
-    let mut listeners = settings.server.listen.iter().copied().chain(settings.admin.listen).chain(embedded);
-    settings.server.unix_socket.is_none() && listeners.all(|address: SocketAddr| is_loopback(address.ip()))
+    settings.exposed().is_none()
 }
 
 /// Which origins are let in.

@@ -115,6 +115,23 @@ pub struct Settings {
     pub logging: Logging,
 }
 
+impl Settings {
+    /// The key of a listener that may be reached from elsewhere than this machine, and why, if there is one. A Unix socket is
+    /// there for a proxy, which may show no sign of itself.
+    pub fn exposed(&self) -> Option<(&'static str, String)> {
+        let address = |key, address: SocketAddr| {
+            let is_local = address.ip().to_canonical().is_loopback();
+            (!is_local).then(|| (key, format!("{address} is not on loopback")))
+        };
+        let socket = || ("server.unix_socket", "a Unix socket is there for a proxy".to_owned());
+        let public = self.server.listen.iter().find_map(|listen| address("server.listen", *listen));
+        public
+            .or_else(|| self.server.unix_socket.as_ref().map(|_| socket()))
+            .or_else(|| address("admin.listen", self.admin.listen?))
+            .or_else(|| address("embedded.listen", self.embedded.as_ref()?.listen))
+    }
+}
+
 /// `[server]`: the public listener.
 #[derive(Debug, Clone)]
 pub struct Server {

@@ -353,15 +353,12 @@ impl<'a> Settler<'a> {
     }
 
     fn anonymous_beyond_loopback(&mut self, settings: &Settings) {
-        let outside = settings.server.listen.iter().find(|address| !address.ip().is_loopback());
-        if let (Some(address), None) = (outside, settings.auth.anonymous) {
-            self.warning(
-                "server.listen",
-                format!(
-                    "{address} is not on loopback, so clients without a token are refused (4401), and tokens are not \
-                     available yet: set auth.anonymous = true to let them listen"
-                ),
+        if let (Some((key, why)), None) = (settings.exposed(), settings.auth.anonymous) {
+            let sentence = format!(
+                "{why}, so clients without a token are refused everywhere (4401), and tokens are not available yet: set \
+                 auth.anonymous = true to let them listen"
             );
+            self.warning(key, sentence);
         }
     }
 }

@@ -212,7 +212,8 @@ const SERVER: &[Key] = &[
         "server.unix_socket",
         Kind::Path,
         "\"/run/passerelle/passerelle.sock\"",
-        "A Unix socket to listen on as well. Without it there is none.",
+        "A Unix socket to listen on as well. Without it there is none. It is there for a proxy, so it counts as reachable from \
+         elsewhere: see auth.anonymous.",
     ),
     Key::new(
         "server.allowed_origins",
@@ -741,7 +742,7 @@ const AUTH: &[Key] = &[
         Kind::Flag,
         "false",
         "Whether clients without a token may listen. Without it they may from this machine only: while every listener is \
-         on loopback and no proxy stands between.",
+         on loopback, admin.listen and embedded.listen too, there is no server.unix_socket, and no proxy stands between.",
     ),
     Key::optional(
         "auth.anonymous_publish",

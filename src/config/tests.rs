@@ -427,6 +427,13 @@ fn what_works_but_may_not_be_meant_is_a_warning() {
     );
     assert!(warnings("[server]\nlisten = \"0.0.0.0:80\"\n")[0].contains("set auth.anonymous = true"));
     assert!(warnings("[server]\nlisten = \"0.0.0.0:80\"\n[auth]\nanonymous = true\n").is_empty());
+    for (text, place) in [
+        ("[server]\nunix_socket = \"/run/p.sock\"\n", "4: server.unix_socket: a Unix socket is there for a proxy"),
+        ("[admin]\nlisten = \"[::]:8081\"\n", "4: admin.listen: [::]:8081 is not on loopback"),
+    ] {
+        let [warning] = &warnings(text)[..] else { panic!("one warning of {text}") };
+        assert!(warning.contains(place) && warning.contains("set auth.anonymous = true"), "{warning}");
+    }
     assert_eq!(
         Case::file("[amqp]\nurl = \"amqp://u:secret@h/%2f?heartbeat=5\"\n").warnings(),
         [

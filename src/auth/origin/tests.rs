@@ -1,5 +1,7 @@
 //! Origins and anonymous access, rule by rule.
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::config::{Auth, Embedded};
 
