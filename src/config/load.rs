@@ -162,12 +162,26 @@ impl Loading<'_> {
             let node = node_name(&self.inputs.host_name);
             self.set("amqp.node", &node, Origin::Derived("host name"));
         }
+        for (path, path_max) in [("poll.timeout", "poll.timeout_max"), ("call.timeout", "call.timeout_max")] {
+            self.lower(path, path_max);
+        }
         // What is only set for it does not unmake it.
         let reads = |key| self.raw.is_set(&format!("source.events.{key}"));
         if self.raw.names("source").iter().all(|name| name == "events")
             && !["exchange", "queue", "stream"].into_iter().any(reads)
         {
             self.set("source.events.exchange", "amq.topic", Origin::Default);
+        }
+    }
+
+    /// A longest time holds for the usual one too, where that is not set.
+    fn lower(&mut self, path: &str, path_max: &'static str) {
+        let segments = path_segments(path);
+        let (Some(key), Some(max)) = (key::find(&segments), self.raw.entry(path_max)) else { return };
+        let default = key.default.and_then(|toml| Value::from_toml(key.kind, toml).ok());
+        if !self.raw.is_set(path) && default.is_some_and(|default| max.value.time() < default.time()) {
+            let value = max.value.clone();
+            self.raw.set(&segments, Entry { key, value, origin: Origin::Derived(path_max) });
         }
     }
 

@@ -617,7 +617,12 @@ const POLL: &[Key] = &[
         "\"25s\"",
         "How long a poll waits for the first message where it does not say (timeout=).",
     ),
-    Key::new("poll.timeout_max", Kind::Time { least_ms: 0 }, "\"2m\"", "The longest a client may ask for."),
+    Key::new(
+        "poll.timeout_max",
+        Kind::Time { least_ms: 0 },
+        "\"2m\"",
+        "The longest a client may ask for; where it is shorter than the usual time and that is not set, both.",
+    ),
     Key::new(
         "poll.messages_max",
         SOME,
@@ -669,7 +674,12 @@ const CALL: &[Key] = &[
         "The exchange; empty is the default exchange, where the topic is the name of the queue that answers.",
     ),
     Key::new("call.timeout", WHILE, "\"10s\"", "How long to wait for the answer when the client does not say."),
-    Key::new("call.timeout_max", WHILE, "\"2m\"", "The longest a client may ask for."),
+    Key::new(
+        "call.timeout_max",
+        WHILE,
+        "\"2m\"",
+        "The longest a client may ask for; where it is shorter than the usual time and that is not set, both.",
+    ),
     Key::new("call.in_flight_max", SOME, "4096", "Calls that wait for their answer, over all sessions."),
 ];
 

@@ -445,6 +445,20 @@ fn what_works_but_may_not_be_meant_is_a_warning() {
 }
 
 #[test]
+fn a_longest_time_lowers_the_usual_one_that_nobody_set() {
+    let case = || Case::file(&format!("{BROKER}[poll]\ntimeout_max = \"3s\"\n[call]\ntimeout_max = \"2s\"\n"));
+    let settings = case().settings();
+    let times = [settings.poll.timeout, settings.poll.timeout_max, settings.call.timeout, settings.call.timeout_max];
+    assert_eq!(times.map(|time| time.as_secs()), [3, 3, 2, 2]);
+    let unchanged = Case::file(&format!("{BROKER}[poll]\ntimeout_max = \"1m\"\n")).settings();
+    assert_eq!(unchanged.poll.timeout, Settings::default().poll.timeout);
+    assert_eq!(
+        mistakes("[poll]\ntimeout = \"4s\"\ntimeout_max = \"3s\"\n"),
+        ["passerelle.toml:4: poll.timeout is longer than poll.timeout_max: lower it, or raise that"]
+    );
+}
+
+#[test]
 fn a_whole_configuration_settles() {
     let settings = Case::file(&format!(
         "{BROKER}[server]\nlisten = [\"[::]:8080\", \"localhost:9090\"]\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
