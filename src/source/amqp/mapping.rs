@@ -24,6 +24,9 @@ use super::stream::OFFSET;
 /// The header field in which RabbitMQ's interceptor, or a publisher, tells the time to the millisecond.
 const TIMESTAMP_HEADER: &str = "timestamp_in_ms";
 
+/// The last millisecond of the year 9999: what is said to be later is no time that a client could show.
+const PUBLISHED_MAX: UnixMillis = 253_402_300_799_999;
+
 /// Header fields that no client sees.
 const OURS: [&str; 5] = [ID_HEADER, ORIGIN_HEADER, REDELIVERED_HEADER, RETAINED_HEADER, OFFSET];
 
@@ -197,12 +200,17 @@ fn readable(text: &str) -> String {
 }
 
 fn published_at(headers: &Headers, seconds: Option<u64>) -> PublishedAt {
-    match (headers.value(TIMESTAMP_HEADER), seconds) {
-        (Some(Value::Int(millis)), _) if *millis > 0 => PublishedAt::Millis(millis.unsigned_abs()),
-        (Some(Value::UInt(millis)), _) => PublishedAt::Millis(*millis),
-        (_, Some(seconds)) if seconds > 0 => PublishedAt::Seconds(seconds.saturating_mul(1000)),
-        _ => PublishedAt::Unknown,
+    let is_time = |millis: &UnixMillis| (1..=PUBLISHED_MAX).contains(millis);
+    let of_header = match headers.value(TIMESTAMP_HEADER) {
+        Some(Value::Int(millis)) => u64::try_from(*millis).ok(),
+        Some(Value::UInt(millis)) => Some(*millis),
+        _ => None,
+    };
+    if let Some(millis) = of_header.filter(is_time) {
+        return PublishedAt::Millis(millis);
     }
+    let of_property = seconds.and_then(|seconds| seconds.checked_mul(1000)).filter(is_time);
+    of_property.map_or(PublishedAt::Unknown, PublishedAt::Seconds)
 }
 
 /// A table's fields, without those that are ours.

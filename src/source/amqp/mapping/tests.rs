@@ -121,7 +121,15 @@ fn times_are_taken_as_exactly_as_they_are_told() {
     assert_eq!(told(Some(AMQPValue::LongLongInt(1234)), Some(9)), PublishedAt::Millis(1234));
     assert_eq!(told(Some(AMQPValue::LongLongInt(-1)), Some(9)), PublishedAt::Seconds(9000));
     assert_eq!(told(Some(AMQPValue::LongString("1".into())), None), PublishedAt::Unknown);
-    assert_eq!(told(None, Some(u64::MAX)), PublishedAt::Seconds(u64::MAX));
+    let last = PUBLISHED_MAX / 1000;
+    assert_eq!(told(None, Some(last)), PublishedAt::Seconds(last * 1000));
+    for seconds in [last + 1, 1 << 62, u64::MAX] {
+        assert_eq!(told(None, Some(seconds)), PublishedAt::Unknown);
+    }
+    let header = |millis| Some(AMQPValue::LongLongInt(millis));
+    assert_eq!(told(header(253_402_300_799_999), Some(9)), PublishedAt::Millis(PUBLISHED_MAX));
+    assert_eq!(told(header(253_402_300_800_000), Some(9)), PublishedAt::Seconds(9000), "the header counts as absent");
+    assert_eq!(told(header(i64::MAX), None), PublishedAt::Unknown);
     assert_eq!(told(None, Some(0)), PublishedAt::Unknown);
 }
 
