@@ -140,6 +140,8 @@ labels! {
         Forbidden = "forbidden",
         /// The broker was away, blocked or silent.
         Unavailable = "unavailable",
+        /// Its client was gone, or had let go of it.
+        Abandoned = "abandoned",
     }
 
     /// What became of a delivery that a client consumed.

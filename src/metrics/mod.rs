@@ -98,7 +98,8 @@ impl Metrics {
         maker.process()?;
         let (gap, drop) = ("Gaps told to clients, by reason.", "Messages thrown away before their client got them.");
         let handshake =
-            "Attempts to open a WebSocket or an event stream, and other requests that were turned away, by result.";
+            "Attempts to open a WebSocket, a stream or a poll, and connections that came to no request, by result.";
+        let calls = "Calls of clients, by result; `abandoned`: nobody waited for the answer any more.";
         Ok(Self {
             sources: maker.sources(source_names)?,
             protocols: maker.protocols()?,
@@ -112,7 +113,7 @@ impl Metrics {
                 "Publishes of clients, by result.",
                 "result",
             )?,
-            calls: maker.counters::<CallResult>("calls_total", "Calls of clients, by result.", "result")?,
+            calls: maker.counters::<CallResult>("calls_total", calls, "result")?,
             settled: maker.counters::<Settling>(
                 "settled_total",
                 "Deliveries that clients consumed, by their end.",
@@ -277,7 +278,7 @@ impl Metrics {
         self.publishes[result.into().index()].inc();
     }
 
-    /// A client's call was answered.
+    /// A client's call was answered, or abandoned.
     pub fn call(&self, result: impl Into<CallResult>) {
         self.calls[result.into().index()].inc();
     }

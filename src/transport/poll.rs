@@ -11,6 +11,7 @@ use http_body_util::Full;
 use tokio::sync::oneshot;
 
 use crate::config;
+use crate::metrics::Handshake;
 use crate::model::close::CloseReason;
 use crate::transport::driver::{Admission, Answered, PollRequest};
 use crate::transport::gate::{Visitor, query};
@@ -27,7 +28,10 @@ const STOPPING: &str = "the server is stopping: poll again";
 pub(crate) async fn answer<B>(request: &Request<B>, visitor: &Visitor, seat: Rc<Seat>, site: &Rc<Site>) -> Answer {
     let timeout = match timeout(request.uri().query(), &site.shared.settings.poll) {
         Ok(timeout) => timeout,
-        Err(sentence) => return refuse(StatusCode::BAD_REQUEST, sentence),
+        Err(sentence) => {
+            site.shared.metrics.handshake(Handshake::BadRequest);
+            return refuse(StatusCode::BAD_REQUEST, sentence);
+        }
     };
     match opening::listen(request, visitor, site, &opening::POLL) {
         Outcome::Answered(answer) => answer,

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::hub::upstream::CallJob;
+use crate::metrics::CallResult;
 use crate::model::outgoing::{CallOutcome, PublishOutcome, Reply};
 use crate::source::{Backoff, Subject, Trouble};
 
@@ -203,11 +204,11 @@ impl Caller {
     }
 
     fn give(&self, place: oneshot::Sender<CallOutcome>, outcome: CallOutcome) {
-        // A call that was cancelled is nobody's, and not counted.
-        if !place.is_closed() {
-            self.context.metrics.call(&outcome);
-            let _ = place.send(outcome);
+        if place.is_closed() {
+            return self.context.metrics.call(CallResult::Abandoned);
         }
+        self.context.metrics.call(&outcome);
+        let _ = place.send(outcome);
     }
 }
 

@@ -121,5 +121,7 @@ async fn a_request_that_is_too_late_is_not_delivered_and_a_cancelled_call_frees_
             outcome => panic!("{outcome:?}"),
         }
     }
+    let metrics = bridge.metrics.render();
+    assert!(metrics.contains("passerelle_calls_total{result=\"abandoned\"} 1\n"), "{metrics}");
     bridge.stop().await;
 }

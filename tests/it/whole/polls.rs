@@ -223,6 +223,7 @@ async fn what_cannot_be_known_is_a_gap_and_what_cannot_be_is_refused() {
         assert_eq!(status, 400, "{body}");
         assert!(body["error"].as_str().is_some_and(|text| text.contains(sentence)), "{body}");
     }
+    assert_eq!(program.metric("passerelle_handshakes_total{result=\"bad_request\"}").await, Some(4.0));
 }
 
 /// With bindings that go at once, the lease alone keeps a loop whole; without it what was missed is told.
