@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
@@ -128,8 +128,22 @@ async fn shut_down(mut io: impl Read + Write + Unpin) {
     let _ = poll_fn(|context| Pin::new(&mut io).poll_shutdown(context)).await;
 }
 
+/// Whether a request says as it must for which host it is (RFC 9112, section 3.2).
+fn names_its_host<B>(request: &Request<B>) -> bool {
+    match request.headers().get_all(header::HOST).iter().count() {
+        0 => request.version() < Version::HTTP_11,
+        hosts => hosts == 1,
+    }
+}
+
 /// Answers a request, so that pages of other origins that may come here can read the answer.
 async fn route(request: Request<Incoming>, caller: Caller, site: &Rc<Site>) -> Outcome {
+    if !names_its_host(&request) {
+        return Outcome::Answered(refuse(
+            StatusCode::BAD_REQUEST,
+            "say once for which host this is: Host: example.org",
+        ));
+    }
     let visitor = Visitor::of(&request, caller.peer, &site.shared.settings);
     let Some(methods) = cross_origin::methods(site.local_path(request.uri().path())) else {
         return dispatch(request, &visitor, caller, site).await;
@@ -187,4 +201,22 @@ pub(crate) fn dressed(status: StatusCode, body: Full<Bytes>) -> Answer {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let request = |version, hosts: &[&str]| {
+            let request = Request::builder().version(version);
+            hosts.iter().fold(request, |request, host| request.header(header::HOST, *host)).body(()).unwrap()
+        };
+        assert!(names_its_host(&request(Version::HTTP_11, &["a"])));
+        assert!(names_its_host(&request(Version::HTTP_10, &[])));
+        assert!(!names_its_host(&request(Version::HTTP_11, &[])));
+        assert!(!names_its_host(&request(Version::HTTP_11, &["a", "b"])));
+        assert!(!names_its_host(&request(Version::HTTP_10, &["a", "a"])));
+    }
 }
