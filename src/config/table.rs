@@ -239,7 +239,7 @@ const SERVER: &[Key] = &[
         Kind::Path,
         "\"public\"",
         "A folder whose files are served at /. Without it there is the landing page. A relative path starts at the \
-         folder in which passerelle was started.",
+         folder in which passerelle was started. Links in it are followed as long as they stay in it.",
     )
     .flag("--static"),
     Key::new(

@@ -102,14 +102,17 @@ async fn file(folder: &Path, path: &str) -> Answer {
         }
         wanted.push("index.html");
     }
-    match tokio::fs::metadata(&wanted).await {
+    let Some(found) = within(folder, &wanted).await else {
+        return refuse(StatusCode::NOT_FOUND, "no such file in the folder given by --static");
+    };
+    match tokio::fs::metadata(&found).await {
         Ok(metadata) if metadata.is_file() && metadata.len() <= FILE_BYTES_MAX => {}
         Ok(metadata) if metadata.is_file() => {
             return refuse(StatusCode::FORBIDDEN, "the file is larger than is served here");
         }
         _ => return refuse(StatusCode::NOT_FOUND, "no such file in the folder given by --static"),
     }
-    match tokio::fs::read(&wanted).await {
+    match tokio::fs::read(&found).await {
         Ok(bytes) => page(content_type(&wanted), bytes.into()),
         Err(_) => refuse(StatusCode::NOT_FOUND, "the file cannot be read"),
     }
@@ -125,6 +128,12 @@ fn to_folder(name: &str) -> Answer {
         answer.headers_mut().insert(header::LOCATION, location);
     }
     answer
+}
+
+/// Where a path leads in the end, if that is within the folder: links may stand in it, and not lead out of it.
+async fn within(folder: &Path, wanted: &Path) -> Option<PathBuf> {
+    let folder = tokio::fs::canonicalize(folder).await.ok()?;
+    tokio::fs::canonicalize(wanted).await.ok().filter(|found| found.starts_with(folder))
 }
 
 /// The path within the folder: plain names only, so that nothing outside of it and nothing hidden can be named.
@@ -187,6 +196,25 @@ mod tests {
         let answer = to_folder("docs%20x");
         assert_eq!(answer.status(), StatusCode::PERMANENT_REDIRECT);
         assert_eq!(answer.headers()[header::LOCATION], "./docs%20x/");
+    }
+
+    #[tokio::test]
+    async fn links_are_followed_within_the_folder_and_not_out_of_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, public) = (place.path().join("data"), place.path().join("public"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(place.path().join("secrets")).unwrap();
+        std::fs::write(place.path().join("secrets/index.html"), "secret").unwrap();
+        std::fs::write(folder.join("page.html"), "page").unwrap();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(place.path().join(to), folder.join(name)).unwrap();
+        link("data/page.html", "again.html");
+        link("secrets", "folder");
+        link("secrets/index.html", "file.html");
+        // The folder itself may be a link, as what is deployed often is.
+        std::os::unix::fs::symlink(&folder, &public).unwrap();
+        for (path, status) in [("/page.html", 200), ("/again.html", 200), ("/folder/", 404), ("/file.html", 404)] {
+            assert_eq!(file(&public, path).await.status(), status, "{path}");
+        }
     }
 
     #[test]
