@@ -92,6 +92,13 @@ enum Protocol {
     Wamp,
 }
 
+impl Protocol {
+    /// Whether a URL says what is wanted.
+    fn asks_in_url(self) -> bool {
+        matches!(self, Self::Sse | Self::Stream | Self::Poll)
+    }
+}
+
 /// How long the line may be quiet before the server has said how often it sends something.
 const IDLE_FIRST: Duration = Duration::from_secs(75);
 
@@ -132,6 +139,12 @@ impl Wish {
         for text in given {
             let pattern =
                 Pattern::parse(&text).map_err(|error| Failure::Usage(format!("the pattern {text:?} {error}")))?;
+            if protocol.asks_in_url() && text.ends_with('.') {
+                let sentence = format!(
+                    "the pattern {text:?} ends in an empty word, for which no URL can ask: use --protocol json"
+                );
+                return Err(Failure::Usage(sentence));
+            }
             // The server has one subscription a pattern.
             if !patterns.contains(&pattern) {
                 patterns.push(pattern);
@@ -192,7 +205,10 @@ fn filter_of(typed: &[String]) -> Result<Option<Map<String, Value>>, Failure> {
             || Failure::Usage(format!("--filter {field:?} has no value: write a header and its value: region=eu"));
         let (name, value) = field.split_once('=').ok_or_else(wrong)?;
         let scalar = serde_json::from_str(value).ok().filter(|value: &Value| !value.is_array() && !value.is_object());
-        fields.insert(name.to_owned(), scalar.unwrap_or_else(|| value.into()));
+        if fields.insert(name.to_owned(), scalar.unwrap_or_else(|| value.into())).is_some() {
+            let sentence = format!("--filter names {name:?} twice: a filter has one value for each header");
+            return Err(Failure::Usage(sentence));
+        }
     }
     // What the server would refuse is refused before it is asked.
     filter::read(&Value::Object(fields.clone()).to_string())

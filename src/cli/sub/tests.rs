@@ -219,6 +219,9 @@ fn what_was_not_typed_right_is_said() {
     assert!(refused(&["--protocol", "stomp", "--max-rate", "1", "#"]).contains("no word for --max-rate"));
     assert!(refused(&["--after", "1.5", "#"]).contains("source, tilde, cursor"));
     assert!(refused(&["--filter", "region", "#"]).contains("write a header and its value: region=eu"));
+    assert!(refused(&["--filter", "a=1", "--filter", "a=2", "#"]).contains("names \"a\" twice"));
+    assert!(refused(&["--protocol", "poll", "a."]).contains("ends in an empty word"));
+    assert!(Wish::new(arguments(&["a."])).is_ok());
     assert_eq!(refused(&["--filter", "x-match=some", "#"]), "the filter takes \"all\" or \"any\" in \"x-match\"");
     assert!(refused(&[&"x".repeat(300)]).contains("300 bytes"));
 }
