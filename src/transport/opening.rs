@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::auth::Identity;
-use crate::config::Settings;
 use crate::hub::feed::SourceState;
 use crate::hub::shard::CursorForm;
 use crate::metrics::Handshake;
@@ -27,7 +26,7 @@ use crate::protocol::{
 };
 use crate::session::Session;
 use crate::transport::cross_origin;
-use crate::transport::driver::Admission;
+use crate::transport::driver::{Admission, Shared};
 use crate::transport::gate::{Visitor, is_readable, query};
 use crate::transport::http::{Answer, Outcome, json, not_allowed, refuse};
 use crate::transport::seats::Seat;
@@ -245,7 +244,7 @@ fn stream<B>(request: &Request<B>, visitor: &Visitor, site: &Rc<Site>, way: &Lis
         return Err(bad(StatusCode::BAD_REQUEST, &format!("say what to listen to: {path}?pattern=orders.%23")));
     }
     let identity = site.gate.identify(visitor).map_err(|sentence| bad(StatusCode::UNAUTHORIZED, sentence))?;
-    if let Some(sentence) = asked.refusal(&site.shared.settings) {
+    if let Some(sentence) = asked.refusal(&site.shared) {
         return Err(bad(StatusCode::BAD_REQUEST, &sentence));
     }
     let after = cursor_of(request.headers(), request.uri().query(), site);
@@ -313,14 +312,19 @@ struct Asked {
 
 impl Asked {
     /// Why it can never be had here, which is said before an answer begins: a browser would come back again and again.
-    fn refusal(&self, settings: &Settings) -> Option<String> {
-        let max = settings.limits.subscriptions_max;
+    fn refusal(&self, shared: &Shared) -> Option<String> {
+        let max = shared.settings.limits.subscriptions_max;
         if self.patterns.len() > max {
             return Some(format!("a URL may have {max} patterns (limits.subscriptions_max): leave some out"));
         }
-        let name = self.source.as_ref()?;
-        let is_known = settings.sources.iter().any(|source| source.name == *name);
-        (!is_known).then(|| format!("there is no source {name:?}: leave \"source\" out to read all"))
+        let is_wanted =
+            |source: &&Arc<SourceState>| self.source.as_ref().is_none_or(|name| *source.info().name == **name);
+        let wanted: Vec<&Arc<SourceState>> = shared.hub.sources().iter().filter(is_wanted).collect();
+        if let (Some(name), []) = (&self.source, &*wanted) {
+            return Some(format!("there is no source {name:?}: leave \"source\" out to read all"));
+        }
+        let unbindable = |pattern| wanted.iter().find_map(|source| source.interest().unbindable(pattern));
+        self.patterns.iter().find_map(unbindable)
     }
 
     fn of(of_query: Option<&str>, row: &Subprotocol) -> Self {

@@ -154,6 +154,11 @@ impl Interest {
         self.shared.is_fixed
     }
 
+    /// Why a pattern can never be bound here, if it cannot, in a sentence for the client.
+    pub fn unbindable(&self, pattern: &Pattern) -> Option<String> {
+        self.shared.unbindable(pattern)
+    }
+
     /// Wants a pattern. The claim may stand at once.
     pub fn claim(&self, pattern: &Pattern) -> Claim {
         let standing = self.shared.claim(pattern);

@@ -166,25 +166,33 @@ async fn what_cannot_be_listened_to_is_refused_in_words() {
 /// What the URL cannot show to be wrong: the last word is the reason, and a program that listens gives up.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_turns_out_to_be_refused_is_said_before_the_end() {
-    let direct = [("PASSERELLE_SOURCE__D__EXCHANGE", "amq.direct"), ("PASSERELLE_SOURCE__D__TYPE", "direct")];
+    let direct = [
+        ("PASSERELLE_SOURCE__D__EXCHANGE", "amq.direct"),
+        ("PASSERELLE_SOURCE__D__TYPE", "direct"),
+        ("PASSERELLE_SOURCE__D__BINDINGS_MAX", "1"),
+    ];
     let program = Broker::Embedded.serve(&direct).await;
-    let query = "pattern=a.%23";
+    for path in ["/sse", "/stream", "/poll"] {
+        let answer = http_get(&program.public, &format!("{path}?pattern=a&pattern=b.%23")).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("direct exchange"), "{answer}");
+    }
+    let query = "pattern=a&pattern=b";
     let mut stream = LineStream::open(&program, query).await;
     let error = stream.expect("error").await;
     assert_eq!(error["code"], "refused", "{error}");
-    assert!(error["message"].as_str().unwrap().contains("direct"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("bindings_max"), "{error}");
     let end = tokio::time::timeout(PATIENCE, stream.lines.next_line()).await.expect("an end in time");
     assert_eq!(end.expect("an end"), None);
     let answer = http_get(&program.public, &format!("/sse?{query}")).await;
     let (_, last) = answer.split_once("event: refused\ndata: ").expect(&answer);
     assert_eq!(serde_json::from_str::<Value>(last.trim_end()).expect("an object"), error);
     for protocol in ["sse", "stream"] {
-        let sub = program.sub(&["a.#", "--protocol", protocol]);
+        let sub = program.sub(&["a", "b", "--protocol", protocol]);
         let run = tokio::process::Command::from(sub).kill_on_drop(true).output();
         let run = tokio::time::timeout(PATIENCE, run).await.expect("an end in time").expect("it runs");
         let words = String::from_utf8_lossy(&run.stderr);
         assert_eq!(run.status.code(), Some(1), "{protocol}: {words}");
-        assert!(words.contains("direct exchange"), "{protocol}: {words}");
+        assert!(words.contains("bindings_max"), "{protocol}: {words}");
     }
 }
 
@@ -206,14 +214,6 @@ async fn a_poll_takes_what_its_url_says_once_and_no_rate() {
     }
 }
 
-/// Whoever is turned away is counted, and the answer is what it says that it is.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_is_turned_away_is_counted() {
-    let settings = [
-        ("PASSERELLE_SERVER__HEAD_BYTES_MAX", "8KiB"),
-        ("PASSERELLE_SERVER__CONNECTIONS_MAX", "2"),
-        ("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "false"),
-    ];
 /// It may have nothing more to say and still listen, as `nc -N` does.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shuts_its_side_after_a_request_is_answered() {
@@ -248,6 +248,14 @@ async fn last_request(address: &str, text: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Whoever is turned away is counted, and the answer is what it says that it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_turned_away_is_counted() {
+    let settings = [
+        ("PASSERELLE_SERVER__HEAD_BYTES_MAX", "8KiB"),
+        ("PASSERELLE_SERVER__CONNECTIONS_MAX", "2"),
+        ("PASSERELLE_AUTH__ANONYMOUS_PUBLISH", "false"),
+    ];
     let program = Broker::Embedded.serve(&settings).await;
     let counted = async |name: &str, labels: &str| program.metric(&format!("passerelle_{name}{{{labels}}}")).await;
     let long = http_get(&program.public, &format!("/{}", "x".repeat(20_000))).await;
