@@ -33,6 +33,13 @@ pub fn named(position: u64) -> Option<u64> {
     if position & PLACE == PLACE { None } else { following(position).checked_sub(1) }
 }
 
+/// The first of the stream's offsets between two positions, if messages may have stood there. A single one RabbitMQ takes for
+/// itself wherever it begins a new segment.
+pub fn between(before: u64, after: u64) -> Option<u64> {
+    let expected = following(before);
+    (following(after) > expected + 2).then_some(expected)
+}
+
 /// Whether a number is a position at all: before the first message there is only 0.
 pub fn is_position(number: u64) -> bool {
     number == 0 || following(number) > 0
@@ -62,5 +69,23 @@ mod tests {
         }
         assert_eq!(position(OFFSET_MAX + 1, 0), None);
         assert_eq!([0, 1, before(1), u64::MAX].map(is_position), [true, false, true, true]);
+    }
+
+    #[test]
+    fn offsets_at_which_messages_may_have_stood_are_found() {
+        let at = |offset| position(offset, 1234).unwrap();
+        for (earlier, later, first) in [
+            (at(7), at(8), None),
+            (at(7), at(9), None),
+            (at(7), at(10), Some(8)),
+            (at(7), at(7), None),
+            (before(7), at(7), None),
+            (before(7), at(8), None),
+            (before(7), at(9), Some(7)),
+            (0, at(0), None),
+            (0, at(2), Some(0)),
+        ] {
+            assert_eq!(between(earlier, later), first, "{earlier} {later}");
+        }
     }
 }

@@ -68,7 +68,10 @@ pub(super) fn epoch(stream: &str) -> Epoch {
 /// What one link's end of a stream consists of.
 struct Reader<'a> {
     source: &'a mut StreamSource,
+    live: &'a Live,
     attached: Attached,
+    /// The position of what came last; nothing before the first.
+    at: Option<u64>,
 }
 
 impl StreamSource {
@@ -115,7 +118,7 @@ impl StreamSource {
             Some(first) if first.position == standing.end => return Ok(attached),
             // What the stream begins with follows what is here, or what came between is cut off.
             Some(first) if stream::following(first.position) > offset + 1 => {
-                if stream::following(first.position) > following + 1 {
+                if stream::between(standing.end, first.position).is_some() {
                     self.feed.cut(stream::following(first.position) - 1);
                 }
                 return Ok(attached);
@@ -158,7 +161,7 @@ impl Source for StreamSource {
         let (context, feed) = (self.context.clone(), self.feed.clone());
         let older = older::Older::new(&context, &self.source, &self.input);
         let rebuild = rebuild::Rebuild::new(&self.source, &self.input, &self.rebuilt);
-        let mut reader = Reader { source: self, attached };
+        let mut reader = Reader { source: self, live, attached, at: None };
         let first = reader.attached.first().map_or(0, |first| stream::before(stream::following(first.position)));
         reader.take_first().await?;
         // What cannot be mapped is a place to begin with all the same.
@@ -229,15 +232,25 @@ impl Reader<'_> {
     async fn settle(&mut self, batch: Vec<Delivery>) -> Result<(), Trouble> {
         let StreamSource { feed, mapper, complaints, context, input, .. } = &mut *self.source;
         let source = feed.info().id;
-        let (now, end) = (now(), feed.standing().end);
+        let (now, standing) = (now(), feed.standing());
+        let mut at = self.at.or(standing.has_begun.then_some(standing.end));
+        // Asked for once at most: what is there when the batch has come was not dropped before.
+        let mut begins = None;
         let mut drafts: Vec<(u64, Draft)> = Vec::with_capacity(batch.len());
         let (mut last, mut messages, mut bytes) = (None, 0, 0);
         for mut delivery in batch {
             let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(&input.stream))?;
             last = Some(delivery.acker.clone());
-            if position <= end {
+            if position <= standing.end {
                 continue;
             }
+            if let Some(missing) = at.and_then(|at| stream::between(at, position))
+                && is_dropped(self.live, &input.stream, missing, &mut begins).await?
+            {
+                feed.append_placed(std::mem::take(&mut drafts), now);
+                feed.cut(stream::following(position) - 1);
+            }
+            at = Some(position);
             messages += 1;
             bytes += delivery.data.len() as u64;
             match mapper.draft(&mut delivery, now) {
@@ -249,7 +262,17 @@ impl Reader<'_> {
             }
         }
         context.metrics.source_received(source, messages, bytes);
+        self.at = at;
         feed.append_placed(drafts, now);
         receive::settle(last, Vec::new()).await
     }
+}
+
+/// Whether an offset was left out because its message is gone; `begins` is where the stream begins, once that was asked for.
+async fn is_dropped(live: &Live, stream: &str, offset: u64, begins: &mut Option<u64>) -> Result<bool, Trouble> {
+    let begins = match begins {
+        Some(begins) => *begins,
+        None => *begins.insert(attach::begins(live, stream).await?),
+    };
+    Ok(offset < begins)
 }

@@ -17,6 +17,7 @@ mod lag;
 mod nodes;
 mod origins;
 mod outages;
+mod overtaken;
 mod polls;
 mod presence;
 mod rates;

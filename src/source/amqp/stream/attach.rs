@@ -12,8 +12,9 @@ use lapin::{Channel, Consumer};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::model::stream;
+use crate::source::Trouble;
 use crate::source::amqp::connection::Live;
-use crate::source::amqp::receive;
+use crate::source::amqp::{receive, words};
 
 /// The header, and the consumer's argument, with a stream's offset.
 pub(crate) const OFFSET: &str = "x-stream-offset";
@@ -78,7 +79,7 @@ pub(super) struct First {
 impl Attached {
     /// Attaches, and waits for the first message; there is none where the stream does not reach as far.
     pub(super) async fn open(live: &Live, stream: &str, begin: Begin, terms: Terms) -> lapin::Result<Self> {
-        let other = |trouble: crate::source::Trouble| lapin::Error::from(std::io::Error::other(trouble.0));
+        let other = |trouble: Trouble| lapin::Error::from(std::io::Error::other(trouble.0));
         let channel = live.channel().await.map_err(other)?;
         let consented = tokio::time::timeout(CONSENT_TIMEOUT, consume(&channel, stream, begin, terms)).await;
         let mut deliveries = match consented {
@@ -150,6 +151,22 @@ pub(super) async fn reaches(live: &Live, stream: &str, offset: u64, patience: Du
     let reaches = tokio::time::timeout(FIRST_TIMEOUT, last.read_to(offset)).await.unwrap_or(Ok(false));
     last.close().await;
     reaches
+}
+
+/// The offset that a stream begins with now; nothing below the highest where the broker sends nothing, for then it is
+/// dropping at this moment.
+///
+/// This tells a consumer what it has missed where offsets are left out: RabbitMQ goes on with what is left when retention
+/// overtakes a consumer, and says nothing; but it also leaves out those at which it keeps how far others have read.
+///
+/// # Errors
+/// The broker's refusal, in words.
+pub(super) async fn begins(live: &Live, stream: &str) -> Result<u64, Trouble> {
+    let begin = Attached::open(live, stream, Begin::First, Terms::older(1, START_TIMEOUT)).await;
+    let begin = begin.map_err(|error| Trouble(words::quoted(&error)))?;
+    let offset = begin.first().map_or(u64::MAX, |first| stream::following(first.position) - 1);
+    begin.close().await;
+    Ok(offset)
 }
 
 /// The position of a message that came from a stream; nothing for one that came from no stream.

@@ -162,7 +162,8 @@ impl Worker<'_> {
         let until = end_of(first.position, publication.as_deref());
         self.open = Some((attached, until));
         let stretch = self.page(Stretch { publications: publication.into_iter().collect(), until }).await?;
-        Ok(if offset == begin { Fetched::Genuine(stretch) } else { Fetched::Cut(offset, stretch) })
+        let is_cut = named.is_some() || stream::between(after, first.position).is_some();
+        Ok(if is_cut { Fetched::Cut(offset, stretch) } else { Fetched::Genuine(stretch) })
     }
 
     /// What it means that nothing came from where somebody wants to read.
@@ -184,7 +185,8 @@ impl Worker<'_> {
         Ok(Fetched::Foreign)
     }
 
-    /// Reads on until the page is full or the log has what follows.
+    /// Reads on until the page is full, the log has what follows, or what follows was dropped from the stream: who asks for
+    /// that with another consumer is told so.
     async fn page(&mut self, mut page: Stretch) -> Result<Stretch, Trouble> {
         let Some((attached, at)) = &mut self.open else { return Ok(page) };
         let (mut count, mut bytes) = (0, 0);
@@ -194,6 +196,14 @@ impl Worker<'_> {
             };
             let mut delivery = delivered(next, &attached.deliveries)?;
             let position = attach::position(&delivery).ok_or_else(|| words::not_a_stream(self.stream))?;
+            if let Some(missing) = stream::between(*at, position)
+                && missing < attach::begins(self.live, self.stream).await?
+            {
+                self.close().await;
+                // An empty page would vouch for what follows it.
+                let is_empty = page.until == 0;
+                return if is_empty { Err(Trouble("retention was faster: asking again".into())) } else { Ok(page) };
+            }
             let data_bytes = delivery.data.len();
             let publication = publication(&mut self.mapper, self.feed, position, &mut delivery);
             (count, bytes) = (count + 1, bytes + publication.as_deref().map_or(data_bytes, page_bytes));
