@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::tcp::AsyncTcpStream;
@@ -36,6 +37,8 @@ pub(crate) struct Live {
     pub(crate) life: Life,
     /// Why the broker takes nothing at present; kept by whoever keeps the link.
     pub(crate) blocked: watch::Sender<Option<String>>,
+    /// The largest payload that the broker takes, as far as it has said.
+    payload_bytes_max: AtomicUsize,
 }
 
 impl Live {
@@ -57,6 +60,22 @@ impl Live {
     /// Bytes of a frame that both sides take, as they have agreed.
     pub(crate) fn frame_bytes_max(&self) -> usize {
         usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of a payload that the broker takes: it cannot be asked, so all of them until it has refused a larger one.
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.payload_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Learns from a refusal what the broker takes. Another broker of a cluster, behind another connection, may take more.
+    pub(crate) fn note(&self, refusal: &lapin::Error) {
+        let Some(bytes) = words::payload_bytes_max(refusal) else { return };
+        if self.payload_bytes_max.swap(bytes, Ordering::Relaxed) != bytes {
+            tracing::warn!(
+                "RabbitMQ takes payloads of at most {bytes} bytes: lower limits.message_bytes_max, or raise its \
+                 max_message_size"
+            );
+        }
     }
 
     /// Waits until the broker takes something, as far as is known.
@@ -220,7 +239,7 @@ async fn handshake(socket: Socket, uri: AMQPUri, attempt: Attempt<'_>) -> Result
     let connected = Connection::connector(uri, runtime, take, properties).await;
     let connection = connected.map_err(|error| words::of_connect(&error, attempt.peer))?;
     let (peer, life, blocked) = (attempt.peer.clone(), attempt.life.clone(), watch::Sender::new(None));
-    Ok(Live { connection, peer, returned, life, blocked })
+    Ok(Live { connection, peer, returned, life, blocked, payload_bytes_max: AtomicUsize::new(usize::MAX) })
 }
 
 #[cfg(test)]

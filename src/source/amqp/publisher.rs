@@ -163,6 +163,7 @@ struct Waiting {
     answer: Answer,
     exchange: String,
     topic: String,
+    payload_bytes: usize,
 }
 
 impl Session {
@@ -210,10 +211,13 @@ impl Session {
         self.next_id += 1;
         let id = self.next_id;
         let properties = properties.with_headers(outbound::with_id(headers, id));
-        if let Some(sentence) = too_large(&properties, self.live.frame_bytes_max()) {
+        let payload_bytes = payload.len();
+        let sentence = too_large(&properties, self.live.frame_bytes_max()).or_else(|| self.too_long(payload_bytes));
+        if let Some(sentence) = sentence {
             return answer.give(&self.context.metrics, PublishOutcome::Refused(sentence));
         }
-        let waiting = Waiting { answer, exchange: exchange.clone(), topic: topic.as_str().to_owned() };
+        let topic_name = topic.as_str().to_owned();
+        let waiting = Waiting { answer, exchange: exchange.clone(), topic: topic_name, payload_bytes };
         self.waiting.insert(id, waiting);
         let late = Instant::now() + self.context.settings.publish.timeout;
         self.deadlines.push_back((late, id));
@@ -242,6 +246,17 @@ impl Session {
                 self.time_out();
             }
         }
+    }
+
+    /// Why the broker would not take a payload, if it would not: it ends the channel over one, with everybody's publishes.
+    fn too_long(&self, payload_bytes: usize) -> Option<String> {
+        let bytes_max = self.live.payload_bytes_max();
+        (payload_bytes > bytes_max).then(|| {
+            format!(
+                "the payload has {payload_bytes} bytes, and the broker takes {bytes_max}: send less at once, or raise its \
+                 max_message_size"
+            )
+        })
     }
 
     /// Makes sure of what a publish needs.
@@ -331,9 +346,12 @@ impl Session {
             self.exchanges.clear();
         }
         let is_forbidden = rights::is_forbidden(error);
+        self.live.note(error);
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            let is_refused = refusal.is_some() && (is_alone || waiting.is_named_in(&text));
-            let sentence = rights::sentence(&text);
+            let too_long = self.too_long(waiting.payload_bytes);
+            let is_meant = is_alone || too_long.is_some() || waiting.is_named_in(&text);
+            let is_refused = refusal.is_some() && is_meant;
+            let sentence = too_long.unwrap_or_else(|| rights::sentence(&text));
             if is_forbidden && is_refused {
                 self.rights.refused(&waiting.exchange, &waiting.topic, &sentence);
             } else if is_forbidden {

@@ -5,7 +5,7 @@
 //! publish behind the one that has it now. That channel is of the connection that publishes: a broker in need stops
 //! everything on it, and then there is nothing to be moved either.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,7 +32,7 @@ use super::publisher::too_large;
 use super::receive::{self, Complaints, delivered, take_ready};
 use super::stream::{OFFSET, declare};
 use super::turn::Turn;
-use super::words::{self, Refusal};
+use super::words;
 
 /// Between two looks at whether the queue is free.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -51,8 +51,6 @@ pub(crate) struct Relay {
     rejected: Rejected,
     mapper: Mapper,
     complaints: Complaints,
-    /// Bytes of the largest payload that the broker takes on a connection, once it has refused a larger one there.
-    payload_max: Option<(Weak<Live>, usize)>,
 }
 
 /// What was taken from the queue and not yet settled.
@@ -81,7 +79,6 @@ impl Relay {
             rejected: source.rejected,
             mapper: Mapper::of_queue(source, &queue.queue),
             complaints: Complaints::new(&source.name),
-            payload_max: None,
         }
     }
 
@@ -213,9 +210,7 @@ impl Relay {
         for Moving { confirm, acker } in moving {
             if let Some(confirm) = confirm {
                 let confirmed = confirm.await;
-                if let Some(bytes) = confirmed.as_ref().err().and_then(payload_max) {
-                    self.payload_max = Some((Arc::downgrade(live), bytes));
-                }
+                confirmed.as_ref().err().inspect(|error| live.note(error));
                 if let Err(trouble) = self.confirmed(confirmed) {
                     return (last, moved, Err(trouble));
                 }
@@ -231,9 +226,7 @@ impl Relay {
     /// The same goes for a payload over what the broker takes, which it ends the channel over.
     fn fit(&mut self, live: &Arc<Live>, delivery: &mut Delivery) -> Result<(Topic, AMQPProperties), Rejection> {
         let topic = self.mapper.topic(delivery)?;
-        // Another connection may be to a broker that takes more.
-        let payload_max = self.payload_max.as_ref().filter(|(known_on, _)| known_on.as_ptr() == Arc::as_ptr(live));
-        if payload_max.is_some_and(|(_, bytes)| delivery.data.len() > *bytes) {
+        if delivery.data.len() > live.payload_bytes_max() {
             return Err(Rejection::TooLarge);
         }
         let given = std::mem::take(&mut delivery.properties);
@@ -335,19 +328,8 @@ fn properties(properties: AMQPProperties, redelivered: bool, user: &str) -> AMQP
     properties.with_headers(FieldTable::from(fields))
 }
 
-/// The largest payload that the broker takes, where it says so because one was larger: "message size 9 is larger than
-/// configured max size 8". It does not say which one it was.
-fn payload_max(error: &lapin::Error) -> Option<usize> {
-    if words::refusal(error) != Some(Refusal::Precondition) {
-        return None;
-    }
-    let text = words::quoted(error);
-    text.strip_prefix("PRECONDITION_FAILED - message size ")?.rsplit(' ').next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use lapin::protocol::{AMQPError, AMQPSoftError};
     use lapin::types::{FieldArray, LongString};
 
     use super::*;
@@ -374,20 +356,6 @@ mod tests {
             made,
             with(&[("BCC", keys), ("n", text("v"))]).with_user_id("us".into()).with_expiration("9".into())
         );
-    }
-
-    #[test]
-    fn the_broker_says_how_much_it_takes() {
-        let said = |text: &str| {
-            let error = AMQPError::new(AMQPSoftError::PRECONDITIONFAILED.into(), text.into());
-            payload_max(&lapin::ErrorKind::ProtocolError(error).into())
-        };
-        for words in ["configured max size", "max size"] {
-            let text = format!("PRECONDITION_FAILED - message size 200000 is larger than {words} 100000");
-            assert_eq!(said(&text), Some(100_000));
-        }
-        assert_eq!(said("PRECONDITION_FAILED - invalid expiration 'message size 9' 8"), None);
-        assert_eq!(said("PRECONDITION_FAILED - message size 200000 is too much"), None);
     }
 
     #[test]

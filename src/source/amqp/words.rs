@@ -84,6 +84,15 @@ pub(crate) fn is_of_a_queue(error: &Error) -> bool {
     refusal(error) == Some(Refusal::Precondition) && quoted(error).contains(super::stream::OFFSET)
 }
 
+/// Bytes of the largest payload that the broker takes, where it says so because one was larger: "message size 9 is larger than
+/// configured max size 8". It does not say which one it was.
+pub(crate) fn payload_bytes_max(error: &Error) -> Option<usize> {
+    if refusal(error) != Some(Refusal::Precondition) {
+        return None;
+    }
+    quoted(error).strip_prefix("PRECONDITION_FAILED - message size ")?.rsplit(' ').next()?.parse().ok()
+}
+
 /// Whether a stream was refused because the broker is the embedded one of another passerelle.
 pub(crate) fn has_no_streams(error: &Error) -> bool {
     refusal(error) == Some(Refusal::Precondition)
@@ -463,6 +472,17 @@ mod tests {
 
     fn soft(kind: AMQPSoftError, text: &str) -> Error {
         ErrorKind::ProtocolError(AMQPError::new(kind.into(), text.into())).into()
+    }
+
+    #[test]
+    fn the_broker_says_how_much_it_takes() {
+        let said = |text: &str| payload_bytes_max(&soft(AMQPSoftError::PRECONDITIONFAILED, text));
+        for words in ["configured max size", "max size"] {
+            let text = format!("PRECONDITION_FAILED - message size 200000 is larger than {words} 100000");
+            assert_eq!(said(&text), Some(100_000));
+        }
+        assert_eq!(said("PRECONDITION_FAILED - invalid expiration 'message size 9' 8"), None);
+        assert_eq!(said("PRECONDITION_FAILED - message size 200000 is too much"), None);
     }
 
     /// A client's pattern `exclusive.offers` was read as a queue that somebody consumes, and took its source down.

@@ -84,6 +84,36 @@ async fn properties_and_headers_go_out_and_one_sessions_messages_stay_in_order()
     bridge.stop().await;
 }
 
+/// Bytes of a payload that the broker takes no more, and that a client may send.
+const TOO_LONG: usize = 100_000;
+
+/// The broker ends the channel over such a payload, and with it the word on all that others have published: once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_for_the_broker_is_refused_and_costs_nobody_else_their_answer() {
+    let rabbit = Rabbit::start();
+    rabbit.ctl(&["eval", &format!("application:set_env(rabbit, max_message_size, {}).", TOO_LONG - 1)]);
+    let (_client, settings, _) = published_to(&rabbit).await;
+    let bridge = Bridge::start(&settings);
+    connected(&bridge).await;
+    let long = "x".repeat(TOO_LONG);
+    let first = bridge.upstream.publish(outgoing("yes.long", &long)).await;
+    assert!(matches!(&first, PublishOutcome::Refused(why) if why.contains("max_message_size")), "{first:?}");
+    let publishes = (0..300).map(|number| {
+        let (upstream, long) = (bridge.upstream.clone(), long.clone());
+        tokio::spawn(async move {
+            let is_long = number % 10 == 0;
+            let payload = if is_long { long } else { number.to_string() };
+            (is_long, upstream.publish(outgoing("yes.a", &payload)).await)
+        })
+    });
+    for publish in publishes.collect::<Vec<_>>() {
+        let (is_long, outcome) = publish.await.unwrap();
+        assert_eq!(matches!(outcome, PublishOutcome::Refused(_)), is_long, "{outcome:?}");
+        assert!(is_long || outcome == PublishOutcome::Confirmed { routed: true }, "{outcome:?}");
+    }
+    bridge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_decide_and_a_missing_exchange_harms_nobody_else() {
     let rabbit = Rabbit::shared();
