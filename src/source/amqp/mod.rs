@@ -92,6 +92,8 @@ pub(crate) struct Context {
     sources_stop: CancellationToken,
     /// Where things are tried that the broker may refuse.
     trials: Arc<Spare>,
+    /// Held by whoever makes sure of a stream: a source and its relay do that at the same time.
+    streams: tokio::sync::Mutex<()>,
 }
 
 /// The running AMQP side.
@@ -162,7 +164,8 @@ pub fn start(
     let board = Board::new(settings.sources.iter().flat_map(subjects));
     let sources_stop = shutdown.child_token();
     let (settings, trials) = (settings.clone(), Spare::new(&settings.amqp, "trials"));
-    let context = Arc::new(Context { settings, board, metrics, stop: shutdown, sources_stop, trials });
+    let streams = tokio::sync::Mutex::default();
+    let context = Arc::new(Context { settings, board, metrics, stop: shutdown, sources_stop, trials, streams });
     let settings = &context.settings;
     let (mut sources, mut users) = (JoinSet::new(), JoinSet::new());
     let (mut links, links_stop) = (JoinSet::new(), CancellationToken::new());

@@ -279,7 +279,7 @@ impl Source for Relay {
     }
 
     async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
-        declare::prepare(live, &self.stream, &self.section).await?;
+        declare::prepare(&self.context, live, (&self.stream, &self.section)).await?;
         let Some(turn) = self.turn(live, board).await? else { return Ok(()) };
         let ended = self.serve(live, board).await;
         self.context.metrics.relay_ended(self.id);

@@ -156,7 +156,7 @@ impl Source for StreamSource {
     }
 
     async fn run(&mut self, live: &Arc<Live>, board: &Board) -> Result<(), Trouble> {
-        let is_new = declare::prepare(live, &self.input, &self.section).await?;
+        let is_new = declare::prepare(&self.context, live, (&self.input, &self.section)).await?;
         let attached = self.attach(live, is_new).await?;
         let (context, feed) = (self.context.clone(), self.feed.clone());
         let older = older::Older::new(&context, &self.source, &self.input);

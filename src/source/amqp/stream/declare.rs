@@ -6,6 +6,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 
 use crate::config::{Bindings, StreamInput, Supply};
 use crate::source::Trouble;
+use crate::source::amqp::Context;
 use crate::source::amqp::connection::Live;
 use crate::source::amqp::exchange::short;
 use crate::source::amqp::receive;
@@ -23,8 +24,15 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=500 << 20;
 ///
 /// # Errors
 /// What is missing or refused, in words that name the key of `section`.
-pub(in crate::source::amqp) async fn prepare(live: &Live, input: &StreamInput, section: &str) -> Result<bool, Trouble> {
+pub(in crate::source::amqp) async fn prepare(
+    context: &Context,
+    live: &Live,
+    (input, section): (&StreamInput, &str),
+) -> Result<bool, Trouble> {
     let failed = |error: lapin::Error| words::of_stream(&error, &input.stream, (&live.peer, section));
+    // RabbitMQ 3.10 says that a stream is there a little before anybody can consume it, and ends the connection of who tries to
+    // meanwhile.
+    let alone = context.streams.lock().await;
     let mut channel = live.channel().await?;
     let mut is_new = false;
     match ask(&channel, input).await {
@@ -37,6 +45,7 @@ pub(in crate::source::amqp) async fn prepare(live: &Live, input: &StreamInput, s
     if input.declare {
         declare(live, &channel, input, section).await?;
     }
+    drop(alone);
     match &input.supply {
         Supply::Others => {}
         Supply::Exchange { exchange, bindings } => {
