@@ -1,8 +1,8 @@
 //! MQTT 3.1 (protocol name `MQIsdp`, level 3), 3.1.1 (level 4) and 5.0 (level 5): packets as values and as bytes.
 //!
 //! Bytes to packets is [`reader`] (framing and limits) over `decode` and `connect` (what a packet's body says); packets to
-//! bytes is [`writer`], with [`shared`] for the one packet that goes to everybody. Both speak both ways, because
-//! `passerelle` is a client too where its command line listens. [`topic`] maps names and filters to those of AMQP.
+//! bytes is [`writer`]. Both speak both ways, because `passerelle` is a client too where its command line listens. [`topic`] maps
+//! names and filters to those of AMQP.
 //!
 //! "MQTT 5.0 §3.3.2" and the like name sections of the OASIS standards of 2014 (3.1.1) and 2019 (5.0), and of the
 //! specification of 2010 by IBM and Eurotech (3.1). Numbers in brackets are the conformance statements of 5.0. Nothing of this
@@ -27,7 +27,6 @@ mod property;
 pub mod reader;
 pub mod reason;
 mod requests;
-pub mod shared;
 mod shares;
 mod subscriptions;
 pub mod topic;

@@ -8,7 +8,7 @@ mod connection;
 
 use std::num::NonZeroU16;
 
-use crate::protocol::mqtt::packet::SubscriptionId;
+use crate::protocol::mqtt::packet::{Publish, PublishTopic, SubscriptionId};
 use crate::protocol::mqtt::property::{self, NOT_HERE, PropertyList, ReadProperties, WriteProperties, flag, once};
 use crate::protocol::mqtt::reason::{ReasonCode, Violation};
 use crate::protocol::mqtt::topic::is_topic_name;
@@ -58,17 +58,6 @@ pub struct MessageProperties {
     pub user: UserProperties,
 }
 
-impl MessageProperties {
-    /// All but the expiry, which may differ from one receiver to the next.
-    pub(super) fn write_without_expiry(&self, list: &mut PropertyList) {
-        list.flag(property::PAYLOAD_FORMAT, self.payload_is_utf8);
-        list.text(property::CONTENT_TYPE, self.content_type.as_ref());
-        list.text(property::RESPONSE_TOPIC, self.response_topic.as_ref());
-        list.binary(property::CORRELATION_DATA, self.correlation_data.as_ref());
-        list.user(&self.user);
-    }
-}
-
 impl ReadProperties for MessageProperties {
     fn read(&mut self, identifier: u8, cursor: &mut Cursor<'_>) -> Result<(), Violation> {
         match identifier {
@@ -89,10 +78,36 @@ impl ReadProperties for MessageProperties {
     }
 }
 
+impl MessageProperties {
+    fn write_without_expiry(&self, list: &mut PropertyList) {
+        list.flag(property::PAYLOAD_FORMAT, self.payload_is_utf8);
+        list.text(property::CONTENT_TYPE, self.content_type.as_ref());
+        list.text(property::RESPONSE_TOPIC, self.response_topic.as_ref());
+        list.binary(property::CORRELATION_DATA, self.correlation_data.as_ref());
+        list.user(&self.user);
+    }
+}
+
 impl WriteProperties for MessageProperties {
     fn write(&self, list: &mut PropertyList) {
         list.four_bytes(property::MESSAGE_EXPIRY, self.expiry_seconds);
         self.write_without_expiry(list);
+    }
+}
+
+/// What is of its receiver comes before what is of the message.
+impl WriteProperties for Publish {
+    fn write(&self, list: &mut PropertyList) {
+        let alias = match &self.topic {
+            PublishTopic::Named { alias, .. } => *alias,
+            PublishTopic::Aliased(alias) => Some(*alias),
+        };
+        list.two_bytes(property::TOPIC_ALIAS, alias.map(NonZeroU16::get));
+        list.four_bytes(property::MESSAGE_EXPIRY, self.properties.expiry_seconds);
+        for id in &self.subscription_ids {
+            list.variable_integer(property::SUBSCRIPTION_ID, Some(id.number()));
+        }
+        self.properties.write_without_expiry(list);
     }
 }
 

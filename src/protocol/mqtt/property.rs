@@ -6,9 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use crate::protocol::mqtt::packet::{Qos, Version};
 use crate::protocol::mqtt::properties::UserProperties;
 use crate::protocol::mqtt::reason::Violation;
-use crate::protocol::mqtt::wire::{
-    Binary, Cursor, Text, put_binary, put_text, put_variable_integer, variable_integer_length,
-};
+use crate::protocol::mqtt::wire::{Binary, Cursor, Text, put_binary, put_text, put_variable_integer};
 
 // The identifiers (MQTT 5.0 §2.2.2.2, table 2-4). All are below 128: one byte is the whole variable byte integer.
 pub(super) const PAYLOAD_FORMAT: u8 = 0x01;
@@ -171,17 +169,8 @@ impl PropertyList {
 pub(super) fn put_set(out: &mut Vec<u8>, version: Version, set: &impl WriteProperties) {
     if version == Version::V5 {
         let list = PropertyList::of(set);
-        put_length(out, list.bytes().len());
+        // One that is too large makes its packet too large, which is told when that is put together.
+        put_variable_integer(out, u32::try_from(list.bytes().len()).unwrap_or(u32::MAX));
         out.extend_from_slice(list.bytes());
     }
-}
-
-/// Writes the length of properties. One that is too large makes its packet too large, which is told when that is put together.
-pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
-    put_variable_integer(out, u32::try_from(length).unwrap_or(u32::MAX));
-}
-
-/// How many bytes [`put_length`] takes.
-pub(super) fn length_of_length(length: usize) -> usize {
-    variable_integer_length(u32::try_from(length).unwrap_or(u32::MAX))
 }

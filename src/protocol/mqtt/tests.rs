@@ -6,7 +6,6 @@ mod conversation;
 mod known;
 mod malformed;
 mod placed;
-mod shared;
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -5,15 +5,14 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::protocol::mqtt::connect;
-use crate::protocol::mqtt::decode::{FLAGS_OF_QOS_1, subscription_options};
+use crate::protocol::mqtt::decode::{FLAGS_OF_QOS_1, publish_flags, subscription_options};
 use crate::protocol::mqtt::packet::{
-    Acknowledgement, Auth, Connack, Connect, Disconnect, Packet, PacketId, PacketKind, Subscribe,
-    SubscriptionAcknowledgement, Unsubscribe, Version,
+    Acknowledgement, Auth, Connack, Connect, Disconnect, Packet, PacketId, PacketKind, Publish, PublishTopic,
+    Subscribe, SubscriptionAcknowledgement, Unsubscribe, Version,
 };
 use crate::protocol::mqtt::properties::{DisconnectProperties, ReasonProperties};
 use crate::protocol::mqtt::property::put_set;
 use crate::protocol::mqtt::reason::ReasonCode;
-use crate::protocol::mqtt::shared;
 use crate::protocol::mqtt::wire::{
     Text, VARIABLE_INTEGER_MAX, put_binary, put_text, put_variable_integer, variable_integer_length,
 };
@@ -39,7 +38,7 @@ pub fn encode(packet: &Packet, version: Version) -> Result<Bytes, Unwritable> {
     match packet {
         Packet::Connect(connect) => put_connect(&mut body, connect)?,
         Packet::Connack(connack) => put_connack(&mut body, version, connack)?,
-        Packet::Publish(publish) => return shared::encode(publish, version),
+        Packet::Publish(publish) => return encode_publish(publish, version),
         Packet::Puback(answer) | Packet::Pubrec(answer) | Packet::Pubrel(answer) | Packet::Pubcomp(answer) => {
             put_acknowledgement(&mut body, version, answer);
         }
@@ -59,7 +58,7 @@ pub fn encode(packet: &Packet, version: Version) -> Result<Bytes, Unwritable> {
 }
 
 /// The first byte of a packet (MQTT 5.0 §2.1).
-pub(super) fn first_byte(kind: PacketKind, flags: u8) -> u8 {
+fn first_byte(kind: PacketKind, flags: u8) -> u8 {
     (kind as u8) << 4 | flags
 }
 
@@ -73,12 +72,12 @@ pub(super) fn join(first: u8, parts: &[&[u8]]) -> Result<Bytes, Unwritable> {
 }
 
 /// Bytes of a fixed header.
-pub(super) fn header_length(remaining: usize) -> Result<usize, Unwritable> {
+fn header_length(remaining: usize) -> Result<usize, Unwritable> {
     remaining_length(remaining).map(|remaining| 1 + variable_integer_length(remaining))
 }
 
 /// Writes a fixed header.
-pub(super) fn put_header(out: &mut Vec<u8>, first: u8, remaining: usize) -> Result<(), Unwritable> {
+fn put_header(out: &mut Vec<u8>, first: u8, remaining: usize) -> Result<(), Unwritable> {
     let remaining = remaining_length(remaining)?;
     out.push(first);
     put_variable_integer(out, remaining);
@@ -89,7 +88,7 @@ fn remaining_length(bytes: usize) -> Result<u32, Unwritable> {
     u32::try_from(bytes).ok().filter(|bytes| *bytes <= VARIABLE_INTEGER_MAX).ok_or(Unwritable::TooLong)
 }
 
-pub(super) fn put_packet_id(out: &mut Vec<u8>, packet_id: PacketId) {
+fn put_packet_id(out: &mut Vec<u8>, packet_id: PacketId) {
     out.extend_from_slice(&packet_id.0.get().to_be_bytes());
 }
 
@@ -141,6 +140,21 @@ fn put_acknowledgement(out: &mut Vec<u8>, version: Version, answer: &Acknowledge
     if answer.properties != ReasonProperties::default() {
         put_set(out, version, &answer.properties);
     }
+}
+
+fn encode_publish(publish: &Publish, version: Version) -> Result<Bytes, Unwritable> {
+    let mut head = Vec::new();
+    match &publish.topic {
+        PublishTopic::Named { name, .. } => put_text(&mut head, name),
+        PublishTopic::Aliased(_) if version < Version::V5 => return Err(Unwritable::NoSuchPacket),
+        PublishTopic::Aliased(_) => put_text(&mut head, &Text::default()),
+    }
+    if let Some(transmission) = publish.delivery.transmission() {
+        put_packet_id(&mut head, transmission.packet_id);
+    }
+    put_set(&mut head, version, publish);
+    let flags = publish_flags(publish.delivery, publish.retain);
+    join(first_byte(PacketKind::Publish, flags), &[&head, &publish.payload])
 }
 
 fn put_subscribe(out: &mut Vec<u8>, version: Version, subscribe: &Subscribe) {

@@ -27,7 +27,7 @@ fn texts() -> impl Strategy<Value = Text> {
     "\\PC{0,6}|[a-z]{0,3}\u{feff}|[a-z]{130}".prop_map(|text| Text::new(text).unwrap())
 }
 
-pub(super) fn names() -> impl Strategy<Value = Text> {
+fn names() -> impl Strategy<Value = Text> {
     "[a-c/.*$é]{1,12}|[a-z]{127,130}".prop_map(|text| Text::new(text).unwrap())
 }
 
@@ -39,7 +39,7 @@ fn secrets() -> impl Strategy<Value = Secret> {
     binaries().prop_map(Secret)
 }
 
-pub(super) fn payloads() -> impl Strategy<Value = Bytes> {
+fn payloads() -> impl Strategy<Value = Bytes> {
     prop_oneof![prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(any::<u8>(), 100..300)]
         .prop_map(Bytes::from)
 }
@@ -173,7 +173,7 @@ fn connacks() -> impl Strategy<Value = Packet> {
     })
 }
 
-pub(super) fn deliveries() -> impl Strategy<Value = Delivery> {
+fn deliveries() -> impl Strategy<Value = Delivery> {
     (qualities(), packet_ids(), any::<bool>()).prop_map(|(qos, packet_id, duplicate)| match qos {
         Qos::AtMostOnce => Delivery::AtMostOnce,
         Qos::AtLeastOnce => Delivery::AtLeastOnce(Transmission { packet_id, duplicate }),

@@ -17,7 +17,7 @@ use crate::protocol::mqtt::properties::{
 };
 use crate::protocol::mqtt::reader::{Limits, Reader};
 use crate::protocol::mqtt::reason::ReasonCode;
-use crate::protocol::mqtt::wire::{Binary, Text};
+use crate::protocol::mqtt::wire::{Binary, STRING_BYTES_MAX, Text};
 use crate::protocol::mqtt::writer::{Unwritable, encode};
 
 /// The shortest CONNECT of a version: clean, keep alive of 60 s, client id `a`.
@@ -159,6 +159,16 @@ fn publishes_are_those_of_the_figures() {
     let aliased = Packet::Publish(Box::new(aliased));
     both_ways(Sender::Client, Version::V5, aliased.clone(), b"\x30\x06\0\0\x03\x23\0\x07");
     assert_eq!(encode(&aliased, Version::V311), Err(Unwritable::NoSuchPacket));
+}
+
+#[test]
+fn a_message_to_the_longest_name_is_read_as_it_was_written() {
+    let name = Text::new("x".repeat(STRING_BYTES_MAX)).unwrap();
+    for version in Version::ALL {
+        let topic = PublishTopic::Named { name: name.clone(), alias: None };
+        let packet = Packet::Publish(Box::new(Publish { topic, ..plain_publish(Delivery::AtMostOnce) }));
+        assert_eq!(read_one(Sender::Server, version, &encode(&packet, version).unwrap()), Ok(packet));
+    }
 }
 
 #[test]
