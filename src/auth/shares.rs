@@ -132,12 +132,10 @@ impl Exchange {
         [pattern.as_str()].into_iter().chain(self.empty_key(pattern)).map(|key| self.binding(key)).collect()
     }
 
-    /// The empty key, where the source reads it, its messages have a topic that the pattern matches, and the pattern as a key
-    /// does not bring them.
+    /// The empty key, where the source reads it and it is to be bound beside the pattern.
     fn empty_key(&self, pattern: &Pattern) -> Option<&'static str> {
-        let empty = Topic::parse("").ok()?;
-        let is_read = self.reads.iter().any(|read| read.matches(&empty));
-        (is_read && pattern.matches(&self.topic_of_empty_key) && !pattern.matches(&empty)).then_some("")
+        let is_read = self.reads.iter().any(|read| read.matches(&Topic::empty()));
+        (is_read && pattern.needs_empty_key(&self.topic_of_empty_key)).then_some("")
     }
 
     fn binding(&self, key: &str) -> QueueBinding {

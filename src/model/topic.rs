@@ -65,6 +65,11 @@ impl Topic {
         Ok(Self(text.into()))
     }
 
+    /// The one without words.
+    pub fn empty() -> Self {
+        Self("".into())
+    }
+
     /// The text as it was published.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -123,6 +128,12 @@ impl Pattern {
             step(&mut reachable, word, |position| topic.get(position).is_some_and(|name| word == "*" || word == *name));
         }
         reachable.last().copied().unwrap_or(false)
+    }
+
+    /// Whether it wants messages without a routing key, which are called this, though as a binding key it does not bring them:
+    /// then the empty key is to be bound too.
+    pub fn needs_empty_key(&self, topic_of_empty_key: &Topic) -> bool {
+        self.matches(topic_of_empty_key) && !self.matches(&Topic::empty())
     }
 
     /// Whether every topic that matches `other` matches this pattern too.

@@ -358,11 +358,9 @@ impl<'a> Binder<'a> {
         answered(asked).await
     }
 
-    /// Whether messages with an empty routing key have a topic that this pattern matches, though the broker would not
-    /// match it with the empty key.
+    /// Whether the empty key is to be bound beside this pattern.
     fn means_empty_key(&self, pattern: &Pattern) -> bool {
-        let Some(topic) = &self.target.topic_of_empty_key else { return false };
-        pattern.matches(topic) && Topic::parse("").is_ok_and(|empty| !pattern.matches(&empty))
+        self.target.topic_of_empty_key.as_ref().is_some_and(|topic| pattern.needs_empty_key(topic))
     }
 
     fn note_empty_key(&mut self, pattern: &Pattern) {
