@@ -4,6 +4,7 @@
 mod docs;
 mod groups;
 mod mqtt;
+mod player;
 mod stomp;
 mod transcripts;
 

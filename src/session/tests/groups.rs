@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::transcripts::Player;
+use super::player::Player;
 
 const FILTER: &str = "$share/g/orders/+";
 
