@@ -19,8 +19,16 @@ const COUNT: usize = 300;
 /// Deliveries that a node's clients hold.
 const HELD: &str = "passerelle_held_deliveries";
 
+fn filter(topic: &str) -> String {
+    format!("$share/readers/{topic}/#")
+}
+
 fn group(topic: &str) -> Value {
-    json!([{ "filter": format!("$share/readers/{topic}/#"), "qos": 1 }])
+    json!([{ "filter": filter(topic), "qos": 1 }])
+}
+
+fn leave(topic: &str) -> Value {
+    json!({ "order": "unsubscribe", "filters": [filter(topic)] })
 }
 
 /// The group's queue, as the broker tells of it: messages that wait, and consumers.
@@ -113,7 +121,7 @@ async fn what_a_member_has_not_acknowledged_goes_to_another() {
             settled(&program).await;
             assert_eq!(queue(&service, &topic).await, (0, 1), "{library:?}, {broker:?}");
             // What comes while nobody is there waits for the next one.
-            other.order(&json!({ "order": "unsubscribe", "filters": [format!("$share/readers/{topic}/#")] }));
+            other.order(&leave(&topic));
             let ended = other.next("unsubscribed").await;
             assert_eq!(ended, if library.is_v5() { json!([0]) } else { json!([]) }, "{library:?}");
             service.publish(&topic, "late").await;
@@ -157,11 +165,10 @@ async fn a_member_that_leaves_and_joins_without_waiting_gets_every_message_once(
             let mut member = library.connect(&program).await;
             assert_eq!(member.subscribe(group(&topic)).await, json!([1]));
             let subscribe = json!({ "order": "subscribe", "filters": group(&topic) });
-            let unsubscribe = json!({ "order": "unsubscribe", "filters": [format!("$share/readers/{topic}/#")] });
             for number in 0..10 {
                 service.publish(&topic, &number.to_string()).await;
                 if number % 2 == 0 {
-                    member.order(&unsubscribe);
+                    member.order(&leave(&topic));
                 }
                 member.order(&subscribe);
             }

@@ -88,15 +88,17 @@ fn who_loads_for_longer_than_two_heartbeats_is_there() {
 const CALLS: usize = 32;
 const RESULT_BYTES: usize = 200_000;
 
-/// Has a client call so often, each time for a large result, which is there.
-async fn call_and_reply(bench: &mut Bench, client: &mut Reader, calls: usize) {
-    for id in 1..=calls {
+/// A client whose socket takes little, and that has called so often for a large result: all are there.
+async fn answered() -> (Bench, Reader) {
+    let mut bench = Bench::new();
+    let mut client = Reader::new(bench.join(Some(STALLED_BUFFER_BYTES)));
+    for id in 1..=CALLS {
         say(&mut client.stream, 1, format!(r#"{{"op":"call","id":{id},"topic":"a","data":0}}"#).as_bytes());
     }
     let mut jobs: Vec<CallJob> = Vec::new();
     let take = |bench: &mut Bench| {
         jobs.extend(std::iter::from_fn(|| bench.jobs.calls.try_recv().ok()));
-        jobs.len() == calls
+        jobs.len() == CALLS
     };
     bench.serve_jobs_until("it calls", take).await;
     for job in jobs {
@@ -104,16 +106,15 @@ async fn call_and_reply(bench: &mut Bench, client: &mut Reader, calls: usize) {
         let reply = Reply { payload, content_type: None, headers: Headers::default() };
         job.outcome.send(CallOutcome::Replied(reply)).unwrap();
     }
-    let has_all = |bench: &mut Bench| bench.connection().outbox.result_bytes() > RESULT_BYTES * (calls - 2);
+    let has_all = |bench: &mut Bench| bench.connection().outbox.result_bytes() > RESULT_BYTES * (CALLS - 2);
     bench.serve_jobs_until("the results wait", has_all).await;
+    (bench, client)
 }
 
 #[tokio::test]
 async fn who_reads_the_results_of_all_its_calls_gets_them_and_is_heard_after_that() {
     let test = async {
-        let mut bench = Bench::new();
-        let mut client = Reader::new(bench.join(Some(STALLED_BUFFER_BYTES)));
-        call_and_reply(&mut bench, &mut client, CALLS).await;
+        let (mut bench, mut client) = answered().await;
         say(&mut client.stream, 1, br#"{"op":"ping","id":0}"#);
         bench.serve_jobs_until("it is held up", |bench| bench.connection().unread).await;
         client.read_until(&mut bench, r#"{"op":"pong","id":0}"#);
@@ -126,9 +127,7 @@ async fn who_reads_the_results_of_all_its_calls_gets_them_and_is_heard_after_tha
 #[tokio::test]
 async fn who_reads_no_results_calls_no_more() {
     let test = async {
-        let mut bench = Bench::new();
-        let mut client = Reader::new(bench.join(Some(STALLED_BUFFER_BYTES)));
-        call_and_reply(&mut bench, &mut client, CALLS).await;
+        let (mut bench, mut client) = answered().await;
         let waiting = bench.connection().outbox.result_bytes();
         say(&mut client.stream, 1, br#"{"op":"call","id":0,"topic":"a","data":0}"#);
         bench.serve_jobs_until("it is held up", |bench| bench.connection().unread).await;

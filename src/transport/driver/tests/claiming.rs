@@ -101,6 +101,14 @@ impl Bench {
         binary(client)
     }
 
+    /// A client that has begun a session and is subscribed to everything.
+    async fn listening(&mut self) -> TcpStream {
+        let mut client = self.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
+        assert!(!self.is_welcome_again(&mut client).await);
+        assert_eq!(self.packet(&mut client).await[0], 0x90);
+        client
+    }
+
     /// Whether the client was welcomed to a session that was there before.
     async fn is_welcome_again(&mut self, client: &mut TcpStream) -> bool {
         let connack = self.packet(client).await;
@@ -140,9 +148,7 @@ async fn run(test: impl Future<Output = ()>) {
 async fn what_was_not_acknowledged_and_what_came_meanwhile_comes_to_who_is_back() {
     run(async {
         let mut bench = Bench::new();
-        let mut client = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
-        assert!(!bench.is_welcome_again(&mut client).await);
-        assert_eq!(bench.packet(&mut client).await[0], 0x90);
+        let mut client = bench.listening().await;
         bench.publish(2);
         let first = bench.packet(&mut client).await;
         let second = bench.packet(&mut client).await;
@@ -174,9 +180,7 @@ async fn what_was_not_acknowledged_and_what_came_meanwhile_comes_to_who_is_back(
 async fn who_begins_anew_finds_nothing_and_a_second_connection_ends_the_first() {
     run(async {
         let mut bench = Bench::new();
-        let mut first = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
-        assert!(!bench.is_welcome_again(&mut first).await);
-        assert_eq!(bench.packet(&mut first).await[0], 0x90);
+        let mut first = bench.listening().await;
         let mut second = bench.mqtt(&connect(false)).await;
         assert!(bench.is_welcome_again(&mut second).await, "it goes over");
         let last = bench.packet(&mut first).await;
@@ -199,9 +203,7 @@ async fn all_that_was_not_acknowledged_comes_again() {
     const MESSAGES: usize = 35;
     run(async {
         let mut bench = Bench::new();
-        let mut first = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
-        assert!(!bench.is_welcome_again(&mut first).await);
-        assert_eq!(bench.packet(&mut first).await[0], 0x90);
+        let mut first = bench.listening().await;
         bench.feed.append((0..MESSAGES).map(|_| draft("news", 30_000)).collect(), 0);
         let mut sent = Vec::new();
         for _ in 0..MESSAGES {
@@ -224,9 +226,7 @@ async fn all_that_was_not_acknowledged_comes_again() {
 async fn who_takes_its_session_over_is_sent_all_at_once() {
     run(async {
         let mut bench = Bench::new();
-        let mut first = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
-        assert!(!bench.is_welcome_again(&mut first).await);
-        assert_eq!(bench.packet(&mut first).await[0], 0x90);
+        let mut first = bench.listening().await;
         bench.publish(1);
         let unanswered = bench.packet(&mut first).await;
         let mut second = bench.mqtt(&connect(false)).await;
@@ -320,9 +320,7 @@ async fn a_will_comes_before_all_that_the_next_connection_publishes() {
 async fn who_is_gone_again_before_it_is_welcome_finds_its_place_the_next_time() {
     run(async {
         let mut bench = Bench::new();
-        let mut client = bench.mqtt(&[&connect(true)[..], &SUBSCRIBE].concat()).await;
-        assert!(!bench.is_welcome_again(&mut client).await);
-        assert_eq!(bench.packet(&mut client).await[0], 0x90);
+        let client = bench.listening().await;
         drop(client);
         bench.serve_jobs_until("it is gone", |bench| bench.driver.open == 0).await;
         bench.publish(1);
