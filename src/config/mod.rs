@@ -189,8 +189,8 @@ pub struct Limits {
     pub calls_in_flight_max: usize,
     /// Queues that one session may consume at a time.
     pub queues_max: usize,
-    /// Bytes of answers and notices that may wait for a socket to drain before the session is ended as too slow, and of results before it is
-    /// not read.
+    /// Bytes of answers and notices that may wait for a socket to drain before the session is ended as too slow, and of results
+    /// before it is not read.
     pub outbox_bytes_max: usize,
     /// Frames likewise.
     pub outbox_frames_max: usize,

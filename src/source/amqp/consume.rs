@@ -2,7 +2,7 @@
 //! its life from link to link; what happens on one channel lies in [`super::desk`]. The channels are on a connection of their
 //! own, because the broker closes some over what clients ask for; once it has, that is asked for on trial first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
@@ -219,7 +219,8 @@ impl Consumption {
 
     async fn open(&self, live: &Live) -> Result<(Channel, Consumer), Failure> {
         let request = &self.job.request;
-        if let Some(refusal) = self.room.recall(request) {
+        let recalled = self.room.refusals().recall(request, Instant::now());
+        if let Some(refusal) = recalled {
             return Err(self.refused(refusal));
         }
         if live.has_refused() {
@@ -235,7 +236,7 @@ impl Consumption {
             Err(unconsumed) => {
                 let failure = self.failure(&unconsumed, live);
                 if let Failure::Refused(refusal) = &failure {
-                    self.room.note(request, refusal);
+                    self.room.refusals().note(request, refusal.clone(), Instant::now());
                 }
                 Err(failure)
             }
@@ -309,13 +310,8 @@ impl Consumption {
 }
 
 impl Room {
-    fn note(&self, request: &ConsumeRequest, refusal: &ConsumeRefusal) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.note(request, refusal.clone(), Instant::now());
-    }
-
-    fn recall(&self, request: &ConsumeRequest) -> Option<ConsumeRefusal> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).recall(request, Instant::now())
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

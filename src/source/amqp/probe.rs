@@ -56,8 +56,8 @@ pub(super) async fn new_stream(live: &Live, name: &str) -> lapin::Result<()> {
     }
 }
 
-/// Whether queues may be bound to an exchange with this key, which has to be there: asks for a queue that is not, or that is another
-/// connection's alone. What is bound for a moment only would take an exchange along that goes with its last binding.
+/// Whether queues may be bound to an exchange with this key, which has to be there: asks for a queue that is not, or that is
+/// another connection's alone. What is bound for a moment only would take an exchange along that goes with its last binding.
 pub(super) async fn bind(live: &Live, (exchange, key): (&str, &str), queue: &str) -> lapin::Result<()> {
     let channel = channel(live).await?;
     let [name, exchange, key] = [short(queue), short(exchange), short(key)];
